@@ -1,0 +1,424 @@
+"""The `hm` command: parse, call the stage, print the artifact's path. Nothing here computes.
+
+stdout carries results only: one absolute path, or one JSON object with --json. Everything else goes to stderr.
+Torch loads inside the stages, so `hm --help` is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect as signatures
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import hmcli
+from hmcli.contracts import StageResult
+from hmcli.errors import EXIT_INTERRUPTED, EXIT_QUARANTINED, HMError, UsageError
+from hmcli.runtime import Console, stop_on_sigterm
+
+app = typer.Typer(
+    name="hm",
+    help="Hybrid-memory video world models: render, encode, tokenize memory, train, generate, evaluate.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(help="Packaged recipes: ls, show, cp.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipes_app, name="recipes")
+
+RecipeIn = Annotated[str | None, typer.Option("--recipe", help="YAML file or packaged recipe; default: all defaults.")]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file or packaged recipe (hm recipes ls).")]
+MaybeRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="YAML file or packaged recipe.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")]
+ArtifactOut = Annotated[Path | None, typer.Option("--out", help="Where to write; default: ./<input stem>.<kind>.")]
+DatasetIn = Annotated[str | None, typer.Argument(metavar="[DATA]", help="Folder of clips; - reads it from stdin.")]
+LatentsIn = Annotated[str | None, typer.Argument(metavar="[LATENTS]", help="Latents artifact; - reads it from stdin.")]
+SourceIn = Annotated[
+    str | None, typer.Argument(metavar="[SOURCE]", help="Latents artifact or folder of clips; - reads it from stdin.")
+]
+GenerationIn = Annotated[
+    str | None, typer.Argument(metavar="[GENERATION]", help="Generation artifact; - reads it from stdin.")
+]
+ModelIn = Annotated[Path | None, typer.Option("--model", help="Run, checkpoint, or mini (the packaged weights).")]
+Clips = Annotated[list[str] | None, typer.Option("--clips", help="Only these clip ids (may be given several times).")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Do everything again, also what is already there.")]
+
+
+def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a command; adds --json and --debug and turns errors into messages and exit codes."""
+
+    def register(function: Callable[..., StageResult | str]) -> Callable[..., StageResult | str]:
+        @functools.wraps(function)
+        def guarded(*args: Any, json_output: bool, debug: bool, **kwargs: Any) -> None:
+            raise typer.Exit(_run(functools.partial(function, *args, **kwargs), json_output, debug))
+
+        extra = {
+            "json_output": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
+            "debug": Annotated[bool, typer.Option("--debug", help="Show tracebacks.")],
+        }
+        own = signatures.signature(function, eval_str=True)
+        added = [
+            signatures.Parameter(key, signatures.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+            for key, kind in extra.items()
+        ]
+        guarded.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[*own.parameters.values(), *added], return_annotation=None
+        )
+        guarded.__annotations__ = {p.name: p.annotation for p in guarded.__signature__.parameters.values()}  # type: ignore[attr-defined]
+        under.command(name, hidden=hidden)(guarded)
+        return function
+
+    return register
+
+
+def _run(work: Callable[[], StageResult | str], json_output: bool, debug: bool) -> int:
+    """Run a stage with stdout kept for its result; returns the exit code."""
+    debug = debug or bool(os.environ.get("HM_DEBUG"))
+    stop_on_sigterm()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            result = work()
+    except HMError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {type(error).__name__}: {error}\n  fix  run again with --debug and report this", file=sys.stderr)
+        return 1
+    return _emit(result, json_output)
+
+
+def _emit(result: StageResult | str, json_output: bool) -> int:
+    """Print a stage's result; returns 4 when items were quarantined."""
+    if isinstance(result, str):
+        print(result)
+        return 0
+    code = EXIT_QUARANTINED if result.quarantined else 0
+    for item in result.quarantined:
+        print(f"quarantined: {item.item}: {item.reason}", file=sys.stderr)
+    if json_output:
+        print(json.dumps({
+            "path": str(result.path.absolute()), "kind": result.kind, "fingerprint": result.fingerprint,
+            "counts": dict(result.counts), "details": dict(result.details), "exit_code": code,
+            "quarantined": [{"item": q.item, "reason": q.reason} for q in result.quarantined],
+        }, default=str))  # fmt: skip
+    elif not result.details.get("dry_run"):
+        print(result.path.absolute())
+    return code
+
+
+def _given(text: str | Path | None) -> Path | None:
+    """An input as written; `-` reads one path from stdin, and an empty stdin is an error."""
+    if text is None or str(text) != "-":
+        return None if text is None else Path(text)
+    lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    if len(lines) != 1:
+        found = "nothing" if not lines else f"{len(lines)} lines"
+        raise UsageError(
+            f"expected one path on stdin, got {found}",
+            fix="the command before the pipe failed, or printed no artifact; set -o pipefail shows which",
+        )
+    return Path(lines[0].strip())
+
+
+def _input(text: str | Path | None, *kinds: str, accept: Callable[[Any], bool] = lambda manifest: True) -> Path:
+    """An input as given, or the newest complete artifact of these kinds below the working folder, named on stderr."""
+    if (path := _given(text)) is not None:
+        return path
+    from hmcli.store.artifact import find_newest
+
+    found = find_newest(Path.cwd(), kinds, accept=accept)
+    Console().note(f"using {found} (the newest {' or '.join(kinds)} here)")
+    return found
+
+
+def _named(out: Path | None, source: str | Path | None, kind: str) -> Path:
+    """The output as given, or `./<input stem>.<kind>`."""
+    return out or Path(f"{Path(source or 'mini').absolute().stem}.{kind}")
+
+
+def _recorded(model: Path | None) -> dict[str, Any]:
+    """The recipe a run or checkpoint was made with, for what the command line leaves open."""
+    if model is None or not (model / "manifest.json").is_file():
+        return {}
+    from hmcli.store.manifest import read_manifest
+
+    return read_manifest(model).recipe
+
+
+@command(app, "render")
+def render(
+    recipe: MaybeRecipe = None,
+    clips: Annotated[int | None, typer.Option("--clips", min=1, help="How many clips (world.clips).")] = None,
+    out: ArtifactOut = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Render clips with exit-entry events from a seed: video, masks, depth, cameras, subjects, captions."""
+    from hmcli.recipe import load_recipe
+
+    more = [] if clips is None else [f"world.clips={clips}"]
+    resolved = load_recipe(recipe, [*(override or []), *more])
+    from hmcli.runtime import pick_device
+    from hmcli.stages import render as stage
+
+    return stage.run(
+        resolved, out=_named(out, recipe, "dataset"), force=force, device=pick_device(device), reporter=Console(),
+        dry_run=dry_run,
+    )  # fmt: skip
+
+
+@command(app, "encode")
+def encode(
+    data: DatasetIn = None,
+    out: ArtifactOut = None,
+    recipe: RecipeIn = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Encode videos into VAE latents, captions into embeddings and poses into camera rows."""
+    from hmcli.recipe import load_recipe
+
+    resolved = load_recipe(recipe, override)
+    source = _input(data, "dataset")
+    from hmcli.runtime import pick_device
+    from hmcli.stages import encode as stage
+
+    return stage.run(
+        resolved, data=source, out=_named(out, source, "latents"), force=force, device=pick_device(device),
+        reporter=Console(), dry_run=dry_run,
+    )  # fmt: skip
+
+
+@command(app, "tokenize-memory")
+def tokenize_memory(
+    latents: LatentsIn = None,
+    model: ModelIn = None,
+    clips: Clips = None,
+    out: ArtifactOut = None,
+    recipe: RecipeIn = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Describe the memory slots of each clip; with --model (context: frozen) also compute their keys and values."""
+    from hmcli.recipe import load_recipe
+
+    resolved = load_recipe(recipe, override, base=_recorded(model))
+    source = _input(latents, "latents")
+    from hmcli.runtime import pick_device
+    from hmcli.stages import tokenize_memory as stage
+
+    return stage.run(
+        resolved, latents=source, model=model, clips=tuple(clips or ()), out=_named(out, source, "memory"), force=force,
+        device=pick_device(device), reporter=Console(), dry_run=dry_run,
+    )  # fmt: skip
+
+
+@command(app, "train")
+def train(
+    recipe: RecipeArgument,
+    latents: Annotated[
+        str | None, typer.Option("--latents", help="Latents artifact (part codec: folder of clips); - reads stdin.")
+    ] = None,
+    out: ArtifactOut = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Train what the recipe says, from where the last run stopped."""
+    from hmcli.recipe import load_recipe
+
+    resolved = load_recipe(recipe, override)
+    codec = resolved.train.part == "codec"
+    source = _input(latents, "dataset" if codec else "latents")
+    where = _named(out, recipe, "run")
+    from hmcli.runtime import pick_device
+
+    if codec:
+        from hmcli.stages import train_codec
+
+        return train_codec.run(
+            resolved, data=source, out=where, force=force, device=pick_device(device), reporter=Console(),
+            dry_run=dry_run,
+        )  # fmt: skip
+    from hmcli.stages import train as stage
+
+    return stage.run(
+        resolved, latents=source, out=where, force=force, device=pick_device(device), reporter=Console(),
+        dry_run=dry_run,
+    )  # fmt: skip
+
+
+@command(app, "generate")
+def generate(
+    source: SourceIn = None,
+    model: ModelIn = None,
+    memory: Annotated[Path | None, typer.Option("--memory", help="Memory artifact of the same model.")] = None,
+    clips: Clips = None,
+    out: ArtifactOut = None,
+    recipe: RecipeIn = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Generate each clip's target video along its target cameras."""
+    from hmcli.recipe import load_recipe
+
+    found = _input(source, "latents", "dataset")
+    weights = _input(model, "run")
+    resolved = load_recipe(recipe, override, base=_recorded(weights))
+    from hmcli.runtime import pick_device
+    from hmcli.stages import generate as stage
+
+    return stage.run(
+        resolved, source=found, model=weights, memory=memory, clips=tuple(clips or ()),
+        out=_named(out, found, "generation"), force=force, device=pick_device(device), reporter=Console(),
+        dry_run=dry_run,
+    )  # fmt: skip
+
+
+def evaluate(
+    generation: GenerationIn = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="Folder of clips with the true target videos.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="A metric (may be given several times); default: all that apply.")
+    ] = None,
+    out: ArtifactOut = None,
+    recipe: RecipeIn = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Score generated videos: psnr, ssim, subject-consistency, background-consistency."""
+    from hmcli.recipe import load_recipe
+
+    resolved = load_recipe(recipe, override)
+    source = _input(generation, "generation")
+    from hmcli.runtime import pick_device
+    from hmcli.stages import evaluate as stage
+
+    return stage.run(
+        resolved, generation=source, reference=reference, metrics=tuple(metric or resolved.eval.metrics),
+        out=_named(out, source, "evaluation"), force=force, device=pick_device(device), reporter=Console(),
+        dry_run=dry_run,
+    )  # fmt: skip
+
+
+command(app, "eval")(evaluate)
+command(app, "evaluate", hidden=True)(evaluate)
+
+
+@command(app, "inspect")
+def inspect(
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Any artifact; - reads its path from stdin.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file again and compare.")] = False,
+) -> StageResult:
+    """Say what an artifact is, what made it, and whether it is whole."""
+    path = _given(artifact)
+    assert path is not None
+    from hmcli.stages import inspect as stage
+
+    return stage.run(path, verify=verify, reporter=Console())
+
+
+@command(app, "demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
+    override: Overrides = None,
+    device: Device = "auto",
+    force: Force = False,
+) -> StageResult:
+    """Run the whole chain on the embedded default, in one process, and say where the pictures are."""
+    from hmcli.runtime import pick_device
+    from hmcli.stages import demo as stage
+
+    return stage.run(out=out, overrides=list(override or []), force=force, device=pick_device(device), reporter=Console())
+
+
+@command(recipes_app, "ls")
+def recipes_ls() -> str:
+    """List the packaged recipes."""
+    from hmcli.recipe import recipe_names
+
+    return "\n".join(recipe_names())
+
+
+@command(recipes_app, "show")
+def recipes_show(
+    name: RecipeArgument,
+    override: Overrides = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
+) -> str:
+    """Print a recipe; with --resolved or --set as the stages see it."""
+    from hmcli.recipe import find_recipe, load_recipe, to_yaml
+
+    if resolved or override:
+        return to_yaml(load_recipe(name, override)).rstrip()
+    load_recipe(name)
+    return find_recipe(name).read_text(encoding="utf-8").rstrip()
+
+
+@command(recipes_app, "cp")
+def recipes_cp(
+    name: RecipeArgument,
+    target: Annotated[Path, typer.Argument(help="File or folder to copy to.")] = Path(),
+    force: Force = False,
+) -> StageResult:
+    """Copy a packaged recipe to edit it."""
+    from hmcli.recipe import find_recipe
+
+    source = find_recipe(name)
+    file = target / source.name if target.is_dir() else target
+    if file.exists() and not force:
+        raise UsageError(f"{file} exists", fix="choose another name, or --force")
+    file.write_bytes(source.read_bytes())
+    return StageResult(path=file, kind="recipe")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hm {hmcli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()

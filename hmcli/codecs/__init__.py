@@ -1,0 +1,1 @@
+"""Pixels <-> latents and text -> embeddings, behind one interface."""

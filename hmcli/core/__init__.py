@@ -1,0 +1,1 @@
+"""HyDRA as equations: tensors in, tensors out."""

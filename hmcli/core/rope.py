@@ -1,0 +1,90 @@
+"""Rotary positions on three axes: time, rows, columns.
+
+Paper: "rotary" row of docs/paper-map.md. Known differences: docs/parity.md, "rotary".
+Shape letters here: B batch, N tokens, T time steps, R rows, K columns, H heads, D channels of one head.
+
+Full-resolution tokens sit at integer positions. A memory slot that covers `kernel = (kt, kh, kw)` tokens sits in the
+middle of its frames, `kt * t + (kt - 1) / 2`, but at the first of its rows and columns, `kh * row` and `kw * column`:
+that is what released weights were trained with. Positions may be negative: frozen memory lies before the target.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BASE = 10000.0  # the slowest pair of an axis turns about 1 / BASE radians per position
+
+
+def axis_split(head_dim: int) -> tuple[int, int, int]:
+    """Channels of one head given to (time, rows, columns): rows and columns 2 * floor(D / 6) each, time the rest.
+
+    Wherever the released rule (D // 3 for rows and columns) is legal, that is D // 3 even, both give the same split.
+    """
+    if head_dim < 6 or head_dim % 2:
+        raise ValueError(f"rotary positions on three axes need an even head dimension of at least 6, got {head_dim}")
+    side = 2 * (head_dim // 6)
+    return head_dim - 2 * side, side, side
+
+
+def angles(position_N: Tensor, channels: int) -> Tensor:
+    """Angles in radians, (N, channels / 2) float64: pair i turns by BASE ** (-2 i / channels) per position."""
+    pair = torch.arange(0, channels, 2, dtype=torch.float64, device=position_N.device)
+    return position_N.double()[:, None] * BASE ** (-pair / channels)
+
+
+def rotary_table(time_T: Tensor, row_R: Tensor, column_K: Tensor, head_dim: int, dtype: torch.dtype) -> Tensor:
+    """(cos, sin) of every token of a T x R x K grid, token order (time, row, column): (T * R * K, D / 2, 2).
+
+    Computed in float64, kept as float64 when `dtype` is, else as float32: bfloat16 cannot hold the angles of a
+    position beyond 256.
+    """
+    T, R, K = len(time_T), len(row_R), len(column_K)
+    time, rows, columns = (
+        angles(position, channels)
+        for position, channels in zip((time_T, row_R, column_K), axis_split(head_dim), strict=True)
+    )
+    grid = torch.cat(
+        [
+            time[:, None, None].expand(T, R, K, -1),
+            rows[None, :, None].expand(T, R, K, -1),
+            columns[None, None, :].expand(T, R, K, -1),
+        ],
+        dim=-1,
+    ).flatten(0, 2)
+    return torch.stack([grid.cos(), grid.sin()], dim=-1).to(table_dtype(dtype))
+
+
+def table_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which a tensor of this type is rotated."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def full_table(time_T: Tensor, grid: tuple[int, int], head_dim: int, dtype: torch.dtype) -> Tensor:
+    """Table of full-resolution frames at the given times; `grid` is (rows, columns) in tokens."""
+    rows, columns = (torch.arange(side, dtype=torch.float64, device=time_T.device) for side in grid)
+    return rotary_table(time_T, rows, columns, head_dim, dtype)
+
+
+def slot_table(
+    time_M: Tensor, grid: tuple[int, int], kernel: tuple[int, int, int], head_dim: int, dtype: torch.dtype
+) -> Tensor:
+    """Table of memory slots at the given times; `grid` is (rows, columns) of a slot, `kernel` in tokens."""
+    rows, columns = (
+        step * torch.arange(side, dtype=torch.float64, device=time_M.device)
+        for side, step in zip(grid, kernel[1:], strict=True)
+    )
+    return rotary_table(time_M, rows, columns, head_dim, dtype)
+
+
+def slot_times(slots: int, kernel_time: int, device: torch.device | str = "cpu") -> Tensor:
+    """Time of each slot in frames since the first one, (M,) float64: the middle of the frames it covers."""
+    return kernel_time * torch.arange(slots, dtype=torch.float64, device=device) + (kernel_time - 1) / 2
+
+
+def rotate(x_BNHD: Tensor, table: Tensor) -> Tensor:
+    """Turn neighbouring channel pairs of every head by the token's angles; same shape and type as the input."""
+    even, odd = x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = table[:, None].unbind(-1)  # (N, 1, D / 2)
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return turned.flatten(-2).to(x_BNHD.dtype)

@@ -1,0 +1,1 @@
+"""Small networks shipped for metrics."""

@@ -1,0 +1,58 @@
+"""Names to implementations: `kind/name -> "module:attribute"`, resolved only when asked for.
+
+Other packages join through the entry-point group `hmcli.<kind>` (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from hmcli.errors import UsageError
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "codec": {"mini": "hmcli.codecs.video:mini_codec", "wan2.1": "hmcli.codecs.video:wan_codec"},
+    "text": {"mini": "hmcli.codecs.text:mini_text", "umt5": "hmcli.codecs.text:umt5_text"},
+    "policy": {
+        "affinity": "hmcli.core.retrieval:affinity",
+        "none": "hmcli.core.retrieval:window_only",
+        "all": "hmcli.core.retrieval:everything",
+    },
+    "metric": {
+        "psnr": "hmcli.metrics.pixel:psnr",
+        "ssim": "hmcli.metrics.pixel:ssim",
+        "subject-consistency": "hmcli.metrics.consistency:subject_consistency",
+        "background-consistency": "hmcli.metrics.consistency:background_consistency",
+    },
+    "backbone": {
+        "hog": "hmcli.metrics.backbones:hog",
+        "dino": "hmcli.metrics.backbones:dino",
+        "clip": "hmcli.metrics.backbones:clip",
+    },
+}
+
+
+def normal(name: str) -> str:
+    """`_` and `-` are alike in names."""
+    return name.replace("_", "-")
+
+
+def names(kind: str) -> dict[str, str]:
+    """Every known name of a kind with the place it lives, built-in ones first; a foreign one cannot shadow ours."""
+    known = dict(BUILT_IN[kind])
+    for point in entry_points(group=f"hmcli.{kind}"):
+        known.setdefault(normal(point.name), point.value)
+    return known
+
+
+def find(kind: str, name: str) -> Any:
+    """Import and return what `name` stands for. Raises UsageError listing the known names."""
+    known = names(kind)
+    if (place := known.get(normal(name))) is None:
+        close = difflib.get_close_matches(normal(name), known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UsageError(f"unknown {kind} {name!r}", fix=f"{hint}known: {', '.join(sorted(known))}")
+    module, attribute = place.split(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,156 @@
+"""For stages: progress and notes on stderr, devices, dtypes, signals. Imports torch and rich only where they are used."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hmcli.errors import StoppedEarly, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+PLAIN_PROGRESS_SECONDS = 10.0  # how often a progress line appears where stderr is no terminal
+
+
+class Console:
+    """The Reporter of a command: notes, warnings and progress on stderr, plain where stderr is no terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+
+    def note(self, text: str) -> None:
+        """A line a user may want to know."""
+        print(text, file=self.stream, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A line a user should know."""
+        print(f"warning: {text}", file=self.stream, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Count `total` units of work; the yielded function advances by n. Shows rate and time left."""
+        bar = self._bar if self.stream.isatty() else self._lines
+        with bar(what, total, unit) as advance:
+            yield advance
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        started, done = time.monotonic(), 0
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=RichConsole(file=self.stream), transient=False) as shown:
+            task = shown.add_task(what, total=total, rate="")
+
+            def advance(n: int) -> None:
+                nonlocal done
+                done += n
+                shown.update(task, advance=n, rate=_rate(done, time.monotonic() - started, unit))
+
+            yield advance
+
+    @contextlib.contextmanager
+    def _lines(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        started = said = time.monotonic()
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done, said
+            done += n
+            now = time.monotonic()
+            if done < total and now - said < PLAIN_PROGRESS_SECONDS:
+                return
+            said = now
+            left = (now - started) / done * (total - done) if done else 0.0
+            rate = _rate(done, now - started, unit)
+            self.note(f"{what}: {done}/{total} {unit}s, {rate}, {left:.0f} s left")
+
+        yield advance
+
+
+def _rate(done: int, seconds: float, unit: str) -> str:
+    """`0.52 clip/s`, or the time per unit where that reads better."""
+    if done == 0 or seconds <= 0:
+        return f"- {unit}/s"
+    rate = done / seconds
+    return f"{rate:.2f} {unit}/s" if rate >= 0.1 else f"{1 / rate:.1f} s/{unit}"
+
+
+class Silent:
+    """A Reporter that says nothing, for library use."""
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        yield lambda n: None
+
+
+def pick_device(name: str) -> str:
+    """`auto` is CUDA where there is one, else the CPU. A device asked for by name and absent is an error."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}", fix="use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} is not there", fix="use --device cpu, or auto")
+    return name
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """The torch dtype a recipe names."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+class StopFlag:
+    """Set by the first SIGTERM or Ctrl-C while `stopping_at_boundaries` is active."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+@contextlib.contextmanager
+def stopping_at_boundaries() -> Iterator[StopFlag]:
+    """For work that wants to end at a clean point (a training step): the first signal sets the flag, a second acts."""
+    flag = StopFlag()
+
+    def remember(number: int, frame: Any) -> None:
+        if flag:
+            raise KeyboardInterrupt
+        flag.signal = number
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_on_sigterm() -> None:
+    """From now on SIGTERM raises StoppedEarly; artifacts are resumable at any instant, so that is safe anywhere."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise StoppedEarly("stopped by SIGTERM", fix="run the same command again: it goes on where it stopped")
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,1 @@
+"""Bytes on disk: manifests, Zarr arrays, video files, weights."""

@@ -1,0 +1,1 @@
+"""HM-World without a model: schema, cameras, subjects, paths, scenes, events, layout."""

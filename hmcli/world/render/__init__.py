@@ -1,0 +1,1 @@
+"""The renderer; the only part of world that imports torch."""

@@ -1,0 +1,75 @@
+"""Recipes: typed, frozen, every problem in one report, resolved form reads back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hmcli.errors import RecipeError
+from hmcli.recipe import Recipe, find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_packaged_recipe_loads_and_reads_back(name: str, tmp_path: Path):
+    recipe = load_recipe(name)
+    (tmp_path / "resolved.yaml").write_text(to_yaml(recipe))
+    assert load_recipe(tmp_path / "resolved.yaml") == recipe
+    assert from_dict(to_dict(recipe)) == recipe
+
+
+def test_every_recipe_of_the_checkout_is_packaged(project: Path):
+    assert {p.relative_to(project / "recipes").with_suffix("").as_posix() for p in (project / "recipes").rglob("*.yaml")} == set(
+        recipe_names()
+    )
+
+
+def test_a_misspelt_key_is_refused_with_a_suggestion(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text("train: {stepz: 3}\nmodel: {memory: {topk: 2}}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "r.yaml")
+    assert "train.stepz, did you mean train.steps?" in str(caught.value)
+    assert "model.memory.topk, did you mean model.memory.top_k?" in str(caught.value)
+
+
+def test_all_problems_come_in_one_report(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text("sed: 1\ntrain: {steps: soon, batch: 0}\nworld: {context_frames: 32}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "r.yaml", ["nonsense", "data.size=[60,112]"])
+    text = str(caught.value)
+    for part in ("seed", "train.steps", "train.batch=0", "29 or 33", "nonsense", "data.size=[60, 112]"):
+        assert part in text
+    assert text.startswith("6 problems")
+
+
+def test_overrides_are_typed_and_beat_the_file(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text("train: {lr: 3e-4}\n")
+    assert load_recipe(tmp_path / "r.yaml").train.lr == 3e-4  # YAML reads 3e-4 as text
+    recipe = load_recipe(tmp_path / "r.yaml", ["train.lr=1e-5", "data.split={context: 37, target: 37}", "world.size=[48,80]"])
+    assert recipe.train.lr == 1e-5
+    assert recipe.data.split is not None
+    assert (recipe.data.split.context, recipe.world.size) == (37, (48, 80))
+
+
+def test_a_recipe_is_frozen_and_keyword_only():
+    recipe = load_recipe()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.seed = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Recipe(1)  # type: ignore[misc]
+
+
+def test_a_recorded_recipe_fills_what_the_command_line_leaves_open():
+    recorded = to_dict(load_recipe(None, ["sample.steps=3"]))
+    assert load_recipe(None, ["sample.guidance=2"], base=recorded).sample.steps == 3
+    assert load_recipe("mini/hydra", base=recorded).sample.steps == 20
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(RecipeError, match="did you mean 'mini/hydra'"):
+        find_recipe("mini/hydro")
+
+
+def test_sections_hold_what_a_stage_read_with_defaults():
+    assert sections(load_recipe(), "codec")["codec"]["name"] == "mini"
