@@ -112,8 +112,9 @@ def _emit(result: StageResult | str, json_output: bool) -> int:
         print(result)
         return 0
     code = EXIT_QUARANTINED if result.quarantined else 0
-    for item in result.quarantined:
-        print(f"quarantined: {item.item}: {item.reason}", file=sys.stderr)
+    if result.quarantined:
+        names = ", ".join(item.item for item in result.quarantined[:10])
+        print(f"{len(result.quarantined)} left out, the rest is done: {names} (exit code 4)", file=sys.stderr)
     if json_output:
         print(json.dumps({
             "path": str(result.path.absolute()), "kind": result.kind, "fingerprint": result.fingerprint,

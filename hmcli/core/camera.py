@@ -25,9 +25,7 @@ class CameraEncoder(nn.Module):
 
     def forward(self, camera_BFR: Tensor, num_context: int) -> Tensor:
         """(B, F, 12) camera rows, the first `num_context` of them context -> (B, F, C), added to all of a frame."""
-        return torch.cat(
-            [self.context(camera_BFR[:, :num_context]), self.target(camera_BFR[:, num_context:])], dim=1
-        )
+        return torch.cat([self.context(camera_BFR[:, :num_context]), self.target(camera_BFR[:, num_context:])], dim=1)
 
 
 def frustum_points(intrinsics: Tensor, size: tuple[int, int], near: float, far: float, samples: int = 8) -> Tensor:

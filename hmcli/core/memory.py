@@ -82,11 +82,11 @@ class MemoryTokenizer(nn.Module):
         """Patch tokens -> slots (B, M, rows, columns, C). What does not fill a whole kernel at the end is dropped."""
         B, F, R, K, C = x_BFRKC.shape
         time, rows, columns = self.kernel
-        if R < rows or K < columns:
+        if rows > R or columns > K:
             raise ValueError(
                 f"model.memory.kernel covers {rows} x {columns} tokens, but a frame has only {R} x {K}: no slot fits"
             )
-        if F < time:
+        if time > F:
             return x_BFRKC.new_empty(B, 0, R // rows, K // columns, C)
         slots_BCMRK = self.conv(x_BFRKC.movedim(-1, 1))
         return slots_BCMRK.movedim(1, -1)

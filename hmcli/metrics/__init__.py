@@ -1,1 +1,1 @@
-"""One function per number."""
+"""One function per number, each behind the contract of `contract.py`."""

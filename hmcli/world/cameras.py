@@ -25,6 +25,7 @@ _CAMERA_COLUMNS = (1, 2, 0, 3)  # Unreal's forward, right, up -> right, up, forw
 _UNREAL_COLUMNS = (2, 0, 1, 3)  # and back
 _MIRROR_Y = np.diag([1.0, -1.0, 1.0, 1.0])  # of the world
 _UP_TO_DOWN = np.array([1.0, -1.0, 1.0, 1.0])  # of the camera, one factor per column
+_FRAME_NUMBER = re.compile(r"0|[1-9][0-9]*")
 _NUMBER = re.compile(r"[^\s,]+")
 _BRACKETS = re.compile(r"\s*" + r"\[([^\[\]]*)\]\s*" * 4)
 
@@ -134,7 +135,7 @@ def parse_cameras(content: Any, *, frames: int, repair: Repair) -> Cameras:
         return _pair(content)
     if "context_camera" in content or "video_camera" in content:
         return _arrays(content)
-    if all(isinstance(key, str) and key.isdecimal() for key in content):
+    if all(_FRAME_NUMBER.fullmatch(str(key)) for key in content):
         return _text(content, frames, repair)
     known = "cond_cam and tgt_cam, context_camera and video_camera, or frame numbers"
     raise _bad(f"unknown camera form with keys {_some(content)}", "(top level)", f"the keys must be {known}")
@@ -160,7 +161,7 @@ def _numbered(frames: Any, key: str) -> np.ndarray:
 
 
 def _arrays(content: Mapping[str, Any]) -> Cameras:
-    """`context_camera` and `video_camera`: both (T, 4, 4) in Unreal's world, or both (F, 12) rows as the model reads."""
+    """`context_camera` and `video_camera`: both (T, 4, 4) in Unreal's world, or both (F, 12) rows."""
     found = {key: _numbers(content[key], key) for key in ("context_camera", "video_camera") if key in content}
     ignored = tuple(key for key in content if key not in found)
     context, target = found.get("context_camera"), found.get("video_camera")
@@ -185,12 +186,11 @@ def _check_rows(rows: np.ndarray, key: str) -> None:
 def _text(content: Mapping[str, Any], frames: int, repair: Repair) -> Cameras:
     """{"0": "[..] [..] [..] [..]", ...}: one trajectory over context and target, four column vectors per frame."""
     if repair == "reference":
-        matrices, split = _text_as_the_reference_reads_it(content, frames), frames
+        form, matrices = "text repaired as the reference does", _text_as_the_reference_reads_it(content, frames)
     else:
-        matrices, split = _text_strictly(content, frames), frames
-    form = "text" if repair == "refuse" else "text repaired as the reference does"
+        form, matrices = "text", _text_strictly(content, frames)
     poses = world_from_unreal(check_poses(matrices, "(text cameras)"))
-    return Cameras(form=form, context=poses[:split], target=poses[split:])
+    return Cameras(form=form, context=poses[:frames], target=poses[frames:])
 
 
 def _text_strictly(content: Mapping[str, Any], frames: int) -> np.ndarray:
@@ -201,11 +201,13 @@ def _text_strictly(content: Mapping[str, Any], frames: int) -> np.ndarray:
     unreadable = sorted((key for key, matrix in matrices.items() if matrix is None), key=int)
     fix = "correct the camera file, or set poses.repair=reference to repair it as the released loader does"
     if missing or unreadable:
-        problems = [f"{what} {_some(which)}" for what, which in (("missing", missing), ("unreadable", unreadable)) if which]
-        raise _bad(f"text cameras with frames {' and '.join(problems)}", "(text cameras)", fix)
+        faults = {"missing": missing, "unreadable": unreadable}
+        listed = " and ".join(f"{fault} {_some(which)}" for fault, which in faults.items() if which)
+        raise _bad(f"text cameras with frames {listed}", "(text cameras)", fix)
     if last < frames:
-        raise _bad(f"text cameras of {last + 1} frames end before the target of a {frames}-frame context", "", fix)
-    return np.stack([matrix for _, matrix in sorted(matrices.items(), key=lambda item: int(item[0])) if matrix is not None])
+        what = f"{last + 1} text cameras leave none for the target after a {frames}-frame context"
+        raise _bad(what, "(text cameras)", fix)
+    return np.stack([matrix for key in range(last + 1) if (matrix := matrices[str(key)]) is not None])
 
 
 def _text_as_the_reference_reads_it(content: Mapping[str, Any], frames: int) -> np.ndarray:

@@ -1,1 +1,5 @@
-"""The renderer; the only part of world that imports torch."""
+"""The renderer: an analytic ray caster in torch. The only part of the world that imports torch."""
+
+from hmcli.world.render.draw import RenderedClip, draw_clip
+
+__all__ = ["RenderedClip", "draw_clip"]

@@ -1,0 +1,112 @@
+"""Flow matching: the noise schedule, noising, the target, and the loss on target frames.
+
+Paper: Eq. 1, docs/paper-map.md row "flow". Known differences: docs/parity.md, "flow target" and "loss weight".
+Shape letters here: B batch, C latent channels, F latent frames, h and w latent pixels, N steps of a schedule.
+Sigma is the share of noise, 1 (noise) to 0 (clean); a timestep is 1000 * sigma. Clean latents are z0 in the paper,
+noise is z1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+TIMESTEP_SCALE = 1000.0  # the model reads 1000 * sigma
+Target = Literal["noise_minus_clean", "clean_minus_noise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSchedule:
+    """Noise levels from the noisiest down; the level after the last one is 0. All (N,) float32 on CPU."""
+
+    sigmas: Tensor
+    timesteps: Tensor
+    weights: Tensor  # of the loss
+
+    def nearest(self, timestep: Tensor) -> Tensor:
+        """Index of the grid timestep closest to each given one (any shape), the earlier one on a tie."""
+        distance = (timestep.float().cpu().reshape(-1, 1) - self.timesteps).abs()
+        return distance.argmin(dim=1).reshape(timestep.shape)
+
+    def next_sigma(self, index: int) -> Tensor:
+        """The noise level after step `index`."""
+        return self.sigmas[index + 1] if index + 1 < len(self.sigmas) else torch.zeros(())
+
+
+def make_schedule(
+    steps: int, shift: float, *, strength: float = 1.0, weighting: Literal["uniform", "bell"] = "uniform"
+) -> FlowSchedule:
+    """Evenly spaced levels from `strength` towards 0 (which is not among them), shifted towards noise.
+
+    shifted = shift * s / (1 + (shift - 1) * s). Sampling uses `steps` levels, training 1000 of them. `bell` weighs
+    a timestep by a Gaussian around the middle less its lowest value, with mean 1: the released weight, 0 at the
+    first (noisiest) level, so only for fine-tuning.
+    """
+    if steps < 1 or shift <= 0 or not 0 < strength <= 1:
+        raise ValueError(f"no schedule of steps={steps}, shift={shift}, strength={strength}")
+    even = torch.linspace(strength, 0.0, steps + 1, dtype=torch.float64)[:-1]
+    sigmas = shift * even / (1 + (shift - 1) * even)
+    timesteps = TIMESTEP_SCALE * sigmas
+    weights = bell_weights(timesteps) if weighting == "bell" else torch.ones_like(timesteps)
+    return FlowSchedule(sigmas=sigmas.float(), timesteps=timesteps.float(), weights=weights.float())
+
+
+def bell_weights(timesteps: Tensor) -> Tensor:
+    """The released loss weight of every timestep of a whole schedule, mean 1."""
+    steps = len(timesteps)
+    bell = torch.exp(-2 * ((timesteps - steps / 2) / steps) ** 2)
+    lifted = bell - bell.min()
+    total = lifted.sum()
+    return lifted * (steps / total) if total > 0 else torch.ones_like(timesteps)
+
+
+def _per_frame(value: Tensor, latents_BCFhw: Tensor) -> Tensor:
+    """(B,) or (B, F) -> shaped to multiply latents."""
+    frames = value.to(latents_BCFhw.device, latents_BCFhw.dtype)
+    if frames.ndim == 1:
+        frames = frames[:, None]
+    if frames.shape[0] != latents_BCFhw.shape[0] or frames.shape[1] not in (1, latents_BCFhw.shape[2]):
+        raise ValueError(f"one value per sample or per frame of {tuple(latents_BCFhw.shape)}, got {tuple(value.shape)}")
+    return frames[:, None, :, None, None]
+
+
+def add_noise(clean_BCFhw: Tensor, noise_BCFhw: Tensor, sigma: Tensor) -> Tensor:
+    """Eq. 1: the point between clean and noise; `sigma` is (B,) or (B, F)."""
+    level = _per_frame(sigma, clean_BCFhw)
+    return (1 - level) * clean_BCFhw + level * noise_BCFhw
+
+
+def flow_target(clean: Tensor, noise: Tensor, kind: Target) -> Tensor:
+    """What the model is to predict; the checkpoint says which (its config's `flow_target`)."""
+    return _sign(kind) * (noise - clean)
+
+
+def _sign(kind: Target) -> int:
+    if kind not in ("noise_minus_clean", "clean_minus_noise"):
+        raise ValueError(f"flow.target={kind!r}: known are noise_minus_clean and clean_minus_noise")
+    return 1 if kind == "noise_minus_clean" else -1
+
+
+def with_clean_context(clean_BCFhw: Tensor, noise_BCFhw: Tensor, sigma: Tensor, num_context_frames: int) -> Tensor:
+    """The model's input in training: clean context frames, then noised target frames."""
+    noisy = add_noise(clean_BCFhw, noise_BCFhw, sigma)
+    n = num_context_frames
+    return torch.cat([clean_BCFhw[:, :, :n], noisy[:, :, n:]], dim=2)
+
+
+def flow_loss(prediction_BCFhw: Tensor, target_BCFhw: Tensor, weight: Tensor, num_context_frames: int) -> Tensor:
+    """Weighted mean squared error over the frames after the context; `weight` is (B,) or (B, F). A scalar."""
+    n = num_context_frames
+    precise = torch.promote_types(prediction_BCFhw.dtype, torch.float32)
+    error_BF = (prediction_BCFhw.to(precise) - target_BCFhw.to(precise)).square().mean(dim=(1, 3, 4))[:, n:]
+    weight_BF = weight.to(error_BF)[:, None] if weight.ndim == 1 else weight.to(error_BF)[:, n:]
+    return (weight_BF * error_BF).mean()
+
+
+def euler_step(latents: Tensor, flow: Tensor, sigma: Tensor, next_sigma: Tensor, kind: Target) -> Tensor:
+    """Follow the predicted flow from one noise level to a lower one."""
+    step = (next_sigma - sigma).to(latents.device, latents.dtype)
+    return latents + _sign(kind) * step * flow.to(latents.dtype)

@@ -1,0 +1,72 @@
+"""HydraPipeline: the parts of a checkpoint as one diffusers pipeline (`model_index.json` and a folder per part)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from hmcli.core.flow import make_schedule
+from hmcli.core.memory import ContextMemory
+from hmcli.core.sampler import denoise, start_noise
+from hmcli.core.transformer import HydraTransformer3DModel
+
+
+class HydraPipeline(DiffusionPipeline):
+    """Transformer, VAE and schedule (its shift); the text encoder may be left to a reference elsewhere.
+
+    The module path of the transformer stands in every saved `model_index.json`, so it does not move.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ["vae", "text_encoder", "tokenizer"]  # noqa: RUF012  (diffusers' convention)
+
+    def __init__(
+        self,
+        transformer: HydraTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            transformer=transformer, scheduler=scheduler, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        *,
+        camera: Tensor,
+        prompt_embeds: Tensor,
+        generator: torch.Generator,
+        num_frames: int,
+        context_latents: Tensor | None = None,
+        memory: ContextMemory | None = None,
+        size: tuple[int, int] | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 5.0,
+    ) -> Tensor:
+        """Target latents (B, C, num_frames, h, w), normalised as the context latents are.
+
+        The past comes as `context_latents` (B, C, Fc, h, w), or as `memory` of a frozen model with the latent `size`
+        (h, w); `camera` covers context and target, or the target alone beside `memory`. The rest as in
+        `hmcli.core.sampler.denoise`.
+        """
+        if context_latents is not None:
+            size = (context_latents.shape[3], context_latents.shape[4])
+        if size is None:
+            raise ValueError("without context_latents the latent size (h, w) is needed")
+        shape = (camera.shape[0], self.transformer.config.in_channels, num_frames, *size)
+        schedule = make_schedule(num_inference_steps, self.scheduler.config.shift)
+        noise = start_noise(shape, generator, self.transformer.device).to(self.transformer.dtype)
+        with self.progress_bar(total=num_inference_steps) as bar:
+            return denoise(
+                self.transformer, noise, schedule=schedule, camera=camera, text=prompt_embeds,
+                negative_text=negative_prompt_embeds, guidance=guidance_scale, context=context_latents, memory=memory,
+                after_step=lambda _step, _latents: bar.update(),
+            )  # fmt: skip

@@ -1,0 +1,210 @@
+"""Retrieval: which frames and memory slots may each query frame attend to?
+
+Paper: Eq. 4 and 5, docs/paper-map.md row "retrieval". Known differences: docs/parity.md, "affinity" and "mask".
+Shape letters here: B batch, F query frames, P tokens of a frame, M memory slots, Q tokens of a slot, C channels (all
+heads together), W frames of a window, K slots kept. Frame numbers are absolute latent frames: context starts at 0.
+
+A policy is a function from `RetrievalRequest` to `Reading`, found by name through `hmcli.registry`; other packages
+may bring their own. `@needs(...)` says what a policy uses, so that nothing else is computed or kept for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hmcli.core.memory import MemorySlots
+
+MASKED = -1e9  # score of a slot that lies wholly inside the window
+SLOTS = "slots"  # a need: memory slots are made and offered
+ALL_FRAMES = "all frames"  # a need: frozen context keeps every full-resolution frame, not only the tail
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalInputs:
+    """What a policy may need beyond queries and slots; a policy names the fields it uses in `@needs`."""
+
+    intrinsics_B4: Tensor | None = None  # fx, fy, cx, cy in pixels
+    image_size: tuple[int, int] | None = None  # height, width in pixels
+    near: float | None = None  # metres
+    far: float | None = None  # metres
+    visibility_BM: Tensor | None = None  # slots that show a subject which is hidden later
+    generator: torch.Generator | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalRequest:
+    """One block asks what its query frames shall read."""
+
+    query_BFPC: Tensor  # normalised, before rotary positions, all heads together
+    slots: MemorySlots | None  # None when the policy does not need slots
+    first_frame: int  # number of the first query frame
+    total_frames: int  # frames that exist so far: windows end before this number
+    window: int
+    top_k: int
+    affinity: str
+    grid: tuple[int, int]  # rows and columns of a query frame, in tokens
+    kernel: tuple[int, int, int]  # of the tokenizer, in tokens
+    camera_BFR: Tensor  # of the query frames
+    inputs: RetrievalInputs | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.query_BFPC.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What each query frame reads. `frames_FW` None means every full-resolution frame, and then no slots."""
+
+    frames_FW: Tensor | None  # absolute frame numbers, int64 on CPU
+    slots_BFK: Tensor | None = None  # indices into the slots, best first
+    scores_BFM: Tensor | None = None  # before masking; for inspection
+    block: int = -1
+    part: str = ""  # which run of the blocks: joint, context or target
+
+
+Policy = Callable[[RetrievalRequest], Reading]
+
+
+def needs(*parts: str) -> Callable[[Policy], Policy]:
+    """Say what a policy uses: `SLOTS`, `ALL_FRAMES`, or names of fields of RetrievalInputs."""
+
+    def mark(policy: Policy) -> Policy:
+        policy.needs = frozenset(parts)  # type: ignore[attr-defined]
+        return policy
+
+    return mark
+
+
+def needs_of(policy: Policy) -> frozenset[str]:
+    """What a policy uses; one that does not say so gets slots."""
+    return getattr(policy, "needs", frozenset({SLOTS}))
+
+
+def check_inputs(policy: Policy, inputs: RetrievalInputs | None) -> None:
+    """Raise ValueError when the caller did not hand over what the policy uses."""
+    wanted = needs_of(policy) - {SLOTS, ALL_FRAMES}
+    if missing := sorted(name for name in wanted if inputs is None or getattr(inputs, name) is None):
+        raise ValueError(f"memory policy {policy.__name__} needs retrieval inputs {', '.join(missing)}")
+
+
+# --- windows and masks ---------------------------------------------------------------------------------------------
+
+
+def local_window(first_frame: int, frames: int, total_frames: int, window: int) -> tuple[Tensor, Tensor]:
+    """First and last frame of the window around each of `frames` query frames, each (F,) int64.
+
+    Windows are clamped at both ends of 0..total_frames - 1, so all have the same length; when fewer frames exist
+    than the window holds, the window is all of them.
+    """
+    if window < 1 or frames < 1 or first_frame < 0 or first_frame + frames > total_frames:
+        raise ValueError(
+            f"no window of {window} for frames {first_frame}..{first_frame + frames - 1} of {total_frames}"
+        )
+    length = min(window, total_frames)
+    first_F = (torch.arange(first_frame, first_frame + frames) - window // 2).clamp(0, total_frames - length)
+    return first_F, first_F + length - 1
+
+
+def window_frames(first_F: Tensor, last_F: Tensor) -> Tensor:
+    """All frames of each window, (F, W)."""
+    return first_F[:, None] + torch.arange(int(last_F[0] - first_F[0]) + 1)
+
+
+def inside_window(span_M2: Tensor, first_F: Tensor, last_F: Tensor) -> Tensor:
+    """(F, M) bool: slots wholly inside a window, whose frames are read at full resolution anyway."""
+    return (span_M2[:, 0] >= first_F[:, None]) & (span_M2[:, 1] <= last_F[:, None])
+
+
+# --- scores and choice ---------------------------------------------------------------------------------------------
+
+
+def pooled_affinity(query_BFPC: Tensor, descriptors_BMC: Tensor) -> Tensor:
+    """Dot product of whole-frame means, unscaled, before rotary positions (released weights): (B, F, M)."""
+    precise = torch.promote_types(query_BFPC.dtype, torch.float32)
+    return query_BFPC.to(precise).mean(dim=2) @ descriptors_BMC.to(precise).mT
+
+
+def spatial_affinity(
+    query_BFPC: Tensor, keys_BMQC: Tensor, grid: tuple[int, int], kernel: tuple[int, int, int]
+) -> Tensor:
+    """Eq. 4: queries averaged to the slot's grid, summed dot products over it, divided by sqrt(C): (B, F, M)."""
+    precise = torch.promote_types(query_BFPC.dtype, torch.float32)
+    rows, columns = grid[0] // kernel[1], grid[1] // kernel[2]
+    tiles = query_BFPC.to(precise).unflatten(2, grid)[:, :, : rows * kernel[1], : columns * kernel[2]]
+    tiles = tiles.unflatten(3, (columns, kernel[2])).unflatten(2, (rows, kernel[1]))
+    pooled_BFQC = tiles.mean(dim=(3, 5)).flatten(2, 3)
+    return pooled_BFQC.flatten(2) @ keys_BMQC.to(precise).flatten(2).mT / query_BFPC.shape[-1] ** 0.5
+
+
+def topk_slots(scores_BFM: Tensor, near_FM: Tensor, top_k: int) -> Tensor:
+    """The `top_k` best slots of each query frame, best first, the earlier slot first on a tie: (B, F, K) int64.
+
+    Slots inside the window count as -1e9: they are taken only when fewer than `top_k` others are left, as released.
+    """
+    slots = scores_BFM.shape[-1]
+    if top_k > slots:
+        raise ValueError(f"model.memory.top_k={top_k}, but there are only {slots} memory slots to choose from")
+    masked = scores_BFM.masked_fill(near_FM.to(scores_BFM.device), MASKED)
+    return masked.sort(dim=-1, descending=True, stable=True).indices[..., :top_k]
+
+
+# --- policies ------------------------------------------------------------------------------------------------------
+
+
+@needs(SLOTS)
+def affinity(asked: RetrievalRequest) -> Reading:
+    """HyDRA: the local window and the slots whose keys answer the frame's queries best; no gradient flows here."""
+    if asked.slots is None:
+        raise ValueError("policy affinity chooses among memory slots, and none were given")
+    first_F, last_F = local_window(asked.first_frame, asked.frames, asked.total_frames, asked.window)
+    with torch.no_grad():
+        if asked.affinity == "spatial":
+            scores_BFM = spatial_affinity(asked.query_BFPC, asked.slots.keys_BMQC, asked.grid, asked.kernel)
+        else:
+            scores_BFM = pooled_affinity(asked.query_BFPC, asked.slots.descriptors_BMC)
+        near_FM = inside_window(asked.slots.span_M2, first_F, last_F)
+        slots_BFK = topk_slots(scores_BFM, near_FM, asked.top_k)
+    return Reading(frames_FW=window_frames(first_F, last_F), slots_BFK=slots_BFK, scores_BFM=scores_BFM)
+
+
+@needs()
+def window_only(asked: RetrievalRequest) -> Reading:
+    """Policy `none`: the local window and nothing else."""
+    return Reading(
+        frames_FW=window_frames(*local_window(asked.first_frame, asked.frames, asked.total_frames, asked.window))
+    )
+
+
+@needs(ALL_FRAMES)
+def everything(asked: RetrievalRequest) -> Reading:
+    """Policy `all`: dense attention over every full-resolution frame, the paper's baseline."""
+    return Reading(frames_FW=None)
+
+
+# --- inspection ----------------------------------------------------------------------------------------------------
+
+_RECORD: ContextVar[list[Reading] | None] = ContextVar("hm_readings", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Reading]]:
+    """Collect what every block reads while this is open, in the order of running."""
+    readings: list[Reading] = []
+    token = _RECORD.set(readings)
+    try:
+        yield readings
+    finally:
+        _RECORD.reset(token)
+
+
+def record(reading: Reading, block: int, part: str) -> None:
+    """Note a reading if somebody is listening."""
+    if (readings := _RECORD.get()) is not None:
+        readings.append(replace(reading, block=block, part=part))

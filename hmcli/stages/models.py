@@ -1,0 +1,137 @@
+"""Models for stages: built from a recipe, opened from a run, a checkpoint or the packaged weights, saved as checkpoints.
+
+A checkpoint is a diffusers folder (model_index.json, transformer/, scheduler/, vae/ where the codec is a folder) with
+the training state beside it; its manifest says which codec and text encoder the model was trained with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
+from hmcli.recipe import CodecConfig, Recipe, TextConfig
+from hmcli.store.manifest import Manifest, is_artifact, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from hmcli.core.transformer import HydraTransformer3DModel
+
+PACKAGED = Path(__file__).parents[1] / "weights" / "mini"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """Where a model lies and what it was made with. `path` is the folder that holds transformer/."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    def codec(self) -> CodecConfig:
+        """The codec the model's latents come from; a vae/ in the checkpoint itself is preferred to a path elsewhere."""
+        values = dict(self.manifest.recipe["codec"])
+        if (self.path / "vae").is_dir():
+            values["path"] = str(self.path / "vae")
+        return _config(CodecConfig, values)
+
+    def text(self) -> TextConfig:
+        return _config(TextConfig, dict(self.manifest.recipe["text"]))
+
+    def load(self, dtype: torch.dtype, device: str) -> HydraTransformer3DModel:
+        """The transformer, weights checked one by one."""
+        from hmcli.core.transformer import load_model
+
+        return load_model(self.path / "transformer", dtype).to(device).eval()
+
+
+def _config(kind: Any, values: dict[str, Any]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_python(values)
+
+
+def find_model(model: Path) -> ModelFolder:
+    """A run (its last checkpoint), a checkpoint, or `mini` (the packaged weights).
+
+    Raises UsageError when there is nothing there, DataError when it is unfinished, MissingPartError when the package
+    came without its weights.
+    """
+    if str(model) == "mini" and not model.exists():
+        if not is_artifact(PACKAGED):
+            raise MissingPartError("this installation has no packaged weights", where={"looked in": PACKAGED})
+        return ModelFolder(path=PACKAGED, manifest=read_manifest(PACKAGED))
+    if not model.is_dir():
+        raise UsageError("there is no such model", where={"model": model}, fix="give a run, a checkpoint, or mini")
+    manifest = read_manifest(model, kinds=("run", "checkpoint"))
+    if manifest.kind == "run":
+        folder = model / manifest.attributes["checkpoint"]
+        return ModelFolder(path=folder, manifest=read_manifest(folder, kinds=("checkpoint",)))
+    return ModelFolder(path=model, manifest=manifest)
+
+
+def model_arguments(recipe: Recipe, *, channels: int, text_dim: int) -> dict[str, Any]:
+    """Constructor arguments of the transformer a recipe describes."""
+    m, memory = recipe.model, recipe.model.memory
+    return {
+        "num_layers": m.layers, "num_attention_heads": m.heads, "attention_head_dim": m.dim // m.heads,
+        "ffn_dim": m.ffn_dim, "freq_dim": m.freq_dim, "text_dim": text_dim, "in_channels": channels,
+        "out_channels": channels, "patch_size": m.patch, "policy": memory.policy, "affinity": memory.affinity,
+        "context": memory.context, "top_k": memory.top_k, "window": memory.window, "kernel": memory.kernel,
+        "tokenizer": memory.tokenizer, "spans": memory.spans, "flow_target": recipe.flow.target,
+    }  # fmt: skip
+
+
+def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransformer3DModel:
+    """A transformer to train: random from the recipe's seed, or starting from `model.base`.
+
+    Raises RecipeError listing every shape in which the base differs from the recipe.
+    """
+    import torch
+
+    from hmcli.core.transformer import HydraTransformer3DModel, load_model
+
+    wanted = model_arguments(recipe, channels=channels, text_dim=text_dim)
+    if recipe.model.base:
+        base = find_model(Path(recipe.model.base))
+        model = load_model(base.path / "transformer", torch.float32)
+        differing = {
+            key: f"{_plain(model.config[key])} in the base, {_plain(value)} in the recipe"
+            for key, value in wanted.items()
+            if _plain(model.config[key]) != _plain(value)
+        }
+        if differing:
+            raise RecipeError(
+                f"model.base={recipe.model.base!r} is another model than the recipe describes", where=differing,
+                fix="set the model section to the base's values, or model.base='' to start from random weights",
+            )  # fmt: skip
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return HydraTransformer3DModel(**wanted)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def check_memory_fits(config: Any, clip: str, *, context: int, target: int) -> None:
+    """Raise DataError when a clip has too few latent frames for `memory.top_k`.
+
+    A frozen model tokenizes context alone, and its context frames retrieve among those slots.
+    """
+    if config["policy"] in ("none", "all"):
+        return
+    time = config["kernel"][0] // config["patch_size"][0]
+    frames = context if config["context"] == "frozen" else context + target
+    if (slots := frames // time) < config["top_k"]:
+        raise DataError(
+            f"{frames} latent frames make {slots} memory slots, but model.memory.top_k is {config['top_k']}",
+            where={"clip": clip, "kernel": f"{time} latent frames a slot"},
+            fix=f"use longer clips, or a model with top_k <= {slots}",
+        )

@@ -1,0 +1,494 @@
+"""Writing an artifact so that it can be killed at any instant and gone on with: items, journal, commit.
+
+    with ArtifactWriter(out, "latents", recipe=sections, inputs={"clips": f}, seed=7, reporter=reporter) as writer:
+        for clip in clips:
+            if writer.kept(clip.id, key := hash_json([...])):  # everything the item depends on
+                continue
+            try:
+                writer.put_arrays(clip.id, key, {"latents": ...})
+            except DataError as error:
+                writer.quarantine(clip.id, str(error))
+        if not writer.unchanged(order):
+            writer.stack("latents", order, axes=[...], units="...")
+        manifest = writer.finish(order, counts={"clips": len(order)})
+
+Only `finish` makes the artifact complete; leaving the block without it leaves a folder that the same command resumes.
+What is written into `writer.staged` (a table, a picture, data.zarr) gets its place in the artifact at that moment.
+Layout and safety: hmcli/store/journal.py and docs/artifacts.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from hmcli.contracts import Quarantined, Reporter
+from hmcli.errors import DataError
+from hmcli.store.files import file_name, sync_folder, write_bytes
+from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_file, hash_json, hash_tree
+from hmcli.store.journal import RESERVED, Journal, Record
+from hmcli.store.lock import ArtifactLock
+from hmcli.store.manifest import Manifest, compute_fingerprint, make_manifest, manifest_text, plain
+from hmcli.store.survey import find_newest, verify
+
+__all__ = ["ArtifactWriter", "find_newest", "verify"]
+
+
+class ArtifactWriter:
+    """Context manager that holds an artifact's lock and writes, resumes or updates it.
+
+    `recipe` are the sections of the recipe the stage reads, `inputs` the fingerprints of its inputs by name. With
+    `force` nothing that was there before counts as kept. Raises LockedError, UsageError (a folder that is no artifact
+    of `kind`) and DataError (a damaged manifest) on entering.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        kind: str,
+        *,
+        recipe: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        seed: int,
+        reporter: Reporter,
+        force: bool = False,
+        cache: HashCache | None = None,
+    ) -> None:
+        self.path = Path(path).resolve()
+        self.kind = kind
+        self.recipe: dict[str, Any] = plain(dict(recipe))
+        self.inputs = dict(inputs)
+        self.seed = seed
+        self.reporter = reporter
+        self.force = force
+        self._cache = cache or HashCache()
+        self._lock = ArtifactLock(self.path)
+        self._journal = Journal(self.path, kind, reporter.warn)
+        self._complete: Manifest | None = None  # of an artifact nothing was changed in yet
+        self._old: Manifest | None = None  # of an artifact that is or was complete: says where stacked rows lie
+        self._records: dict[str, Record] = {}
+        self._kept: set[str] = set()
+        self._made: set[str] = set()
+        self._stale: set[str] = set()
+        self._quarantined: dict[str, str] = {}
+        self._stacked: dict[str, dict[str, Any]] = {}  # entries of `arrays`
+        self._rows: dict[str, dict[str, tuple[str, int]]] = {}  # item -> array name -> where it will lie
+        self._shards: dict[str, bool] = {}  # path -> is it as the manifest says?
+
+    def __enter__(self) -> ArtifactWriter:
+        self._lock.acquire()
+        try:
+            self._complete = self._old = self._journal.open()
+            if self._complete is not None:
+                self._records = dict(self._complete.items)
+            else:
+                self._records, self._old = self._journal.load()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._complete is not None:
+                self._journal.clean()
+        finally:
+            self._lock.release()
+
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    @property
+    def items(self) -> dict[str, Record]:
+        """Records of all items finished earlier or in this run, whatever their key."""
+        return dict(self._records)
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        return tuple(Quarantined(item=item, reason=reason) for item, reason in self._quarantined.items())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Items so far: kept from earlier, new, stale (redone because what they depend on changed), quarantined."""
+        redone = self._made & self._stale
+        new = len(self._made) - len(redone)
+        return {"kept": len(self._kept), "new": new, "stale": len(redone), "quarantined": len(self._quarantined)}
+
+    @property
+    def staged(self) -> Path:
+        """Folder whose contents take their place in the artifact when it is finished, over what lies there."""
+        self._begin()
+        return self._journal.staged
+
+    def kept(self, item: str, key: str) -> bool:
+        """Was the item finished under this content key, and is it whole? If so it counts as kept and is not redone.
+
+        What is damaged goes to `quarantine/` with its reason and has to be made again.
+        """
+        record = self._records.get(item)
+        if record is None or item in self._quarantined:
+            return False
+        if item in self._made:
+            return bool(record["key"] == key)
+        if self.force or record["key"] != key:
+            self._stale.add(item)
+            return False
+        if (damage := self._damage(item, record)) is not None:
+            self._set_aside(item, record, damage)
+            return False
+        self._kept.add(item)
+        return True
+
+    def _damage(self, item: str, record: Record) -> str | None:
+        """What is wrong with a finished item's bytes; None when it is whole."""
+        if "path" in record:
+            return self._changed_file(self.path / record["path"], record["files"])
+        if "part" in record:
+            part = record["part"]
+            return self._changed_file(self._journal.parts / part["name"], {"": part})
+        for path, row in record.get("rows", {}).values():
+            if not self._row_is_whole(path, row):
+                try:
+                    if hash_arrays(self.get_arrays(item)) == record["hash"]:
+                        return None
+                except DataError as error:
+                    return f"{error.what} ({path}, row {row})"
+                return f"its values are not those written ({path}, row {row})"
+        return None
+
+    def _changed_file(self, place: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+        for name, entry in files.items():
+            file = place / name if name else place
+            if not file.is_file():
+                return f"{file.name} is missing"
+            if (size := file.stat().st_size) != entry["bytes"]:
+                return f"{file.name} has {size} bytes, {entry['bytes']} were written"
+            if hash_file(file, cache=self._cache) != entry["hash"]:
+                return f"{file.name} was changed or damaged after it was written"
+        return None
+
+    def _row_is_whole(self, path: str, row: int) -> bool:
+        """Does the shard that holds the row have the bytes that were written?"""
+        from hmcli.store.arrays import StackReader
+
+        try:
+            shard = StackReader(self.path / path).shard_file(row).relative_to(self.path).as_posix()
+        except DataError:
+            return False
+        if shard not in self._shards:
+            entry = self._old.files.get(shard) if self._old else None
+            self._shards[shard] = entry is not None and self._changed_file(self.path / shard, {"": entry}) is None
+        return self._shards[shard]
+
+    def _set_aside(self, item: str, record: Record, reason: str) -> None:
+        self._begin()
+        text = f"item {item}: {reason}; it is made again"
+        place = self.path / record["path"] if "path" in record else None
+        if "part" in record:
+            place = self._journal.parts / record["part"]["name"]
+        if place is not None and place.exists():
+            self._journal.set_aside(place, text)
+        else:
+            self._copy_bad_shards(record, text)
+            self.reporter.warn(text)
+        self._journal.forget(item)
+        del self._records[item]
+
+    def _copy_bad_shards(self, record: Record, reason: str) -> None:
+        """Keep a copy of damaged shards: the shard itself is replaced when the arrays are stacked again."""
+        from hmcli.store.arrays import StackReader
+
+        for path, row in record.get("rows", {}).values():
+            try:
+                shard = StackReader(self.path / path).shard_file(row)
+            except DataError:
+                continue
+            name = shard.relative_to(self.path).as_posix()
+            if self._shards.get(name) is False and shard.is_file() and f"copied {name}" not in self._shards:
+                self._shards[f"copied {name}"] = True
+                self._journal.set_aside(shard, reason, copy=True)
+
+    # -- items -------------------------------------------------------------------------------------------------------
+
+    def put_arrays(
+        self, item: str, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None
+    ) -> None:
+        """Finish an item that is rows of stacked arrays: kept as a part file until `stack` and `finish`.
+
+        bfloat16 has to come as its uint16 bits (`arrays.bfloat16_bits`) and be named so to `stack`.
+        """
+        from safetensors.numpy import save
+
+        self._begin()
+        solid = {name: np.array(values, order="C", copy=None) for name, values in arrays.items()}
+        data = save(solid)
+        file = self._journal.part_file(item, key)
+        write_bytes(file, data)
+        record: Record = {
+            "key": key,
+            "hash": hash_arrays(solid),
+            "arrays": {name: [str(values.dtype), list(values.shape)] for name, values in solid.items()},
+            "part": {"name": file.name, "hash": hash_bytes(data), "bytes": len(data)},
+            "meta": plain(dict(meta or {})),
+        }
+        before = self._records.get(item)
+        self._done(item, record)
+        if before is not None and "part" in before and before["part"]["name"] != file.name:
+            (self._journal.parts / before["part"]["name"]).unlink(missing_ok=True)
+
+    def get_arrays(self, item: str) -> dict[str, np.ndarray]:
+        """Arrays of a finished item, from its part or from the stacked rows of the complete artifact."""
+        return {name: self.get_array(item, name) for name in self._records[item]["arrays"]}
+
+    def get_array(self, item: str, name: str) -> np.ndarray:
+        """One array of a finished item, as it was put. Raises DataError when it cannot be read."""
+        record = self._records[item]
+        if "part" not in record:
+            from hmcli.store.arrays import StackReader
+
+            path, row = record["rows"][name]
+            return StackReader(self.path / path, bits=True)[row]
+        from safetensors import SafetensorError, safe_open
+
+        file = self._journal.parts / record["part"]["name"]
+        try:
+            with safe_open(str(file), framework="numpy") as part:
+                return np.asarray(part.get_tensor(name))
+        except (OSError, SafetensorError) as error:
+            raise DataError("a part is damaged", where={"item": item, "part": file, "at": error}) from error
+
+    @contextmanager
+    def item_folder(
+        self, item: str, key: str, *, parent: str = "", meta: Mapping[str, Any] | None = None
+    ) -> Iterator[Path]:
+        """A temporary folder that becomes `<artifact>/<parent>/<item>` when the block succeeds; else it is gone.
+
+        `meta` goes into the record as it is at the end of the block.
+        """
+        with self._item(item, key, parent, file_name(item), meta) as place:
+            place.mkdir()
+            yield place
+
+    @contextmanager
+    def item_file(
+        self, item: str, key: str, *, suffix: str, parent: str = "", meta: Mapping[str, Any] | None = None
+    ) -> Iterator[Path]:
+        """The same for an item that is one file, `<artifact>/<parent>/<item><suffix>`."""
+        with self._item(item, key, parent, file_name(item) + suffix, meta) as place:
+            yield place
+
+    @contextmanager
+    def _item(self, item: str, key: str, parent: str, name: str, meta: Mapping[str, Any] | None) -> Iterator[Path]:
+        path = Path(parent, name).as_posix()
+        if Path(path).parts[0] in RESERVED or ".." in Path(path).parts or Path(path).is_absolute():
+            raise DataError(f"an item cannot be named {item!r}", where={"artifact": self.path}, fix="rename the item")
+        if self._complete is None:
+            self._begin()
+        self._journal.temporary.mkdir(
+            parents=True, exist_ok=True
+        )  # a complete artifact stays so until the item is made
+        made = self._journal.temporary / name
+        self._journal.throw_away(made)
+        try:
+            yield made
+            self._place(item, key, made, path, meta)
+        finally:
+            self._journal.throw_away(made)
+
+    def _place(self, item: str, key: str, made: Path, path: str, meta: Mapping[str, Any] | None) -> None:
+        """Hash, clear the place, record, rename: in this order a record without its files is all a kill can leave."""
+        files = hash_tree(made)
+        if not files:
+            raise ValueError(f"item {item}: nothing was written into {made}")
+        _sync_tree(made, files)
+        self._begin()
+        place = self.path / path
+        before = self._records.get(item)
+        if before is not None and "path" in before:
+            self._journal.throw_away(self.path / before["path"])
+        if place.exists():
+            self._journal.set_aside(place, f"{path} was in the place of item {item} and not recorded")
+        hashes = {name: entry["hash"] for name, entry in files.items()}
+        place.parent.mkdir(parents=True, exist_ok=True)
+        record: Record = {"key": key, "hash": hash_json(hashes), "path": path, "files": files}
+        self._done(item, record | {"meta": plain(dict(meta or {}))})
+        os.replace(made, place)
+        sync_folder(place.parent)
+        self._journal.remember(place, files, self._cache)
+
+    def _done(self, item: str, record: Record) -> None:
+        self._journal.record(item, record)
+        self._records[item] = record
+        self._made.add(item)
+        self._kept.discard(item)
+        self._quarantined.pop(item, None)
+
+    def quarantine(self, item: str, reason: str) -> None:
+        """Leave an item out, with its reason, and say so. The next run tries it again."""
+        self._quarantined[item] = reason
+        self.reporter.warn(f"{item} is left out: {reason}")
+
+    def discard(self, item: str) -> None:
+        """Delete a finished item (an old checkpoint)."""
+        self._begin()
+        record = self._records.pop(item)
+        self._journal.forget(item)
+        if "path" in record:
+            self._journal.throw_away(self.path / record["path"])
+        self._made.discard(item)
+        self._kept.discard(item)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def stack(
+        self,
+        name: str,
+        items: Sequence[str],
+        *,
+        axes: Sequence[str],
+        units: str,
+        group: str = "",
+        dtype: str = "",
+        rows_per_shard: int = 8,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Stack the array `name` of `items`, in their order, as `data.zarr/<group>/<name>` of the finished artifact.
+
+        All must have one shape and dtype. `dtype` is needed for bfloat16 only. Every array put has to be stacked.
+        """
+        from hmcli.store.arrays import ROOT, write_stack
+
+        if not items:
+            raise ValueError(f"{name}: no items to stack")
+        stored, shape = self._records[items[0]]["arrays"][name]
+        entry = write_stack(
+            self.staged / ROOT, group, name, (self.get_array(item, name) for item in items), count=len(items),
+            shape=shape, dtype=dtype or stored, axes=axes, units=units, rows_per_shard=rows_per_shard,
+            attributes=attributes,
+        )  # fmt: skip
+        self._stacked[f"{group}/{name}" if group else name] = entry
+        for row, item in enumerate(items):
+            self._rows.setdefault(item, {})[name] = (entry["path"], row)
+
+    def unchanged(self, order: Sequence[str]) -> bool:
+        """Is the artifact complete already, with just these items, recipe, inputs and quarantined items?"""
+        old = self._complete
+        if old is None or self._missing(order):
+            return False
+        items = {item: self._records[item] for item in order}
+        return (
+            compute_fingerprint(self.kind, self.recipe, self.inputs, items) == old.fingerprint
+            and list(order) == list(old.items)
+            and old.seed == self.seed
+            and {row["item"]: row["reason"] for row in old.quarantined} == self._quarantined
+        )
+
+    def finish(
+        self,
+        order: Sequence[str],
+        *,
+        counts: Mapping[str, int] | None = None,
+        arrays: Mapping[str, dict[str, Any]] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        files: Sequence[str] = (),
+    ) -> Manifest:
+        """Complete the artifact with these items in this order; other items in it are dropped, and that is said.
+
+        `arrays` are entries of arrays written to `staged` without `stack`; `files` are paths in the artifact that were
+        written in place. An artifact that is complete and unchanged keeps its manifest, fingerprint and date.
+        """
+        if missing := self._missing(order):
+            raise ValueError(f"{len(missing)} items are neither kept nor made in this run: {', '.join(missing[:5])}")
+        self._say_counts()
+        if self._complete is not None and self.unchanged(order):
+            return self._complete
+        self._begin()
+        dropped = [item for item in self._records if item not in set(order)]
+        if gone := [item for item in dropped if item not in self._quarantined]:
+            self.reporter.note(f"{len(gone)} items are no longer asked for: dropped ({', '.join(gone[:5])})")
+        manifest = make_manifest(
+            self.kind,
+            recipe=self.recipe,
+            inputs=self.inputs,
+            seed=self.seed,
+            items={item: self._final_record(item) for item in order},
+            counts=dict(counts or {}),
+            quarantined=self._quarantine_rows(),
+            arrays=self._all_arrays(arrays or {}),
+            files=self._all_files(files),
+            attributes=plain(dict(attributes or {})),
+        )
+        paths = [self._records[item]["path"] for item in dropped if "path" in self._records[item]]
+        self._journal.commit(manifest_text(manifest), paths)
+        self._complete = self._old = manifest
+        self._records = dict(manifest.items)
+        self._journal.remember(self.path, manifest.files, self._cache)
+        return manifest
+
+    def _missing(self, order: Sequence[str]) -> list[str]:
+        if len(set(order)) != len(order):
+            raise ValueError("an item is in the order twice")
+        return [item for item in order if item not in self._kept and item not in self._made]
+
+    def _quarantine_rows(self) -> list[dict[str, str]]:
+        return [{"item": item, "reason": reason} for item, reason in self._quarantined.items()]
+
+    def _final_record(self, item: str) -> Record:
+        record = {name: value for name, value in self._records[item].items() if name != "part"}
+        if "arrays" in record:
+            rows = self._rows.get(item, {}) if self._replaces_arrays() else record.get("rows", {})
+            if lost := [name for name in record["arrays"] if name not in rows]:
+                raise ValueError(f"item {item}: arrays {', '.join(lost)} were put but never stacked")
+            record["rows"] = {name: list(place) for name, place in rows.items()}
+        return record
+
+    def _all_arrays(self, given: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """New entries; the old ones too where their root is not replaced."""
+        old = {} if self._replaces_arrays() or self._old is None else self._old.arrays
+        return dict(plain({**old, **given, **self._stacked}))
+
+    def _replaces_arrays(self) -> bool:
+        from hmcli.store.arrays import ROOT
+
+        return (self._journal.staged / ROOT).exists()
+
+    def _all_files(self, in_place: Sequence[str]) -> dict[str, dict[str, Any]]:
+        staged = hash_tree(self._journal.staged)
+        _sync_tree(self._journal.staged, staged)
+        replaced = {Path(name).parts[0] for name in staged}
+        taken = RESERVED | {record["path"] for record in self._records.values() if "path" in record}
+        for name in staged:
+            if taken & {name, *(parent.as_posix() for parent in Path(name).parents)}:
+                raise ValueError(f"staged {name} would replace an item or a file of the store")
+        old = self._old.files if self._old else {}
+        still = {name: entry for name, entry in old.items() if Path(name).parts[0] not in replaced}
+        written = {name: hash_tree(self.path / name)[""] for name in in_place}
+        return {**still, **written, **staged}
+
+    def _say_counts(self) -> None:
+        counts = self.counts
+        if counts["kept"]:
+            self.reporter.note(f"{counts['kept']} items kept")
+        if counts["stale"]:
+            self.reporter.note(f"{counts['stale']} items {'redone: --force' if self.force else 'stale: redone'}")
+
+    def _begin(self) -> None:
+        self._journal.begin()
+        self._complete = None
+
+
+def _sync_tree(place: Path, files: Mapping[str, Any]) -> None:
+    """Bring files to disk before something says that they are there."""
+    for name in files:
+        handle = os.open(place / name if name else place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,72 @@
+"""Contact sheets show the right frames, once each, with their own pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hmcli.reports.contact_sheet import LINE, MARGIN, contact_sheet, save_png, spaced_frames
+
+
+def ramp(frames: int, height: int, width: int) -> np.ndarray:
+    """Every frame one flat colour that names it."""
+    colours = np.stack([np.arange(frames) * 3 + 10, np.arange(frames) + 100, 250 - np.arange(frames)], axis=1)
+    return np.broadcast_to(colours[:, None, None, :], (frames, height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "columns", "expected"),
+    [(77, 3, [0, 38, 76]), (5, 5, [0, 1, 2, 3, 4]), (2, 8, [0, 1]), (1, 4, [0]), (9, 1, [0])],
+)
+def test_frames_are_evenly_spaced_from_first_to_last_without_repeats(frames, columns, expected):
+    assert spaced_frames(frames, columns) == expected
+
+
+def test_every_cell_holds_the_pixels_of_its_frame():
+    video = ramp(33, 10, 14)
+    sheet = contact_sheet([("one", video)], columns=4)
+    for column, index in enumerate(spaced_frames(33, 4)):
+        left = MARGIN + column * (14 + MARGIN)
+        assert (sheet[LINE : LINE + 10, left : left + 14] == video[index]).all()
+
+
+def test_rows_may_differ_in_length_and_size_and_stand_below_each_other():
+    first, second = ramp(9, 10, 14), ramp(3, 20, 12)
+    sheet = contact_sheet([("truth", first), ("made", second)], columns=4)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (2 * (2 * LINE + 2 * MARGIN) + 10 + 20, 4 * (14 + MARGIN) + MARGIN, 3)
+    top = 2 * LINE + 2 * MARGIN + 10 + LINE
+    assert (sheet[top : top + 20, MARGIN : MARGIN + 12] == second[0]).all()
+
+
+def test_labels_and_frame_numbers_are_drawn():
+    video = ramp(3, 12, 90)
+    named, nameless = contact_sheet([("a clip", video)], columns=3), contact_sheet([("", video)], columns=3)
+    assert (named[:LINE] < 100).any()
+    assert not (nameless[:LINE] < 100).any()
+    assert (nameless[LINE + 12 :] < 100).any()
+
+
+def test_a_long_label_is_shortened_and_stays_on_one_line():
+    sheet = contact_sheet([("word\n" * 200, ramp(2, 12, 60))], columns=2)
+    assert sheet.shape[1] == 2 * (60 + MARGIN) + MARGIN
+    assert (sheet[:LINE, -MARGIN:] == 255).all()
+
+
+def test_large_frames_are_scaled_down_and_keep_their_shape():
+    sheet = contact_sheet([("wide", ramp(2, 48, 80))], columns=2, cell_width=40)
+    assert sheet.shape == (2 * LINE + 2 * MARGIN + 24, 2 * (40 + MARGIN) + MARGIN, 3)
+
+
+def test_an_empty_sheet_and_float_videos_are_refused():
+    with pytest.raises(ValueError, match="at least one row"):
+        contact_sheet([])
+    with pytest.raises(ValueError, match="'bad' must be"):
+        contact_sheet([("bad", ramp(2, 4, 5) / 255.0)])
+
+
+def test_a_saved_sheet_is_read_back_unchanged(tmp_path):
+    sheet = contact_sheet([("x", ramp(3, 8, 12))], columns=3)
+    save_png(sheet, tmp_path / "new" / "sheet.png")
+    assert (np.asarray(Image.open(tmp_path / "new" / "sheet.png")) == sheet).all()

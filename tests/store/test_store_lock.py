@@ -1,0 +1,85 @@
+"""One writer per artifact, whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from hmcli.errors import LockedError
+from hmcli.store.lock import ArtifactLock
+
+HOLD = """
+import time
+from hmcli.store.lock import ArtifactLock
+with ArtifactLock(sys.argv[1]):
+    say("held")
+    time.sleep(60)
+"""
+
+
+def test_a_second_writer_is_told_who_holds_the_lock(tmp_path, start):
+    holder = start(HOLD, tmp_path / "x")
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(LockedError, match="another process") as caught, ArtifactLock(tmp_path / "x"):
+        pass
+    assert f"process {holder.pid} on " in caught.value.where["holder"]
+    assert caught.value.exit_code == 1
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path, start):
+    holder = start(HOLD, tmp_path / "x")
+    holder.stdout.readline()
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / "x.lock").exists()
+    with ArtifactLock(tmp_path / "x"):
+        assert str(os.getpid()) in (tmp_path / "x.lock").read_text()
+    assert not (tmp_path / "x.lock").exists()
+
+
+def test_the_lock_is_of_the_artifact_however_it_is_named(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    with ArtifactLock(tmp_path / "x"), pytest.raises(LockedError), ArtifactLock(tmp_path / "link"):
+        pass
+    with ArtifactLock(tmp_path / "x"), ArtifactLock(tmp_path / "y"):
+        pass
+
+
+def test_a_forked_child_does_not_keep_the_lock_alive(tmp_path):
+    reading, writing = os.pipe()
+    with ArtifactLock(tmp_path / "x"):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)  # until the parent is done
+            os._exit(0)
+    with ArtifactLock(tmp_path / "x"):
+        pass
+    os.close(writing)
+    os.waitpid(child, 0)
+    os.close(reading)
+
+
+def test_many_writers_take_turns(tmp_path, start):
+    code = """
+    import time
+    from pathlib import Path
+    from hmcli.errors import LockedError
+    from hmcli.store.lock import ArtifactLock
+    counter, done = Path(sys.argv[2]), 0
+    while done < 20:
+        try:
+            with ArtifactLock(sys.argv[1]):
+                value = int(counter.read_text())
+                counter.write_text(str(value + 1))
+                done += 1
+        except LockedError:
+            time.sleep(0.001)
+    """
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    processes = [start(code, tmp_path / "x", counter) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert counter.read_text() == "60"
