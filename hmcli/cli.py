@@ -7,6 +7,7 @@ Torch loads inside the stages, so `hm --help` is instant.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect as signatures
 import json
@@ -19,9 +20,11 @@ from typing import Annotated, Any
 import typer
 
 import hmcli
-from hmcli.contracts import StageResult
+from hmcli.contracts import Description, StageResult
 from hmcli.errors import EXIT_INTERRUPTED, EXIT_QUARANTINED, HMError, UsageError
 from hmcli.runtime import Console, stop_on_sigterm
+
+Result = StageResult | Description
 
 app = typer.Typer(
     name="hm",
@@ -57,7 +60,7 @@ Force = Annotated[bool, typer.Option("--force", help="Do everything again, also 
 def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a command; adds --json and --debug and turns errors into messages and exit codes."""
 
-    def register(function: Callable[..., StageResult | str]) -> Callable[..., StageResult | str]:
+    def register(function: Callable[..., Result]) -> Callable[..., Result]:
         @functools.wraps(function)
         def guarded(*args: Any, json_output: bool, debug: bool, **kwargs: Any) -> None:
             raise typer.Exit(_run(functools.partial(function, *args, **kwargs), json_output, debug))
@@ -81,7 +84,7 @@ def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Ca
     return register
 
 
-def _run(work: Callable[[], StageResult | str], json_output: bool, debug: bool) -> int:
+def _run(work: Callable[[], Result], json_output: bool, debug: bool) -> int:
     """Run a stage with stdout kept for its result; returns the exit code."""
     debug = debug or bool(os.environ.get("HM_DEBUG"))
     stop_on_sigterm()
@@ -106,10 +109,10 @@ def _run(work: Callable[[], StageResult | str], json_output: bool, debug: bool) 
     return _emit(result, json_output)
 
 
-def _emit(result: StageResult | str, json_output: bool) -> int:
+def _emit(result: Result, json_output: bool) -> int:
     """Print a stage's result; returns 4 when items were quarantined."""
-    if isinstance(result, str):
-        print(result)
+    if isinstance(result, Description):
+        print(json.dumps(dict(result.data), default=str) if json_output else result.text)
         return 0
     code = EXIT_QUARANTINED if result.quarantined else 0
     if result.quarantined:
@@ -157,12 +160,12 @@ def _named(out: Path | None, source: str | Path | None, kind: str) -> Path:
 
 
 def _recorded(model: Path | None) -> dict[str, Any]:
-    """The recipe a run or checkpoint was made with, for what the command line leaves open."""
-    if model is None or not (model / "manifest.json").is_file():
+    """The recipe a model was made with, for what the command line leaves open."""
+    if model is None:
         return {}
-    from hmcli.store.manifest import read_manifest
+    from hmcli.stages.models import find_model
 
-    return read_manifest(model).recipe
+    return copy.deepcopy(find_model(model).manifest.recipe)
 
 
 @command(app, "render")
@@ -293,7 +296,9 @@ def generate(
 
     found = _input(source, "latents", "dataset")
     weights = _input(model, "run")
-    resolved = load_recipe(recipe, override, base=_recorded(weights))
+    base = _recorded(weights)
+    base.get("data", {}).pop("split", None)  # how the training clips were cut; a folder of clips is generated whole
+    resolved = load_recipe(recipe, override, base=base)
     from hmcli.runtime import pick_device
     from hmcli.stages import generate as stage
 
@@ -342,13 +347,11 @@ command(app, "evaluate", hidden=True)(evaluate)
 def inspect(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Any artifact; - reads its path from stdin.")],
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file again and compare.")] = False,
-) -> StageResult:
+) -> Description:
     """Say what an artifact is, what made it, and whether it is whole."""
-    path = _given(artifact)
-    assert path is not None
     from hmcli.stages import inspect as stage
 
-    return stage.run(path, verify=verify, reporter=Console())
+    return stage.run(_input(artifact), verify=verify, reporter=Console())
 
 
 @command(app, "demo")
@@ -366,11 +369,11 @@ def demo(
 
 
 @command(recipes_app, "ls")
-def recipes_ls() -> str:
+def recipes_ls() -> Description:
     """List the packaged recipes."""
     from hmcli.recipe import recipe_names
 
-    return "\n".join(recipe_names())
+    return Description(text="\n".join(recipe_names()), data={"recipes": recipe_names()})
 
 
 @command(recipes_app, "show")
@@ -378,14 +381,14 @@ def recipes_show(
     name: RecipeArgument,
     override: Overrides = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
-) -> str:
+) -> Description:
     """Print a recipe; with --resolved or --set as the stages see it."""
-    from hmcli.recipe import find_recipe, load_recipe, to_yaml
+    from hmcli.recipe import find_recipe, load_recipe, to_dict, to_yaml
 
-    if resolved or override:
-        return to_yaml(load_recipe(name, override)).rstrip()
-    load_recipe(name)
-    return find_recipe(name).read_text(encoding="utf-8").rstrip()
+    recipe = load_recipe(name, override)
+    whole = resolved or bool(override)
+    text = to_yaml(recipe) if whole else find_recipe(name).read_text(encoding="utf-8")
+    return Description(text=text.rstrip(), data=to_dict(recipe))
 
 
 @command(recipes_app, "cp")

@@ -35,6 +35,14 @@ class StageResult:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """The result of a command that writes nothing: text for a person, or the same as data for --json."""
+
+    text: str
+    data: Mapping[str, Any]
+
+
 class Reporter(Protocol):
     """How a stage talks to a person while it runs; `hmcli.runtime` draws it on stderr."""
 

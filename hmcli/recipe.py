@@ -105,6 +105,10 @@ class MemoryConfig:
     kernel: tuple[int, int, int] = (2, 2, 2)  # tokenizer, time x height x width in latent pixels (Table 4)
     tokenizer: Literal["conv", "mean"] = "conv"  # conv: learned (Eq. 3); mean: starts as an average
     spans: Literal["exact", "released"] = "exact"  # which frames a slot stands for (docs/parity.md)
+    max_history: int = 0  # frozen only: older memory is placed this many latent frames back; 0: where it was
+    near: float = 1.0  # metres: fields of view are compared between near ...
+    far: float = 30.0  # ... and far
+    field_of_view: float | None = None  # degrees, horizontal, of clips whose source names no intrinsics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,6 +411,9 @@ def _impossible(r: Recipe) -> list[str]:
     ):  # fmt: skip
         need(value >= 1, f"{key}={value} must be at least 1")
     need(r.model.memory.top_k >= 0, f"model.memory.top_k={r.model.memory.top_k} must not be negative")
+    need(0 < r.model.memory.near < r.model.memory.far, "model.memory.near must be positive and below model.memory.far")
+    need(r.model.memory.max_history >= 0, "model.memory.max_history must not be negative (0: no limit)")
+    need(0 <= r.train.ema < 1, f"train.ema={r.train.ema} must be in [0, 1)")
     need(0 <= r.train.text_dropout < 1, f"train.text_dropout={r.train.text_dropout} must be in [0, 1)")
     need(r.train.lr > 0, f"train.lr={r.train.lr} must be positive")
     need(r.sample.guidance >= 1, f"sample.guidance={r.sample.guidance} must be at least 1 (1 is without guidance)")

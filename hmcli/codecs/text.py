@@ -31,7 +31,7 @@ def clean_caption(caption: str) -> str:
 
 
 class MiniText:
-    """Words as fixed pseudo-random unit vectors: the same word is the same vector in every caption and on every machine.
+    """Words as fixed pseudo-random unit vectors: a word is the same vector in every caption, on every machine.
 
     A word (lower case; punctuation marks are words) is hashed, and the 64 bits of the hash are the signs of its 64
     channels, each 1/8 in size. A weak code of the position is added, so that word order is not lost. Unlike a language
@@ -126,8 +126,8 @@ def umt5_text(config: TextConfig, device: str | torch.device) -> Umt5Text:
         raise MissingPartError(
             "text encoder 'umt5' needs its weights and tokenizer",
             where={"text.path": config.path or "(empty)", "missing": ", ".join(absent)},
-            fix="download the folders text_encoder/ and tokenizer/ of Wan-AI/Wan2.1-T2V-1.3B-Diffusers and set text.path "
-            "to the folder that holds both",
+            fix="download the folders text_encoder/ and tokenizer/ of Wan-AI/Wan2.1-T2V-1.3B-Diffusers and set "
+            "text.path to the folder that holds both",
         )
     return Umt5Text(
         _load_umt5(root / "text_encoder", getattr(torch, config.dtype)),
@@ -141,12 +141,13 @@ def _load_umt5(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import UMT5EncoderModel
 
     try:
-        model, info = UMT5EncoderModel.from_pretrained(
+        loaded: Any = UMT5EncoderModel.from_pretrained(
             folder, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         where = {"folder": folder, "reason": (str(error).strip() or type(error).__name__).splitlines()[0]}
         raise DataError("the text encoder cannot be loaded", where=where, fix="download it again") from error
+    model, info = loaded
     wrong = {key: ", ".join(sorted(map(str, info[key]))[:4]) for key in _WRONG if info[key]}
     if wrong:
         raise DataError("the weights do not fit the text encoder", where={"folder": folder, **wrong})

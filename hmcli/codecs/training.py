@@ -6,6 +6,7 @@ The plan goes from many small pieces (short clips, half the height and width: di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hmcli.contracts import SPACE_STRIDE
 from hmcli.recipe import TrainConfig
 
 EDGE_WEIGHT = 0.5  # share of the gradient loss: keeps outlines where L1 alone would blur them
 KL_WEIGHT = 1e-5  # per latent value: enough to keep latents compact, too little to be seen in the pictures
 SMALL_PIECES = 0.6  # share of the steps on small pieces
 SHORT_CLIP = 5  # video frames of a small piece
-EMA_DECAY = 0.998  # average of the weights that is exported
-PIECE_GRID = 8  # pixels: pieces are multiples of the codec's space stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +35,18 @@ class BatchPlan:
 
 
 def plan_batch(step: int, train: TrainConfig, height: int, width: int) -> BatchPlan:
-    """The batch of one step: the pixel budget is `batch` whole clips of `frames` frames, whatever the piece size."""
+    """The batch of one step: first 4 x `batch` short quarter frames, later `batch` whole frames of `frames` frames."""
     if step >= SMALL_PIECES * train.steps:
         return BatchPlan(clips=train.batch, frames=train.frames, height=height, width=width)
-    frames = min(SHORT_CLIP, train.frames)
-    h, w = (max(PIECE_GRID, side // (2 * PIECE_GRID) * PIECE_GRID) for side in (height, width))
-    budget = train.batch * train.frames * height * width
-    return BatchPlan(clips=max(1, budget // (frames * h * w)), frames=frames, height=h, width=w)
+    h, w = (max(SPACE_STRIDE, side // (2 * SPACE_STRIDE) * SPACE_STRIDE) for side in (height, width))
+    return BatchPlan(clips=4 * train.batch, frames=min(SHORT_CLIP, train.frames), height=h, width=w)
 
 
 def draw_batch(clips: Sequence[np.ndarray], plan: BatchPlan, rng: np.random.Generator) -> Tensor:
     """Random pieces of uint8 (T, H, W, 3) clips -> (B, 3, T, H, W) float32 in [-1, 1], mirrored half of the time."""
     pieces = np.empty((plan.clips, plan.frames, plan.height, plan.width, 3), np.uint8)
     for piece in pieces:
-        clip = clips[rng.integers(len(clips))]
+        clip = clips[int(rng.integers(len(clips)))]
         spare = [have - want for have, want in zip(clip.shape[:3], piece.shape[:3], strict=True)]
         if min(spare) < 0:
             raise ValueError(f"a clip of shape {clip.shape} is smaller than the piece {piece.shape} wanted from it")
@@ -64,7 +62,7 @@ def learning_rate(step: int, train: TrainConfig) -> float:
     if train.decay == "constant" or step < train.warmup:
         return train.lr * rising
     done = (step - train.warmup) / max(1, train.steps - train.warmup)
-    return train.lr * (0.01 + 0.99 * 0.5 * (1.0 + float(np.cos(np.pi * min(1.0, done)))))
+    return train.lr * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
 
 
 def edges(video: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,15 +96,30 @@ def train_step(
     return parts
 
 
-def average_weights(average: dict[str, Tensor], weights: Mapping[str, Tensor], step: int) -> None:
-    """Move the exponential average towards the weights, in place; early steps count for less."""
-    decay = min(EMA_DECAY, (1 + step) / (10 + step))
+def average_weights(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], step: int, decay: float) -> None:
+    """Move the exponential average towards the weights, in place; early steps linger for less."""
+    decay = min(decay, (1 + step) / (10 + step))
     for name, value in weights.items():
         average[name].lerp_(value.detach().to(average[name].dtype), 1.0 - decay)
 
 
+def whole_frames(clip: np.ndarray, frames: int) -> Tensor:
+    """The first `frames` frames of a uint8 (T, H, W, 3) clip -> (1, 3, frames, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(clip[None, :frames].copy()).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
+
+
+@torch.no_grad()
+def mean_psnr(vae: Any, videos: Sequence[Tensor]) -> float:
+    """Peak signal-to-noise ratio in dB of the reconstruction from the posterior's mode, mean over videos."""
+    values = []
+    for video in videos:
+        error = (vae.decode(vae.encode(video).latent_dist.mode()).sample - video).square().mean()
+        values.append(10.0 * math.log10(4.0 / max(float(error), 1e-12)))
+    return sum(values) / len(values)
+
+
 @torch.no_grad()
 def latent_statistics(vae: Any, videos: Sequence[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every latent channel over (B, 3, T, H, W) videos: what normalisation divides by."""
+    """Mean and standard deviation of every latent channel over (B, 3, T, H, W) videos, for the config."""
     values = torch.cat([vae.encode(video).latent_dist.mode().movedim(1, 0).flatten(1) for video in videos], dim=1)
     return values.mean(dim=1).tolist(), values.std(dim=1).tolist()

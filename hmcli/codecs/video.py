@@ -25,6 +25,7 @@ from hmcli.recipe import CodecConfig
 
 MINI_WEIGHTS = Path(__file__).parents[1] / "weights" / "mini" / "vae"
 MINI_CHUNK, WAN_CHUNK = 4, 1  # latent frames at once when the recipe leaves it to the codec
+_TO_FLOATS = "divide 8-bit pixels by 127.5 and subtract 1"
 RANGE_SLACK = 1e-3  # rounding of resized or half-precision pixels beyond [-1, 1]
 
 
@@ -37,15 +38,17 @@ class WanCodec:
         """`tile` is height and width in pixels (None: whole frames), `chunk` the latent frames in work at once."""
         if chunk < 1:
             raise ValueError(f"chunk={chunk}: at least one latent frame is in work at once")
+        config: Any = vae.config
         self.name = name
-        self.channels = int(vae.config.z_dim)
-        self.vae = vae.to(device).eval().requires_grad_(False)
+        self.channels = int(config.z_dim)
+        self.vae: Any = vae.eval().requires_grad_(False)
+        self.vae.to(device)
         self.device = torch.device(device)
         self.tile = tile
         self.chunk = chunk
         shape = (1, self.channels, 1, 1, 1)
-        self._mean = torch.tensor(vae.config.latents_mean, dtype=torch.float32).view(shape)
-        self._std = torch.tensor(vae.config.latents_std, dtype=torch.float32).view(shape)
+        self._mean = torch.tensor(config.latents_mean, dtype=torch.float32).view(shape)
+        self._std = torch.tensor(config.latents_std, dtype=torch.float32).view(shape)
 
     def encode(self, video: Tensor) -> Tensor:
         """(B, 3, 1 + 4k, H, W) float in [-1, 1] -> (B, C, 1 + k, H/8, W/8) float32, on the video's device."""
@@ -65,7 +68,7 @@ class WanCodec:
             check_pixels(piece)
             if passes is None:
                 if piece.shape[2] != 1:
-                    raise ValueError(f"the first piece has {piece.shape[2]} frames; a causal clip starts with one")
+                    raise ValueError(f"the first piece has {piece.shape[2]} frames, a clip starts with one")
                 passes = _Passes(self.vae.encoder, TileGrid.cover(piece.shape[3:], self.tile, SPACE_STRIDE))
             z = passes.run(piece, self._encode_tile, down=SPACE_STRIDE)
             yield ((z.float().cpu() - self._mean) / self._std).to(piece.device)
@@ -77,7 +80,7 @@ class WanCodec:
         for piece in pieces:
             if passes is None:
                 if piece.shape[2] != 1:
-                    raise ValueError(f"the first piece has {piece.shape[2]} latent frames; a causal clip starts with one")
+                    raise ValueError(f"the first piece has {piece.shape[2]} latent frames, a clip starts with one")
                 tile = None if self.tile is None else (self.tile[0] // SPACE_STRIDE, self.tile[1] // SPACE_STRIDE)
                 passes = _Passes(self.vae.decoder, TileGrid.cover(piece.shape[3:], tile, 1))
             z = piece.float().cpu() * self._std + self._mean
@@ -157,8 +160,11 @@ def check_video(video: Tensor) -> None:
         low = max(1, (frames - 1) // TIME_STRIDE * TIME_STRIDE + 1)
         near = f"{low} or {low + TIME_STRIDE}" if frames else "1"
         raise DataError(f"{frames} video frames is not 4k+1", fix=f"use {near} frames, or data.frames=trim or pad")
+    sides = (("height", height), ("width", width))
     wrong = [
-        f"{name} {side} ({_around(side)})" for name, side in (("height", height), ("width", width)) if side % SPACE_STRIDE
+        f"{name} {side} ({_around(side)})"
+        for name, side in (("height", height), ("width", width))
+        if side % SPACE_STRIDE
     ]
     if wrong or not height or not width:
         raise DataError(
@@ -176,11 +182,12 @@ def _around(side: int) -> str:
 def check_pixels(video: Tensor) -> None:
     """Pixels are floats in [-1, 1]; anything else would poison every latent made from it."""
     if not video.is_floating_point():
-        raise DataError(f"pixels are {video.dtype}, the codec reads floats in [-1, 1]", fix="divide by 127.5, subtract 1")
+        raise DataError(f"pixels are {video.dtype}, not floats in [-1, 1]", fix=_TO_FLOATS)
     low, high = (float(value) for value in torch.aminmax(video.detach()))
     if not (low >= -1.0 - RANGE_SLACK and high <= 1.0 + RANGE_SLACK):  # also refuses NaN
         raise DataError(
-            f"pixel values lie in [{low:.4g}, {high:.4g}], outside [-1, 1]", fix="divide 8-bit pixels by 127.5, subtract 1"
+            f"pixel values lie in [{low:.4g}, {high:.4g}], outside [-1, 1]",
+            fix=_TO_FLOATS,
         )
 
 

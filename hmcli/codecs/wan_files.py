@@ -31,8 +31,8 @@ def load_wan_vae(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
         raise MissingPartError(
             "there is no VAE at this path",
             where={"codec.path": path},
-            fix="put a diffusers VAE folder (config.json, diffusion_pytorch_model.safetensors) or Wan2.1_VAE.pth there; "
-            "both are in the Wan-AI/Wan2.1-T2V-1.3B repositories",
+            fix="put a diffusers VAE folder (config.json, diffusion_pytorch_model.safetensors) or Wan2.1_VAE.pth "
+            "there: both are in the Wan-AI/Wan2.1-T2V-1.3B repositories",
         )
     return load_folder(folder, dtype)
 

@@ -5,13 +5,14 @@ Shape letters here: B batch, F query frames, G frames with full-resolution keys,
 Q tokens of a slot, W window frames, K slots kept, H heads, D channels of a head, C = H * D.
 """
 
+# ruff: noqa: N815  (fields carry the shape letters of docs/conventions.md)
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from hmcli.core.memory import BlockMemory, ContextMemory, MemorySlots, MemoryTokenizer, slot_cameras
@@ -104,8 +105,8 @@ def _attend_chunk(
 
 def dense_attention(query_BFPHD: Tensor, keys_BGPHD: Tensor, values_BGPHD: Tensor) -> Tensor:
     """Every query attends to every full-resolution token; returns (B, F, P, H, D)."""
-    tokens = (part.flatten(1, 2).transpose(1, 2) for part in (query_BFPHD, keys_BGPHD, values_BGPHD))
-    return scaled_dot_product_attention(*tokens).transpose(1, 2).unflatten(1, query_BFPHD.shape[1:3])
+    query, keys, values = (part.flatten(1, 2).transpose(1, 2) for part in (query_BFPHD, keys_BGPHD, values_BGPHD))
+    return scaled_dot_product_attention(query, keys, values).transpose(1, 2).unflatten(1, query_BFPHD.shape[1:3])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,13 @@ class Stretch:
     memory: ContextMemory | None = None
     tail_frames: int = 0  # last frames whose keys and values are kept for later (part context)
     inputs: RetrievalInputs | None = None
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's RMS normalisation over all heads together, with its weight in the input's type (under autocast too)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class HydraAttention(nn.Module):
@@ -148,7 +156,7 @@ class HydraAttention(nn.Module):
         self.block = block
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
-        self.norm_q, self.norm_k = (nn.RMSNorm(dim, eps=eps) for _ in range(2))
+        self.norm_q, self.norm_k = (RMSNorm(dim, eps=eps) for _ in range(2))
         self.tokenizer = MemoryTokenizer(dim, kernel, tokenizer)  # type: ignore[arg-type]
 
     def forward(self, x_BFPC: Tensor, stretch: Stretch) -> tuple[Tensor, BlockMemory | None]:

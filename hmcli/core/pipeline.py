@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from hmcli.core.flow import make_schedule
@@ -20,7 +21,9 @@ class HydraPipeline(DiffusionPipeline):
     The module path of the transformer stands in every saved `model_index.json`, so it does not move.
     """
 
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    transformer: HydraTransformer3DModel
+    scheduler: Any
+    model_cpu_offload_seq = "text_encoder->transformer->vae"  # type: ignore[assignment]
     _optional_components = ["vae", "text_encoder", "tokenizer"]  # noqa: RUF012  (diffusers' convention)
 
     def __init__(

@@ -8,6 +8,7 @@ A policy is a function from `RetrievalRequest` to `Reading`, found by name throu
 may bring their own. `@needs(...)` says what a policy uses, so that nothing else is computed or kept for it.
 """
 
+# ruff: noqa: N815  (fields carry the shape letters of docs/conventions.md)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -104,9 +105,7 @@ def local_window(first_frame: int, frames: int, total_frames: int, window: int) 
     than the window holds, the window is all of them.
     """
     if window < 1 or frames < 1 or first_frame < 0 or first_frame + frames > total_frames:
-        raise ValueError(
-            f"no window of {window} for frames {first_frame}..{first_frame + frames - 1} of {total_frames}"
-        )
+        raise ValueError(f"no window of {window} for {frames} frames from {first_frame} on of {total_frames}")
     length = min(window, total_frames)
     first_F = (torch.arange(first_frame, first_frame + frames) - window // 2).clamp(0, total_frames - length)
     return first_F, first_F + length - 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -24,7 +24,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 from torch import Tensor, nn
 
 from hmcli import registry
-from hmcli.core.attention import HydraAttention, Stretch
+from hmcli.core.attention import HydraAttention, RMSNorm, Stretch
 from hmcli.core.camera import CAMERA_ROW, CameraEncoder
 from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens, slot_cameras, slot_spans
 from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, RetrievalInputs, check_inputs, needs_of
@@ -74,6 +74,7 @@ class HydraBlock(nn.Module):
             dim, attention.heads, dim // attention.heads, eps=eps, cross_attention_dim_head=dim // attention.heads,
             processor=WanAttnProcessor(),
         )  # fmt: skip
+        self.attn2.norm_q, self.attn2.norm_k = (RMSNorm(dim, eps=eps) for _ in range(2))
         self.norm3 = nn.LayerNorm(dim, eps, elementwise_affine=False)
         self.ffn = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
@@ -98,14 +99,16 @@ class HydraBlock(nn.Module):
         return x_BFPC + ffn_gate * self.ffn(y), kept
 
 
-class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):
+class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):  # type: ignore[misc]
     """Predicts the flow of target latents from context latents, cameras and text, through hybrid memory."""
 
+    config: Any  # a FrozenDict whose keys are attributes too
+    _gradient_checkpointing_func: Any  # set by diffusers' enable_gradient_checkpointing
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["HydraBlock"]  # noqa: RUF012  (diffusers' convention)
+    _no_split_modules = ["HydraBlock"]  # type: ignore[assignment]  # noqa: RUF012
     _repeated_blocks = ["HydraBlock"]  # noqa: RUF012
     _keep_in_fp32_modules = None  # one dtype throughout: float64 runs stay float64, and `.to` agrees with loading
-    _skip_layerwise_casting_patterns = ["patch_embedding", "condition_embedder", "norm"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["patch_embedding", "condition_embedder", "norm"]  # type: ignore[assignment]  # noqa: RUF012
 
     @register_to_config
     def __init__(
@@ -134,15 +137,14 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         super().__init__()
         _check_choices(affinity=affinity, context=context, spans=spans, flow_target=flow_target)
         if patch_size[0] != 1:
-            raise ValueError(
-                f"model.patch={list(patch_size)}: one latent frame is one token frame, so it starts with 1"
-            )
+            raise ValueError(f"model.patch={list(patch_size)}: must start with 1: latent frames are token frames")
         axis_split(attention_head_dim)
         dim = num_attention_heads * attention_head_dim
-        self.kernel_tokens = kernel_in_tokens(tuple(kernel), tuple(patch_size))  # type: ignore[arg-type]
+        patch = (patch_size[0], patch_size[1], patch_size[2])  # saved configurations bring lists
+        self.kernel_tokens = kernel_in_tokens((kernel[0], kernel[1], kernel[2]), patch)
         self.policy: Policy = registry.find("policy", policy)
 
-        self.patch_embedding = nn.Conv3d(in_channels, dim, tuple(patch_size), stride=tuple(patch_size))
+        self.patch_embedding = nn.Conv3d(in_channels, dim, patch, stride=patch)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim, text_dim)
         self.blocks = nn.ModuleList()
         for block in range(num_layers):
@@ -190,7 +192,7 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             stretch = self._stretch("target", target, camera[:, n:], 0, memory, retrieval)
             flow = self._run(target, timestep[:, n:] if timestep.ndim == 2 else timestep, text_BLC, stretch)[0]
             if n:
-                flow = torch.cat([flow.new_zeros(flow.shape[:2] + (n,) + flow.shape[3:]), flow], dim=2)
+                flow = torch.cat([flow.new_zeros((*flow.shape[:2], n, *flow.shape[3:])), flow], dim=2)
         return Transformer2DModelOutput(sample=flow) if return_dict else (flow,)
 
     def encode_context(
@@ -306,7 +308,7 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             raise ValueError(f"latents of {rows} x {columns} are not a multiple of the patch {self.config.patch_size}")
         if camera.shape != (B, F, CAMERA_ROW):
             raise ValueError(
-                f"camera is {tuple(camera.shape)}, expected {(B, F, CAMERA_ROW)}: one row per latent frame"
+                f"camera is {tuple(camera.shape)}, expected {(B, F, CAMERA_ROW)}, one row per latent frame"
             )
         if timestep.shape not in ((B,), (B, F)):
             raise ValueError(f"timestep is {tuple(timestep.shape)}, expected {(B,)} or {(B, F)}")

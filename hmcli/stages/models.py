@@ -83,7 +83,7 @@ def model_arguments(recipe: Recipe, *, channels: int, text_dim: int) -> dict[str
         "ffn_dim": m.ffn_dim, "freq_dim": m.freq_dim, "text_dim": text_dim, "in_channels": channels,
         "out_channels": channels, "patch_size": m.patch, "policy": memory.policy, "affinity": memory.affinity,
         "context": memory.context, "top_k": memory.top_k, "window": memory.window, "kernel": memory.kernel,
-        "tokenizer": memory.tokenizer, "spans": memory.spans, "flow_target": recipe.flow.target,
+        "tokenizer": memory.tokenizer, "spans": memory.spans, "max_history": memory.max_history, "flow_target": recipe.flow.target,
     }  # fmt: skip
 
 

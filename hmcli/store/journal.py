@@ -192,7 +192,9 @@ class Journal:
             self.throw_away(self.artifact / path)
         if self.staged.is_dir():
             self._install(self.staged, self.artifact, set(commit["holding"]))
-        write_text(self.artifact / MANIFEST, commit["manifest"])
+        write_text(self.working / MANIFEST, commit["manifest"])
+        os.replace(self.working / MANIFEST, self.artifact / MANIFEST)
+        sync_folder(self.artifact)
         self.clean()
 
     def _install(self, source: Path, target: Path, holding: set[str]) -> None:

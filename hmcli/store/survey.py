@@ -24,7 +24,7 @@ def verify(path: Path | str, reporter: Reporter) -> list[str]:
     if compute_fingerprint(manifest.kind, manifest.recipe, manifest.inputs, manifest.items) != manifest.fingerprint:
         problems.append("manifest.json: recipe, inputs or item hashes do not give its fingerprint")
     expected = list(_expected(manifest))
-    with reporter.progress("verify", len(expected), "files") as advance:
+    with reporter.progress("verifying", len(expected), "file") as advance:
         for name, entry, owner in expected:
             if (problem := _problem(folder / name, entry)) is not None:
                 problems.append(f"{name}: {problem}" + (f" (item {owner})" if owner else ""))

@@ -75,7 +75,7 @@ def _translate(name: str, top: Mapping[str, str], block: Mapping[str, str]) -> s
 
 
 def to_ours(state: Mapping[str, Tensor], *, where: Path | str = "") -> dict[str, Tensor]:
-    """A released state dict (HyDRA or plain Wan) under our names. Raises DataError listing the names it cannot place."""
+    """A released state dict (HyDRA or plain Wan) under our names. DataError lists names it cannot place."""
     return _renamed(state, ours_from_released, "released Wan or HyDRA", where)
 
 
@@ -103,7 +103,7 @@ def _renamed(state: Mapping[str, Tensor], translate: Any, kind: str, where: Path
 
 
 def without_prefix(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Cut what trainers put in front of every name (`model.`, `module.`, `pipe.dit.`); returns (state, what was cut)."""
+    """Cut what trainers put in front of every name (`model.`, `module.`, `pipe.dit.`); returns (state, prefix)."""
     anchor = "patch_embedding.weight"
     found = [name.removesuffix(anchor) for name in state if name == anchor or name.endswith("." + anchor)]
     if len(found) != 1 or not all(name.startswith(found[0]) for name in state):
@@ -237,7 +237,7 @@ def check_keys(
     raise DataError(
         "the weights do not fit the model",
         where=places,
-        fix="use the recipe the weights were made with (model.layers, dim, heads, ffn_dim, memory.kernel), or other weights",
+        fix="use the recipe the weights were made with (layers, dim, heads, ffn_dim, memory.kernel), or other weights",
     )
 
 

@@ -93,7 +93,7 @@ def person(who: Person, phase_T: np.ndarray, owner: int) -> Shapes:
     _head(body, who, at(0.03, 0, shoulders + 0.075 + 0.045 * who.head))
     if who.skirt:
         low = at(0.0, 0, hips + 0.03 - who.skirt)
-        body.limb(at(0, 0, hips + 0.06), low, 0.08 * wide, (0.085 + 0.12 * who.skirt) * wide, who.top)
+        body.limb(at(0, 0, hips + 0.06), low, 0.09 * wide, (0.09 + 0.22 * who.skirt) * wide, who.top)
     if who.pack:
         size = np.array([0.062, 0.085, 0.125]) * tall
         body.add(ELLIPSOID, at(-0.105 * who.build, 0, shoulders - 0.12), size, who.pack)
@@ -102,7 +102,7 @@ def person(who: Person, phase_T: np.ndarray, owner: int) -> Shapes:
 
 def _leg(body: ShapeList, who: Person, phase_T: np.ndarray, hip_T3: np.ndarray) -> None:
     tall, ankle = who.height, 0.042 * who.height
-    x, lift = foot_path(phase_T, who.stride_metres, duty=0.55, lift=0.07 * tall)
+    x, lift = foot_path(phase_T, who.stride_metres, duty=0.55, lift=0.045 * tall)
     foot = np.stack([x, hip_T3[:, 1], ankle + lift], -1)
     knee, end = reach(hip_T3, foot, 0.243 * tall, 0.238 * tall, bend=1.0)
     body.limb(hip_T3, knee, 0.052 * tall * who.build, 0.037 * tall, who.bottom)
@@ -166,7 +166,7 @@ def quadruped(who: Quadruped, phase_T: np.ndarray, owner: int) -> Shapes:
 
 def _animal_leg(body: ShapeList, who: Quadruped, phase_T: np.ndarray, hip_T3: np.ndarray, bend: float) -> None:
     tall, ankle = who.height, 0.045 * who.height
-    x, lift = foot_path(phase_T, who.stride_metres, duty=0.5, lift=0.10 * tall)
+    x, lift = foot_path(phase_T, who.stride_metres, duty=0.5, lift=0.07 * tall)
     foot = np.stack([hip_T3[:, 0] + x, hip_T3[:, 1], ankle + lift], -1)
     knee, end = reach(hip_T3, foot, 0.43 * tall, 0.42 * tall, bend)
     body.limb(hip_T3, knee, who.girth * 0.52 * tall, 0.058 * tall, who.coat)
@@ -198,4 +198,3 @@ def _animal_head(body: ShapeList, who: Quadruped, at: Callable[..., np.ndarray],
 def face(skin: tuple[float, float, float], hair: tuple[float, float, float]) -> Paint:
     """Paint of a head: hair on top and behind."""
     return Paint(colour=skin, second=hair, pattern="face")
-

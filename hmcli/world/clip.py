@@ -22,6 +22,7 @@ from hmcli.world.trajectories import TRAJECTORIES, CameraTrack, Setting, timing
 
 TRIES = 200  # draws of one clip before it is given up
 _EARLY = 0.15  # share of the context in which the subject must be wholly in the picture
+_TOO_LARGE = 0.6  # a subject this high, as a share of the picture's width, is too near
 _SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14}
 
 
@@ -35,13 +36,14 @@ class Actor:
     walk: Walk
     phase: np.ndarray  # (T,) strides walked, with a random start
 
+    @property
+    def name(self) -> str:
+        """Name of the subject within its clip."""
+        return f"{self.subject.family}_{self.number}"
+
     def shapes(self) -> Shapes:
         body = posed(self.subject.figure, self.phase, self.number)
         return body.placed(self.walk.position, self.walk.heading)
-
-    def top(self) -> np.ndarray:
-        """(T, 3) the point above the subject's feet at the height of its head."""
-        return self.walk.position + np.array([0.0, 0.0, self.subject.tall])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ def _check(world: WorldConfig) -> None:
 
 def _draw(world: WorldConfig, seed: int, index: int, draw: int) -> ClipDescription:
     rng = np.random.default_rng([seed, index, draw])
-    scene = SCENES[_dealt(world.scenes or tuple(SCENES), seed, index, "scene")](rng)
+    scene: Scene = SCENES[_dealt(world.scenes or tuple(SCENES), seed, index, "scene")](rng)
     light = light_from(rng)
     subject = SUBJECTS[_dealt(world.subjects or tuple(SUBJECTS), seed, index, "subject")](rng)
     frames = world.context_frames + world.target_frames
@@ -203,12 +205,12 @@ def _refused(clip: ClipDescription) -> str:
             return "the subject does not leave within the context"
         if not wholly[context:].any() or not partly[-1]:
             return "the subject does not come back within the target"
-        if _size(clip, actor).max() > 0.95:
+        if _size(clip, actor).max() > _TOO_LARGE:
             return "the subject comes too near"
     return ""
 
 
 def _size(clip: ClipDescription, actor: Actor) -> np.ndarray:
-    """(T,) the subject's height at its distance, as a share of the distance times the widest view in use (0.38)."""
+    """(T,) the subject's height as a share of the picture's width, by its distance."""
     away = np.linalg.norm(actor.walk.position - clip.world_from_camera[:, :3, 3], axis=1)
     return actor.subject.tall / (away * 2 * np.tan(np.deg2rad(clip.field_of_view) / 2))

@@ -26,9 +26,9 @@ class Light:
 
 # name: (sun, sun strength, sky strength, zenith, horizon, cloud, haze, elevation in degrees, words)
 MOODS: dict[str, tuple[Colour, float, float, Colour, Colour, float, float, tuple[float, float], str]] = {
-    "noon": ((1.0, 0.97, 0.90), 1.25, 0.62, (0.22, 0.45, 0.80), (0.76, 0.85, 0.93), 0.35, 0.006, (48, 66), "on a clear day"),
-    "morning": ((1.0, 0.91, 0.76), 1.15, 0.58, (0.34, 0.55, 0.82), (0.88, 0.88, 0.86), 0.25, 0.010, (30, 42), "in the morning"),
-    "evening": ((1.0, 0.80, 0.56), 1.15, 0.55, (0.36, 0.42, 0.70), (0.96, 0.80, 0.64), 0.45, 0.012, (24, 34), "in warm evening light"),
+    "noon": ((1.0, 0.97, 0.90), 1.3, 0.68, (0.22, 0.45, 0.80), (0.76, 0.85, 0.93), 0.35, 0.006, (48, 66), "on a clear day"),
+    "morning": ((1.0, 0.91, 0.76), 1.2, 0.68, (0.34, 0.55, 0.82), (0.88, 0.88, 0.86), 0.25, 0.010, (30, 42), "in the morning"),
+    "evening": ((1.0, 0.80, 0.56), 1.2, 0.68, (0.36, 0.42, 0.70), (0.96, 0.80, 0.64), 0.45, 0.012, (24, 34), "in warm evening light"),
     "hazy": ((1.0, 0.96, 0.92), 0.75, 0.85, (0.62, 0.70, 0.78), (0.80, 0.83, 0.85), 0.80, 0.020, (40, 60), "in soft hazy light"),
 }  # fmt: skip
 

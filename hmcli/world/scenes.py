@@ -12,7 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmcli.world.shapes import (
-    BOX, CONE, CYLINDER, ELLIPSOID, Colour, Ground, Paint, Patch, ShapeList, Shapes, turn_about_z,
+    BOX,
+    CONE,
+    CYLINDER,
+    ELLIPSOID,
+    Colour,
+    Ground,
+    Paint,
+    Patch,
+    ShapeList,
+    Shapes,
+    turn_about_z,
 )  # fmt: skip
 
 CLEAR = 7.0  # metres around the line from the camera to the origin that stay free of things
@@ -245,7 +255,9 @@ def _barn(things: ShapeList, x: float, y: float, rng: np.random.Generator) -> No
     roof = Paint(colour=_vary((0.36, 0.33, 0.33), rng, 0.2))
     slope = 0.6
     for side in (-1, 1):
-        axes = np.array([[1, 0, 0], [0, np.cos(slope), -side * np.sin(slope)], [0, side * np.sin(slope), np.cos(slope)]])
+        axes = np.array(
+            [[1, 0, 0], [0, np.cos(slope), -side * np.sin(slope)], [0, side * np.sin(slope), np.cos(slope)]]
+        )
         things.add(BOX, (x, y - side * 1.45, 4.65), (3.7, 1.9, 0.12), roof, axes)
     things.add(BOX, (x, y - 2.62, 1.2), (1.0, 0.06, 1.2), Paint(colour=(0.90, 0.88, 0.82)))
 

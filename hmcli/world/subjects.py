@@ -62,6 +62,10 @@ def _pick(table: dict[str, Colour], rng: np.random.Generator, but: str = "") -> 
     return name, _near(table[name], rng)
 
 
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
 def _face(rng: np.random.Generator) -> tuple[Colour, Paint]:
     skin = _near(SKIN[rng.integers(len(SKIN))], rng)
     return skin, face(skin, _near(HAIR[rng.integers(len(HAIR))], rng))
@@ -76,7 +80,7 @@ def walker(rng: np.random.Generator) -> Subject:
         top=stripes, bottom=Paint(colour=legs), skin=Paint(colour=skin), hair=head, sleeve=Paint(colour=skin),
         shoes=Paint(colour=(0.88, 0.88, 0.86)), hat=None, pack=None, skirt=0.0,
     )  # fmt: skip
-    words = f"a person in a {shirt} striped shirt and {trousers} trousers"
+    words = f"a person in {_a(shirt)} striped shirt and {trousers} trousers"
     return Subject(family="walker", figure=figure, speed=rng.uniform(1.0, 1.35), words=words)
 
 
@@ -88,9 +92,9 @@ def hiker(rng: np.random.Generator) -> Subject:
         height=rng.uniform(1.60, 1.85), build=rng.uniform(1.02, 1.2), head=rng.uniform(1.1, 1.25),
         top=Paint(colour=colour), bottom=Paint(colour=_pick(TROUSERS, rng)[1]), skin=Paint(colour=skin), hair=head,
         sleeve=Paint(colour=colour), shoes=Paint(colour=(0.22, 0.15, 0.10)),
-        hat=Paint(colour=_near((0.80, 0.66, 0.36), rng)), pack=Paint(colour=bag), skirt=rng.uniform(0.18, 0.27),
+        hat=Paint(colour=_near((0.80, 0.66, 0.36), rng)), pack=Paint(colour=bag), skirt=rng.uniform(0.12, 0.17),
     )  # fmt: skip
-    words = f"a hiker in a {coat} coat and a straw hat with a {pack} backpack"
+    words = f"a hiker in {_a(coat)} coat and a straw hat with {_a(pack)} backpack"
     return Subject(family="hiker", figure=figure, speed=rng.uniform(0.9, 1.25), words=words)
 
 

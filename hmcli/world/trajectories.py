@@ -45,16 +45,12 @@ class CameraTrack:
 Trajectory = Callable[[np.ndarray, np.ndarray, Setting, np.random.Generator], CameraTrack]
 
 
-def pan_away_and_back(
-    away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator
-) -> CameraTrack:
+def pan_away_and_back(away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator) -> CameraTrack:
     """Turn on the spot."""
     return _looking(np.broadcast_to(setting.eye, (len(away), 3)), away, back, setting)
 
 
-def dolly_away_and_back(
-    away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator
-) -> CameraTrack:
+def dolly_away_and_back(away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator) -> CameraTrack:
     """Slide to the side the camera turns to, and return most of the way."""
     view = setting.pivot - setting.eye[:2]
     left = np.array([-view[1], view[0]]) / np.linalg.norm(view)
@@ -65,9 +61,7 @@ def dolly_away_and_back(
     return _looking(eye, away, back, setting)
 
 
-def arc_away_and_back(
-    away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator
-) -> CameraTrack:
+def arc_away_and_back(away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator) -> CameraTrack:
     """Circle round the subject's place while looking away, and return most of the way."""
     angle = (away - rng.uniform(0.6, 1.0) * back) * rng.choice([-1.0, 1.0]) * rng.uniform(0.2, 0.4)
     arm = setting.eye[:2] - setting.pivot

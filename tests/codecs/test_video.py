@@ -10,17 +10,18 @@ import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
+from hmcli.codecs.mini_vae import MINI_VAE
 from hmcli.codecs.video import WanCodec, mini_codec, split_video, wan_codec
 from hmcli.contracts import VideoCodec
 from hmcli.errors import DataError, MissingPartError, UsageError
 from hmcli.recipe import CodecConfig
 from hmcli.registry import find
 
-LIKE_WAN21 = dict(base_dim=4, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True])
-LIKE_MINI = dict(
-    base_dim=4, decoder_base_dim=8, dim_mult=[1, 2, 2], num_res_blocks=1, temperal_downsample=[True, True],
-    is_residual=True, patch_size=2, in_channels=12, out_channels=12,
-)  # fmt: skip
+LIKE_WAN21 = {"base_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
+LIKE_MINI = {name: value for name, value in MINI_VAE.items() if name != "z_dim"} | {
+    "base_dim": 4,
+    "decoder_base_dim": 8,
+}
 ROUNDING = 2e-5  # float32 sums in another order; one latent frame at a time is exact
 KINDS = pytest.mark.parametrize("kind", [LIKE_WAN21, LIKE_MINI], ids=["like-wan2.1", "like-mini"])
 
@@ -253,7 +254,7 @@ def test_the_original_single_file_loads_under_its_own_names_and_sizes(tmp_path, 
 def test_the_original_names_are_those_that_wan_published():
     assert original_name("encoder.down_blocks.3.conv_shortcut.bias") == "encoder.downsamples.3.shortcut.bias"
     assert original_name("decoder.up_blocks.1.resnets.2.norm2.gamma") == "decoder.upsamples.6.residual.3.gamma"
-    assert original_name("decoder.up_blocks.2.upsamplers.0.resample.1.weight") == "decoder.upsamples.11.resample.1.weight"
+    assert original_name("decoder.up_blocks.2.upsamplers.0.time_conv.bias") == "decoder.upsamples.11.time_conv.bias"
     assert original_name("post_quant_conv.bias") == "conv2.bias"
 
 

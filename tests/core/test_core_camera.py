@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_overlap_shrinks_as_a_camera_turns_away_and_ends_at_its_field_of_view():
     turned = torch.stack([pose(yaw) for yaw in (0.0, 10.0, 20.0, 40.0, 50.0, 180.0)])
     values = overlap(pose(), turned).tolist()
     assert values[0] == 1.0
-    assert all(a > b for a, b in zip(values[:4], values[1:5], strict=False))
+    assert all(a > b for a, b in pairwise(values[:5]))
     assert values[4] == values[5] == 0.0
 
 

@@ -106,10 +106,11 @@ def request(top_k: int = 1, **changes) -> RetrievalRequest:
     slots = MemorySlots(
         keys_BMQC=keys, values_BMQC=keys, descriptors_BMC=keys.mean(dim=2), span_M2=exact_slot_spans(3, 2), grid=(2, 2)
     )
-    given = dict(
-        query_BFPC=query, slots=slots, first_frame=0, total_frames=5, window=3, top_k=top_k, affinity="pooled",
-        grid=(5, 7), kernel=(2, 2, 3), camera_BFR=torch.zeros(2, 5, 12),
-    )  # fmt: skip
+    given = {
+        "query_BFPC": query, "slots": slots, "first_frame": 0, "total_frames": 5, "window": 3,
+        "top_k": top_k, "affinity": "pooled",
+        "grid": (5, 7), "kernel": (2, 2, 3), "camera_BFR": torch.zeros(2, 5, 12),
+    }  # fmt: skip
     return RetrievalRequest(**(given | changes))
 
 

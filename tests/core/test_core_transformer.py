@@ -23,10 +23,11 @@ from hmcli.core.transformer import HydraTransformer3DModel, load_model
 from hmcli.errors import DataError
 from hmcli.store.weights import ADDED_TO_WAN, check_keys, shapes_of
 
-SMALL = dict(
-    num_layers=2, num_attention_heads=2, attention_head_dim=10, ffn_dim=24, freq_dim=16, text_dim=6, in_channels=3,
-    out_channels=3, top_k=1, window=3,
-)  # fmt: skip
+SMALL = {
+    "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 10, "ffn_dim": 24, "freq_dim": 16,
+    "text_dim": 6, "in_channels": 3,
+    "out_channels": 3, "top_k": 1, "window": 3,
+}  # fmt: skip
 
 
 def small(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> HydraTransformer3DModel:
@@ -61,8 +62,10 @@ def target_of(inputs: dict[str, Tensor], n: int) -> dict[str, Tensor]:
 
 @settings(deadline=None, max_examples=20)
 @given(context=st.integers(2, 6), target=st.integers(1, 6), rows=st.integers(2, 5), columns=st.integers(2, 5),
-       window=st.integers(1, 12), batch=st.integers(1, 3), how=st.sampled_from(["joint", "frozen"]),
-       policy=st.sampled_from(["affinity", "none", "all"]), affinity=st.sampled_from(["pooled", "spatial"]))  # fmt: skip
+       window=st.integers(1, 12), batch=st.integers(1, 3),
+       how=st.sampled_from(["joint", "frozen"]),
+       policy=st.sampled_from(["affinity", "none", "all"]), affinity=st.sampled_from(["pooled",
+       "spatial"]))  # fmt: skip
 def test_any_frame_count_size_and_batch_works(context, target, rows, columns, window, batch, how, policy, affinity):
     inputs = clip(context + target, 2 * rows, 2 * columns, batch)
     model = small(context=how, policy=policy, affinity=affinity, window=window)
@@ -190,6 +193,18 @@ def test_gradient_checkpointing_changes_no_gradient(how: str):
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.parametrize("how", ["joint", "frozen"])
+def test_mixed_precision_trains_without_a_warning_and_close_to_float32(how: str):
+    inputs, model = {name: value.float() for name, value in clip(9).items()}, small(dtype=torch.float32, context=how)
+    exact = model(**inputs, num_context_frames=5).sample
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(**inputs, num_context_frames=5).sample
+    mixed.float().square().mean().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+    error = (mixed.float() - exact)[:, :, 5:].square().mean().sqrt()
+    assert 0 < error < 0.2 * exact[:, :, 5:].square().mean().sqrt()
+
+
 def test_saving_and_loading_keeps_configuration_and_output(tmp_path: Path):
     inputs = {name: value.float() for name, value in clip(9).items()}
     model = small(dtype=torch.float32, context="frozen", flow_target="clean_minus_noise", kernel=(1, 4, 2))
@@ -237,10 +252,10 @@ def test_reading_everything_with_fresh_memory_parts_is_plain_wan():
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_sampling_from_memory_equals_sampling_from_context(guidance: float):
     inputs, model = clip(9), small(context="frozen")
-    settings = dict(
-        schedule=make_schedule(3, 5.0), text=inputs["encoder_hidden_states"],
-        negative_text=torch.zeros(2, 7, 6, dtype=torch.float64), guidance=guidance,
-    )  # fmt: skip
+    settings = {
+        "schedule": make_schedule(3, 5.0), "text": inputs["encoder_hidden_states"],
+        "negative_text": torch.zeros(2, 7, 6, dtype=torch.float64), "guidance": guidance,
+    }  # fmt: skip
     context, noise = inputs["hidden_states"][:, :, :5], inputs["hidden_states"][:, :, 5:]
     memory = model.encode_context(context, inputs["camera"][:, :5])
     live = denoise(model, noise, camera=inputs["camera"], context=context, **settings)
@@ -273,7 +288,7 @@ def test_both_flow_directions_lead_to_the_same_sample():
                 camera=inputs["camera"],
                 text=inputs["encoder_hidden_states"],
                 context=inputs["hidden_states"][:, :, :5],
-            )  # fmt: skip
+            )
         )
     assert torch.allclose(*ends, atol=1e-12)
 
@@ -316,7 +331,7 @@ def test_the_pipeline_saves_loads_and_samples(tmp_path: Path):
                 context_latents=inputs["hidden_states"][:, :, :5],
                 num_inference_steps=2,
                 guidance_scale=1.0,
-            )  # fmt: skip
+            )
         )
     assert torch.equal(*ends)
     assert ends[0].shape == (2, 3, 4, 6, 8)

@@ -49,10 +49,11 @@ def assert_close(got: Tensor, wanted: Tensor, rel: float) -> None:
 
 def golden_model(golden: Golden, dtype: torch.dtype = torch.float32, **changes: object) -> HydraTransformer3DModel:
     """The two-layer model of d_model.npz."""
-    settings: dict[str, object] = dict(
-        num_layers=2, num_attention_heads=2, attention_head_dim=20, ffn_dim=96, freq_dim=32, text_dim=20, top_k=2,
-        window=5, spans="released",
-    )  # fmt: skip
+    settings: dict[str, object] = {
+        "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 20, "ffn_dim": 96, "freq_dim": 32,
+        "text_dim": 20, "top_k": 2,
+        "window": 5, "spans": "released",
+    }  # fmt: skip
     model = HydraTransformer3DModel(**(settings | changes))
     load_all(model, golden.weights("sd."))
     return model.to(dtype)

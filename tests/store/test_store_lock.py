@@ -47,6 +47,7 @@ def test_the_lock_is_of_the_artifact_however_it_is_named(tmp_path):
         pass
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_does_not_keep_the_lock_alive(tmp_path):
     reading, writing = os.pipe()
     with ArtifactLock(tmp_path / "x"):

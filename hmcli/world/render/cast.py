@@ -7,6 +7,7 @@ list of (bundle, shape) pairs, worked off kind by kind in pieces that fit the ca
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,10 @@ class Bundles:
     @property
     def rays(self) -> int:
         return len(self.across) * len(self.along)
+
+    def columns(self) -> Tensor:
+        """(12, G): origin, base, right, down."""
+        return torch.cat([self.origin, self.base, self.right, self.down], 1).T.contiguous()
 
     def directions(self) -> Tensor:
         """(G, rays, 3), row by row."""
@@ -63,29 +68,30 @@ def blocked(table: Table, bundles: Bundles, bundle_P: Tensor, shape_P: Tensor) -
     return dark
 
 
-def _hits(table: Table, bundles: Bundles, bundle_P: Tensor, shape_P: Tensor):  # type: ignore[no-untyped-def]
-    """Yields (bundle, row, t (pairs, rays)) piece by piece."""
+def _hits(table: Table, bundles: Bundles, bundle_P: Tensor, shape_P: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Bundle, row and t (pairs, rays), piece by piece."""
     piece = max(1, (_PIECE if table.device.type == "cpu" else _PIECE << 7) // bundles.rays)
+    rays, shapes = bundles.columns(), table.columns()
     kind_P = table.kind.index_select(0, shape_P)
     for kind in range(5):
         for chosen in (kind_P == kind).nonzero()[:, 0].split(piece):
             if len(chosen):
                 bundle, row = bundle_P.index_select(0, chosen), shape_P.index_select(0, chosen)
-                origin, direction = _local_rays(table, bundles, bundle, row)
-                size = table.size.index_select(0, row)[:, :, None, None].unbind(1)
-                t = enter(kind, origin, direction, size)
+                shape = shapes.index_select(1, row)
+                origin, direction = _local_rays(bundles, rays.index_select(1, bundle), shape)
+                size = shape[12:, :, None, None]
+                t = enter(kind, origin, direction, (size[0], size[1], size[2]))
                 yield bundle, row, t.expand(-1, len(bundles.along), len(bundles.across)).reshape(len(row), -1)
 
 
-def _local_rays(table: Table, bundles: Bundles, bundle: Tensor, row: Tensor) -> tuple[Coordinates, Coordinates]:
-    """Origins (P, 1, 1) and directions (P, rows, columns) in the shapes' coordinates."""
-    to_local = table.to_local.index_select(0, row)
-    origin = turned(to_local, bundles.origin.index_select(0, bundle) - table.centre.index_select(0, row))
-    base = turned(to_local, bundles.base.index_select(0, bundle))
+def _local_rays(bundles: Bundles, rays: Tensor, shape: Tensor) -> tuple[Coordinates, Coordinates]:
+    """Origins (P, 1, 1) and directions (P, rows, columns) in the shapes' coordinates, from gathered columns."""
+    to_local = shape[:9]
+    origin = turned(to_local, rays[:3] - shape[9:12])
+    base = turned(to_local, rays[3:6])
     if bundles.rays == 1:
         return _wide(origin), _wide(base)
-    right = turned(to_local, bundles.right.index_select(0, bundle))
-    down = turned(to_local, bundles.down.index_select(0, bundle))
+    right, down = turned(to_local, rays[6:9]), turned(to_local, rays[9:12])
     direction = [
         (b[:, None] + d[:, None] * bundles.along)[:, :, None] + (r[:, None] * bundles.across)[:, None, :]
         for b, r, d in zip(base, right, down, strict=True)
@@ -93,11 +99,11 @@ def _local_rays(table: Table, bundles: Bundles, bundle: Tensor, row: Tensor) -> 
     return _wide(origin), (direction[0], direction[1], direction[2])
 
 
-def turned(matrix_P33: Tensor, vector_P3: Tensor) -> Coordinates:
+def turned(matrix_9P: Tensor, vector_3P: Tensor) -> Coordinates:
     """Matrix times vector by plain multiply and add: batched products may round differently from size to size."""
-    x, y, z = vector_P3.unbind(1)
-    rows = [matrix_P33[:, i, 0] * x + matrix_P33[:, i, 1] * y + matrix_P33[:, i, 2] * z for i in range(3)]
-    return rows[0], rows[1], rows[2]
+    x, y, z = vector_3P
+    a, b, c = (matrix_9P[i] * x + matrix_9P[i + 1] * y + matrix_9P[i + 2] * z for i in (0, 3, 6))
+    return a, b, c
 
 
 def _wide(values: Coordinates) -> Coordinates:

@@ -21,7 +21,7 @@ from hmcli.world.render.table import Bounds, bounds_of, table_of
 
 TILE = 8  # pixels
 _SUB_RAYS = 2  # per axis, on pixels at an edge
-_EDGE = 0.07  # difference of display brightness that counts as an edge
+_EDGE = 0.08  # difference of display brightness that counts as an edge
 _CHUNK_PIXELS = 1 << 17  # pixels drawn at once on a CPU; a CUDA device takes 16 times as many
 
 
@@ -29,12 +29,14 @@ _CHUNK_PIXELS = 1 << 17  # pixels drawn at once on a CPU; a CUDA device takes 16
 class RenderedClip:
     """`rgb` (T, H, W, 3) uint8; `instances` (T, H, W) uint8, 0 scene, k the k-th subject; `depth` (T, H, W) float32.
 
-    Depth is in metres along the camera's forward axis, infinite for the sky.
+    Depth is in metres along the camera's forward axis, infinite for the sky. `amodal` (subjects, T, H, W) bool marks
+    the pixels each subject would cover if it were alone in the world.
     """
 
     rgb: np.ndarray
     instances: np.ndarray
     depth: np.ndarray
+    amodal: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +64,13 @@ def draw_clip(
     painter = Painter(clip, view, device)
     with torch.inference_mode():
         parts = [painter.frames(slice(i, min(i + chunk, clip.frames)), antialias) for i in range(0, clip.frames, chunk)]
-    rgb, instances, depth = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return RenderedClip(rgb=rgb, instances=instances, depth=depth)
+    rgb, instances, depth, amodal = zip(*parts, strict=True)
+    return RenderedClip(
+        rgb=np.concatenate(rgb),
+        instances=np.concatenate(instances),
+        depth=np.concatenate(depth),
+        amodal=np.concatenate(amodal, axis=1),
+    )
 
 
 class Painter:
@@ -78,8 +85,8 @@ class Painter:
         rows = np.arange(len(self.still.kind))[None]
         self.still_shadows: ShadowBins = shadow_bins(self.still_bounds, rows, self.sun, device)
 
-    def frames(self, frames: slice, antialias: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """RGB, instances and depth of some frames."""
+    def frames(self, frames: slice, antialias: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """RGB, instances, depth and amodal masks of some frames."""
         cameras = self.clip.world_from_camera[frames]
         stage = self._stage(frames)
         pairs = self._pairs(frames, cameras)
@@ -88,7 +95,8 @@ class Painter:
         if antialias:
             self._smooth_edges(stage, cameras, pairs, row, owner, colour)
         rgb = (colour.permute(1, 2, 3, 0) * 255 + 0.5).to(torch.uint8)
-        return rgb.cpu().numpy(), owner.cpu().numpy(), depth_of(t).cpu().numpy()
+        amodal = self._alone(stage, cameras, pairs)
+        return rgb.cpu().numpy(), owner.cpu().numpy(), depth_of(t).cpu().numpy(), amodal.cpu().numpy()
 
     def _rows(self, count: int) -> np.ndarray:
         """(frames, moving shapes) rows of the table."""
@@ -144,27 +152,40 @@ class Painter:
             t=t, row=row, spread=1 / self.view.focal,
         )  # fmt: skip
 
-    def _draw_tiles(
-        self, stage: Stage, cameras: np.ndarray, pairs: Pairs
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw_tiles(self, stage: Stage, cameras: np.ndarray, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
         """t, row (frames, H, W) and colour (3, frames, H, W), one ray through the middle of each pixel."""
+        bundles, frame = self._tile_rays(cameras)
+        t, row = nearest(stage.table, bundles, pairs.bundle, pairs.row)
+        hits = self._hits(bundles, frame, t, row)
+        colour = shade(stage, hits)
+        return self._untiled(hits.t), self._untiled(hits.row), self._untiled(colour)
+
+    def _alone(self, stage: Stage, cameras: np.ndarray, pairs: Pairs) -> Tensor:
+        """(subjects, frames, H, W) bool: what each subject covers when nothing else is there."""
+        bundles, _ = self._tile_rays(cameras)
+        owner = stage.table.owner.index_select(0, pairs.row)
+        masks = []
+        for actor in self.clip.actors:
+            own = (owner == actor.number).nonzero()[:, 0]
+            _, row = nearest(stage.table, bundles, pairs.bundle[own], pairs.row[own])
+            masks.append(self._untiled(row.reshape(-1) >= 0))
+        return torch.stack(masks)
+
+    def _tile_rays(self, cameras: np.ndarray) -> tuple[Bundles, Tensor]:
+        """One bundle per tile, with the frame it belongs to."""
         lines, columns = self.view.grid
         number = torch.arange(len(cameras) * lines * columns, device=self.device)
         frame, tile = number // (lines * columns), number % (lines * columns)
         x, y = (tile % columns) * TILE, (tile // columns) * TILE
         offsets = torch.arange(TILE, device=self.device) + 0.5
-        bundles = self._rays(cameras, frame, x.float(), y.float(), offsets)
-        t, row = nearest(stage.table, bundles, pairs.bundle, pairs.row)
-        hits = self._hits(bundles, frame, t, row)
-        colour = shade(stage, hits)
+        return self._rays(cameras, frame, x.float(), y.float(), offsets), frame
 
-        def untiled(values: Tensor) -> Tensor:
-            lead = values.shape[:-1]
-            grid = values.reshape(*lead, len(cameras), lines, columns, TILE, TILE).transpose(-3, -2)
-            whole = grid.reshape(*lead, len(cameras), lines * TILE, columns * TILE)
-            return whole[..., : self.view.height, : self.view.width].contiguous()
-
-        return untiled(hits.t), untiled(hits.row), untiled(colour)
+    def _untiled(self, values: Tensor) -> Tensor:
+        """(..., rays) tile by tile -> (..., frames, H, W)."""
+        lines, columns = self.view.grid
+        grid = values.reshape(*values.shape[:-1], -1, lines, columns, TILE, TILE).transpose(-3, -2)
+        whole = grid.reshape(*grid.shape[:-4], lines * TILE, columns * TILE)
+        return whole[..., : self.view.height, : self.view.width].contiguous()
 
     def _smooth_edges(
         self, stage: Stage, cameras: np.ndarray, pairs: Pairs, row: Tensor, owner: Tensor, colour: Tensor
@@ -207,4 +228,3 @@ def edges(row: Tensor, owner: Tensor, colour: Tensor) -> Tensor:
         found.narrow(axis, 0, last).logical_or_(differs)
         found.narrow(axis, 1, last).logical_or_(differs)
     return found
-

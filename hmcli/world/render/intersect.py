@@ -66,7 +66,9 @@ def enter_cone(origin: Coordinates, direction: Coordinates) -> Tensor:
     return torch.minimum(t, _inside_disc(base, origin, direction))
 
 
-def enter_round_cone(origin: Coordinates, direction: Coordinates, first: Tensor, last: Tensor, length: Tensor) -> Tensor:
+def enter_round_cone(
+    origin: Coordinates, direction: Coordinates, first: Tensor, last: Tensor, length: Tensor
+) -> Tensor:
     """Two spheres, radius `first` at the origin and `last` at z = `length`, and the cone that touches both."""
     (ox, oy, oz), (dx, dy, dz) = origin, direction
     slope = (first - last) / length  # sine of half the opening angle
@@ -74,7 +76,9 @@ def enter_round_cone(origin: Coordinates, direction: Coordinates, first: Tensor,
     across_dd, across_od, across_oo = dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy
     rim, fall = first - slope * oz, slope * dz
     a = flat * across_dd - fall * fall
-    t_cone = _first_root(torch.where(a.abs() < _TINY, _TINY, a), flat * across_od + fall * rim, flat * across_oo - rim * rim)
+    t_cone = _first_root(
+        torch.where(a.abs() < _TINY, _TINY, a), flat * across_od + fall * rim, flat * across_oo - rim * rim
+    )
     z = oz + t_cone * dz - slope * first
     t_cone = torch.where((z > 0) & (z < length + slope * (last - first)), t_cone, MISS)
     dd, od, oo, beyond = across_dd + dz * dz, across_od + oz * dz, across_oo + oz * oz, oz - length

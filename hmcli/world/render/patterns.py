@@ -63,7 +63,9 @@ class Surface:
     def cloudy(self, scale: Tensor | float) -> Tensor:
         """Noise without seams over a solid: two planes averaged."""
         x, y, z = self.position
-        return (self.noise(x * scale + z * scale * 0.7, y * scale + 17.3) + self.noise(y * scale + 5.1, z * scale)) * 0.5
+        return (
+            self.noise(x * scale + z * scale * 0.7, y * scale + 17.3) + self.noise(y * scale + 5.1, z * scale)
+        ) * 0.5
 
 
 def band(x: Tensor, share: float, blur: Tensor) -> Tensor:

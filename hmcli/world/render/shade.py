@@ -93,9 +93,7 @@ def surfaces(stage: Stage, hits: Hits, point: Tensor, length: Tensor) -> tuple[T
         metric = torch.stack([dot(axes[:, :, i].T, away) for i in range(3)])
         own = own_normals(table, row, metric)
         pixel = (hits.t * length)[solid] * hits.spread
-        surface = Surface(
-            position=metric, normal=own, period=table.scale[row], pixel=pixel, noise=stage.noise
-        )
+        surface = Surface(position=metric, normal=own, period=table.scale[row], pixel=pixel, noise=stage.noise)
         share = second_share(table.pattern[row], surface)
         first, second = table.colour.index_select(0, row).T, table.second.index_select(0, row).T
         albedo[:, solid] = first + (second - first) * share
@@ -144,7 +142,7 @@ def _painted(stage: Stage, paint: shapes.Paint, point: Tensor, pixel: Tensor) ->
         position=point, normal=up, period=torch.full_like(pixel, paint.scale), pixel=pixel, noise=stage.noise
     )
     number = torch.full_like(pixel, shapes.PATTERNS.index(paint.pattern), dtype=torch.int64)
-    first, second = _column(paint.colour, point) , _column(paint.second, point)
+    first, second = _column(paint.colour, point), _column(paint.second, point)
     return first + (second - first) * second_share(number, surface)
 
 

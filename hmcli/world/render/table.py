@@ -34,6 +34,10 @@ class Table:
     def device(self) -> torch.device:
         return self.kind.device
 
+    def columns(self) -> Tensor:
+        """(15, n): what casting needs: to_local row by row, centre, size."""
+        return torch.cat([self.to_local.flatten(1), self.centre, self.size], 1).T.contiguous()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:

@@ -1,0 +1,271 @@
+"""`hm generate`: denoise each clip's target latents along its target cameras, decode them, write one video a clip.
+
+The past comes as context latents or, for frozen models, from a memory artifact; both give the same video. A clip's noise
+depends on (seed, clip id) alone, so results depend on no order, selection or interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli import registry
+from hmcli.contracts import TIME_STRIDE, Quarantined, Reporter, StageResult, VideoCodec
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe import Recipe, SampleConfig, sections
+from hmcli.runtime import pick_dtype
+from hmcli.stages.generations import LIST
+from hmcli.stages.latents import LatentClip, LatentsView, open_latents
+from hmcli.stages.memory import MemoryView, anchor_of, compute_memory, rows_from
+from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
+from hmcli.stages.weights import codec_hash
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import write_json_lines
+from hmcli.store.hashing import hash_json
+from hmcli.store.manifest import is_artifact, read_manifest
+from hmcli.store.video import read_video, write_video
+
+if TYPE_CHECKING:
+    from hmcli.core.transformer import HydraTransformer3DModel
+
+SHEET_CLIPS = 8  # clips on the contact sheet
+SHEET = "contact_sheet.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything one `hm generate` works with."""
+
+    recipe: Recipe
+    view: LatentsView
+    model: ModelFolder
+    memory: MemoryView | None
+    negative: np.ndarray  # (L, D) embedding of the guidance branch
+    device: str
+
+    @property
+    def sample(self) -> SampleConfig:
+        return self.recipe.sample
+
+
+def run(
+    recipe: Recipe,
+    *,
+    source: Path,
+    model: Path,
+    memory: Path | None,
+    clips: tuple[str, ...],
+    out: Path,
+    force: bool,
+    device: str,
+    reporter: Reporter,
+    dry_run: bool = False,
+) -> StageResult:
+    """Generate the clips of latents, or of a folder of clips (encoded first); see `hm generate --help`."""
+    folder = find_model(model)
+    left_out: tuple[Quarantined, ...] = ()
+    if not _is_latents(source):
+        source, left_out = _encode_first(recipe, source, out, folder, device, reporter, dry_run)
+        if dry_run:
+            return StageResult(path=out, kind="generation", details={"dry_run": True})
+    view = open_latents(source)
+    ids = view.ids(clips)
+    _check_codec(view, folder)
+    config = folder.manifest.recipe["model"]["memory"]
+    if memory is not None and config["context"] != "frozen":
+        raise UsageError(
+            "this model's context is joint: it sees the target and changes at every step, so no memory can be kept for it",
+            where={"model": folder.path, "memory": memory}, fix="leave --memory out",
+        )  # fmt: skip
+    job = Job(
+        recipe=recipe, view=view, model=folder, memory=None if memory is None else MemoryView(memory, folder),
+        negative=_negative(recipe.sample, view, folder, device), device=device,
+    )  # fmt: skip
+    if dry_run:
+        reporter.note(f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}, into {out}")
+        return StageResult(path=out, kind="generation", counts={"clips": len(ids)}, details={"dry_run": True})
+    read = sections(recipe, "sample") | {"poses": view.manifest.recipe["poses"]}
+    inputs = {"latents": view.fingerprint, "model": folder.fingerprint}
+    with ArtifactWriter(
+        out, "generation", recipe=read, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force
+    ) as writer:
+        for item in left_out:
+            writer.quarantine(item.item, item.reason)
+        done = _generate_clips(writer, job, ids, reporter)
+        return _finish(writer, job, done)
+
+
+def _is_latents(source: Path) -> bool:
+    return is_artifact(source) and read_manifest(source).kind == "latents"
+
+
+def _encode_first(
+    recipe: Recipe, source: Path, out: Path, folder: ModelFolder, device: str, reporter: Reporter, dry_run: bool
+) -> tuple[Path, tuple[Quarantined, ...]]:
+    """A folder of clips becomes a latents artifact beside the output, with the model's own codec."""
+    import dataclasses
+
+    from hmcli.stages import encode
+
+    place = out.with_name(out.name + ".latents")
+    reporter.note(f"{source} is no latents artifact: encoding it into {place} first")
+    resolved = dataclasses.replace(recipe, codec=folder.codec(), text=folder.text())
+    done = encode.run(resolved, data=source, out=place, force=False, device=device, reporter=reporter, dry_run=dry_run)
+    return done.path, done.quarantined
+
+
+def _check_codec(view: LatentsView, folder: ModelFolder) -> None:
+    """The model must decode what the latents' codec encoded."""
+    wanted = folder.manifest.recipe["codec"]["name"]
+    found = view.manifest.recipe["codec"]["name"]
+    if wanted != found or view.manifest.inputs["codec"] != codec_hash(folder.codec()):
+        weights = "" if wanted != found else " with other weights"
+        raise DataError(
+            f"latents were encoded with codec {found!r}{weights}, the model was trained with {wanted!r}",
+            where={"latents": view.path, "model": folder.path}, fix="encode again with the model's recipe",
+        )  # fmt: skip
+
+
+def _negative(sample: SampleConfig, view: LatentsView, folder: ModelFolder, device: str) -> np.ndarray:
+    """The embedding of the guidance branch; only a negative caption that says something needs the text encoder."""
+    if not sample.negative:
+        return view.text(0)
+    config = folder.text()
+    encoder = registry.find("text", config.name)(config, device)
+    padded = np.zeros(view.text_shape, np.float32)
+    rows = encoder.encode([sample.negative])[0]
+    padded[: len(rows)] = rows
+    return padded
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------
+
+
+def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: Reporter) -> list[str]:
+    """Generate what is not there yet; returns the ids of all that are."""
+    network: HydraTransformer3DModel | None = None
+    codec: VideoCodec | None = None
+    done = []
+    depends = [job.model.fingerprint, sections(job.recipe, "sample"), job.recipe.seed]
+    with reporter.progress("generating", len(ids), "clip") as advance:
+        for clip_id in ids:
+            key = hash_json([job.view.manifest.items[f"clip {clip_id}"]["hash"], depends])
+            if not writer.kept(clip_id, key):
+                try:
+                    clip = job.view.clip(clip_id)
+                    network = network or job.model.load(pick_dtype(job.sample.dtype), job.device)
+                    check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target)
+                    latents = generate_latents(job, network, clip)
+                except DataError as error:
+                    writer.quarantine(clip_id, str(error))
+                    advance(1)
+                    continue
+                codec = codec or _codec(job)
+                video = decode_video(latents, codec, job.device)
+                with writer.item_file(clip_id, key, suffix=".mp4", parent="videos", meta=_row(job, clip, video)) as file:
+                    write_video(file, video, fps=clip.fps)
+            done.append(clip_id)
+            advance(1)
+    return done
+
+
+def _codec(job: Job) -> VideoCodec:
+    config = job.model.codec()
+    codec: VideoCodec = registry.find("codec", config.name)(config, job.device)
+    return codec
+
+
+def clip_seed(seed: int, clip: str) -> int:
+    """The seed of a clip's noise: depends on the run's seed and the clip's id alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {clip}".encode()).digest()[:8], "big") >> 1
+
+
+def generate_latents(job: Job, network: HydraTransformer3DModel, clip: LatentClip) -> np.ndarray:
+    """Target latents (C, Ft, h, w) float32 of one clip."""
+    import torch
+
+    from hmcli.core.flow import make_schedule
+    from hmcli.core.sampler import denoise, start_noise
+
+    generator = torch.Generator().manual_seed(clip_seed(job.recipe.seed, clip.id))
+    shape = (1, clip.latents.shape[0], clip.target, *clip.latents.shape[2:])
+    noise = start_noise(shape, generator, job.device)
+    if network.config.context == "frozen":
+        if job.memory is not None:
+            memory, anchor = job.memory.load(clip.id, job.device)
+        else:
+            memory, anchor = compute_memory(network, clip, job.device), anchor_of(clip)
+        assert clip.poses is not None
+        past: dict[str, Any] = {"memory": memory, "camera": rows_from(clip.poses[clip.context :], anchor, job.device)}
+    else:
+        context = torch.from_numpy(clip.context_latents)[None].to(job.device)
+        past = {"context": context, "camera": torch.from_numpy(clip.camera)[None].to(job.device)}
+    result = denoise(
+        network, noise, schedule=make_schedule(job.sample.steps, job.sample.shift),
+        text=torch.from_numpy(clip.text)[None].to(job.device), guidance=job.sample.guidance,
+        negative_text=torch.from_numpy(job.negative)[None].to(job.device), **past,
+    )  # fmt: skip
+    if not bool(torch.isfinite(result).all()):
+        raise DataError("the model produced numbers that are not finite", where={"clip": clip.id})
+    return result[0].float().cpu().numpy()
+
+
+def decode_video(latents: np.ndarray, codec: VideoCodec, device: str) -> np.ndarray:
+    """Normalised latents (C, F, h, w) -> (T, H, W, 3) uint8."""
+    import torch
+
+    with torch.no_grad():
+        pixels = codec.decode(torch.from_numpy(latents)[None].to(device))[0]
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(0, -1).cpu().numpy()
+
+
+def _row(job: Job, clip: LatentClip, video: np.ndarray) -> dict[str, Any]:
+    """One line of generations.jsonl, but for the video's place."""
+    return {
+        "id": clip.id, "caption": clip.caption, "seed": clip_seed(job.recipe.seed, clip.id), "frames": len(video),
+        "fps": clip.fps, "height": video.shape[1], "width": video.shape[2], "context_frames": 1 + TIME_STRIDE * (clip.context - 1),
+        "steps": job.sample.steps, "guidance": job.sample.guidance, "shift": job.sample.shift,
+        "negative": job.sample.negative, "dtype": job.sample.dtype,
+        "camera": [] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(),
+    }  # fmt: skip
+
+
+# --- the artifact ----------------------------------------------------------------------------------------------------
+
+
+def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
+    counts = {"clips": len(done)}
+    view = job.view
+    attributes = {
+        "data": view.manifest.recipe["data"], "source_dataset": view.attributes["source"],
+        "source_dataset_fingerprint": view.manifest.inputs["clips"], "model": str(job.model.path.absolute()),
+        "latents": str(view.path.absolute()),
+    }  # fmt: skip
+    if done and not writer.unchanged(done):
+        rows = [{**writer.items[clip]["meta"], "video": writer.items[clip]["path"]} for clip in done]
+        write_json_lines(writer.staged / LIST, rows)
+        _write_sheet(writer, job, done[:SHEET_CLIPS])
+    manifest = writer.finish(done, counts=counts, attributes=attributes)
+    return StageResult(
+        path=writer.path, kind="generation", fingerprint=manifest.fingerprint, counts=counts,
+        quarantined=writer.quarantined, details={"contact_sheet": str(writer.path / SHEET)},
+    )  # fmt: skip
+
+
+def _write_sheet(writer: ArtifactWriter, job: Job, clips: list[str]) -> None:
+    """Context, true target where there is one (both through the codec), and what was generated."""
+    from hmcli.reports.contact_sheet import contact_sheet, save_png
+
+    codec = _codec(job)
+    rows = []
+    for clip_id in clips:
+        clip = job.view.clip(clip_id)
+        rows.append((f"{clip_id}  context, decoded", decode_video(clip.context_latents, codec, job.device)))
+        if clip.has_target:
+            rows.append((f"{clip_id}  true target, decoded", decode_video(clip.latents[:, clip.context :], codec, job.device)))
+        rows.append((f"{clip_id}  generated", read_video(writer.path / writer.items[clip_id]["path"])))
+    save_png(contact_sheet(rows), writer.staged / SHEET)

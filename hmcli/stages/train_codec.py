@@ -1,0 +1,294 @@
+"""`hm train` with `train.part: codec`: a small video VAE on the clips of a data set.
+
+Everything random in step n depends on (seed, n) alone, so a run that was stopped ends as one that was not. The artifact
+holds vae/, a diffusers folder in half precision with the latent statistics in its config: set `codec.path` to it.
+`codec.path` in the recipe is what training starts from; empty is a new VAE of hmcli.codecs.mini_vae.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.contracts import TIME_STRIDE, Reporter, StageResult
+from hmcli.errors import DataError, HMError, RecipeError, StoppedEarly, UsageError
+from hmcli.recipe import DataConfig, Recipe, TrainConfig, sections, to_yaml
+from hmcli.runtime import StopFlag, stopping_at_boundaries
+from hmcli.stages.checkpoints import CHECKPOINTS, STATE, kept_steps, step_name
+from hmcli.stages.dataset import ClipSource, Dataset, open_dataset
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import write_text
+from hmcli.store.hashing import hash_json
+from hmcli.store.video import read_video
+from hmcli.world.framing import resize_frames
+
+if TYPE_CHECKING:
+    import torch
+
+KIND = "codec"
+READS = ("data", "poses", "codec", "train")
+VAE = "vae"
+LOG = "steps.jsonl"
+RECIPE = "recipe.yaml"
+_MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
+_HOLD_OUT = 10  # every tenth clip is kept for the score
+_SCORED = 16  # clips that scores and latent statistics are taken from, at most
+_SCORE_FRAMES = 17  # video frames of each, at most
+
+
+def run(
+    recipe: Recipe, *, data: Path, out: Path, reporter: Reporter, device: str = "cpu", force: bool = False
+) -> StageResult:
+    """Train to `train.steps` and write a codec; see `hm train --help`.
+
+    Raises RecipeError for settings that have no effect on a codec, UsageError when `out` holds another run, DataError
+    when no clip can be trained on, StoppedEarly on SIGTERM.
+    """
+    _check(recipe.train)
+    dataset = open_dataset(data, recipe.poses)
+    key = hash_json({**_reads(recipe), "seed": recipe.seed, "clips": dataset.fingerprint})
+    recorded = sections(recipe, *READS)
+    inputs = {"clips": dataset.fingerprint}
+    with (
+        ArtifactWriter(out, KIND, recipe=recorded, inputs=inputs, seed=recipe.seed, reporter=reporter) as writer,
+        stopping_at_boundaries() as stop,
+    ):
+        _refuse_another_run(writer, key, force)
+        clips = _load_clips(dataset, recipe, writer)
+        trained = recipe.train.steps in kept_steps(writer, key)
+        if not trained:
+            _train(recipe, clips, writer, key, device, reporter, stop)
+        return _finish(recipe, clips, writer, key, device)
+
+
+def _reads(recipe: Recipe) -> dict[str, Any]:
+    read = sections(recipe, *READS)
+    return {**read, "train": {k: v for k, v in read["train"].items() if k not in _MAY_CHANGE}}
+
+
+def _check(train: TrainConfig) -> None:
+    """An option without effect is an error."""
+    default = TrainConfig()
+    if train.part != "codec":
+        raise RecipeError(f"this recipe trains the {train.part}", where={"recipe": "train.part"}, fix="set it to codec")
+    unused = [
+        f"train.{name}={getattr(train, name)!r}"
+        for name in ("train_only", "gradient_checkpointing", "dtype", "text_dropout")
+        if getattr(train, name) != getattr(default, name)
+    ]
+    if unused:
+        raise RecipeError(
+            f"training a codec does not use {', '.join(unused)}", where={"recipe": "train"}, fix="leave it out"
+        )
+
+
+def _refuse_another_run(writer: ArtifactWriter, key: str, force: bool) -> None:
+    others = [item for item, record in writer.items.items() if force or record["key"] != key]
+    if others and not force:
+        raise UsageError(
+            "the output folder holds a run of another recipe, seed or data set",
+            where={"run": writer.path, "its recipe": writer.path / RECIPE},
+            fix="choose another --out, or --force to throw that run away",
+        )
+    for item in others:
+        writer.discard(item)
+
+
+# --- what it learns from ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Videos in memory, uint8 (T, H, W, 3), all of one size; `held_out` is never trained on."""
+
+    training: Sequence[np.ndarray]
+    held_out: Sequence[np.ndarray]
+
+
+def _load_clips(dataset: Dataset, recipe: Recipe, writer: ArtifactWriter) -> Clips:
+    """Context and target of every clip as videos of their own; what cannot be read is quarantined."""
+    found: list[list[np.ndarray]] = []
+    for item in dataset.quarantined:
+        writer.quarantine(item.item, item.reason)
+    for source in dataset.clips:
+        try:
+            videos = _videos(source, recipe.data)
+            if short := [len(video) for video in videos if len(video) < recipe.train.frames]:
+                raise DataError(
+                    f"a video has {short[0]} frames, train.frames asks for {recipe.train.frames}",
+                    fix="lower train.frames or leave the clip out",
+                )
+        except HMError as error:
+            writer.quarantine(source.id, str(error))
+        else:
+            found.append(videos)
+    if not found:
+        raise DataError("no clip can be trained on", where={"data": dataset.path})
+    held_out = found[_HOLD_OUT - 1 :: _HOLD_OUT]
+    training = [videos for i, videos in enumerate(found) if i % _HOLD_OUT != _HOLD_OUT - 1]
+    return Clips(
+        training=[video for videos in training for video in videos],
+        held_out=[video for videos in held_out for video in videos],
+    )
+
+
+def _videos(source: ClipSource, data: DataConfig) -> list[np.ndarray]:
+    """Context and target at the recipe's size. Their lengths and cameras do not matter: pieces are cut out of them."""
+    return [
+        resize_frames(read_video(source.files[role]), data.size, data.fit)
+        for role in ("context", "target")
+        if role in source.files
+    ]
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def _train(
+    recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, device: str, reporter: Reporter, stop: StopFlag
+) -> None:
+    import torch
+
+    from hmcli.codecs import training
+
+    train = recipe.train
+    _ = writer.staged  # from here on the run is unfinished
+    write_text(writer.path / RECIPE, to_yaml(recipe))
+    vae = _starting_vae(recipe).to(device).train()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
+    average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
+    start = _resume(writer, key, vae, optimizer, average)
+    size = clips.training[0].shape[1:3]
+    log = _log_until(writer.path / LOG, start)
+    with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
+        for step in range(start, train.steps):
+            rng = np.random.default_rng([recipe.seed, step])
+            plan = training.plan_batch(step, train, *size)
+            video = training.draw_batch(clips.training, plan, rng).to(device)
+            noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            parts = training.train_step(vae, optimizer, video, train, step, noise)
+            if not np.isfinite(parts["l1"]):
+                raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
+            training.average_weights(average, vae.state_dict(), step, train.ema)
+            log.write(json.dumps({"step": step + 1, **parts}) + "\n")
+            advance(1)
+            last = step + 1 == train.steps
+            if last or stop or (step + 1) % train.checkpoint_every == 0:
+                log.flush()
+                _write_checkpoint(writer, key, step + 1, train.keep, vae, optimizer, average)
+            if stop and not last:
+                _say_stopped(stop, step + 1, train.steps)
+
+
+def _starting_vae(recipe: Recipe) -> Any:
+    import torch
+
+    from hmcli.codecs.mini_vae import new_mini_vae
+    from hmcli.codecs.wan_files import load_wan_vae
+
+    if not recipe.codec.path:
+        return new_mini_vae(recipe.seed)
+    return load_wan_vae(Path(recipe.codec.path), torch.float32)
+
+
+def _write_checkpoint(
+    writer: ArtifactWriter,
+    key: str,
+    step: int,
+    keep: int,
+    vae: Any,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, torch.Tensor],
+) -> None:
+    import torch
+
+    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
+        state = {"step": step, "vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        torch.save(state, folder / STATE)
+    for old in kept_steps(writer, key)[:-keep]:
+        writer.discard(step_name(old))
+
+
+def _resume(
+    writer: ArtifactWriter, key: str, vae: Any, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor]
+) -> int:
+    """Put the newest checkpoint's state into vae, optimizer and average; returns its step, 0 without one."""
+    if (state := _last_state(writer, key)) is None:
+        return 0
+    vae.load_state_dict(state["vae"])
+    optimizer.load_state_dict(state["optimizer"])
+    for name, value in state["average"].items():
+        average[name].copy_(value)
+    writer.reporter.note(f"going on from step {state['step']}")
+    return int(state["step"])
+
+
+def _last_state(writer: ArtifactWriter, key: str) -> dict[str, Any] | None:
+    import torch
+
+    if not (steps := kept_steps(writer, key)):
+        return None
+    file = writer.path / CHECKPOINTS / step_name(steps[-1]) / STATE
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+def _log_until(path: Path, step: int) -> Any:
+    """The step log, cut back to `step` so that a resumed run logs every step once."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    write_text(path, "".join(line + "\n" for line in kept))
+    return path.open("a", encoding="utf-8")
+
+
+def _say_stopped(stop: StopFlag, step: int, steps: int) -> None:
+    if stop.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise StoppedEarly(f"stopped at step {step} of {steps}", fix="run the same command again: it goes on from there")
+
+
+# --- the codec as an artifact ----------------------------------------------------------------------------------------
+
+
+def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, device: str) -> StageResult:
+    """Export the averaged weights with their latent statistics, score them, and complete the artifact."""
+    from hmcli.codecs import training
+
+    order = [step_name(step) for step in kept_steps(writer, key)]
+    if not writer.unchanged(order) or not (writer.path / VAE / "config.json").is_file():
+        vae = _starting_vae(recipe)
+        state = _last_state(writer, key)
+        assert state is not None  # training has just ended, or was found finished
+        vae.load_state_dict(state["average"])
+        vae.to(device).eval()
+        seen, unseen = (_scored(videos, device) for videos in (clips.training, clips.held_out))
+        scores = {"psnr_training": training.mean_psnr(vae, seen)}
+        if unseen:
+            scores["psnr_held_out"] = training.mean_psnr(vae, unseen)
+        mean, std = training.latent_statistics(vae, seen)
+        vae.register_to_config(latents_mean=mean, latents_std=std)
+        vae.half().save_pretrained(writer.staged / VAE)
+        counts = {"steps": int(state["step"]), "videos": len(clips.training), "held_out": len(clips.held_out)}
+        manifest = writer.finish(order, counts=counts, attributes=scores, files=[LOG, RECIPE])
+    else:
+        writer.reporter.note(f"already trained to step {recipe.train.steps}")
+        manifest = writer.finish(order)
+    return StageResult(
+        path=writer.path, kind=KIND, fingerprint=manifest.fingerprint, counts=manifest.counts,
+        quarantined=writer.quarantined, details=manifest.attributes,
+    )  # fmt: skip
+
+
+def _scored(videos: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:
+    """At most `_SCORED` videos spread over all of them, as tensors."""
+    from hmcli.codecs.training import whole_frames
+
+    chosen = [videos[i] for i in sorted({round(x) for x in np.linspace(0, len(videos) - 1, _SCORED)})] if videos else []
+    lengths = [(min(len(video), _SCORE_FRAMES) - 1) // TIME_STRIDE * TIME_STRIDE + 1 for video in chosen]
+    return [whole_frames(video, frames).to(device) for video, frames in zip(chosen, lengths, strict=True)]
