@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,23 @@ class WarmCommand:
         self.server.wait()
         with suppress(FileNotFoundError):
             os.unlink(self.address)
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> Path:
+    """The artifact a command printed; fails with what it said otherwise."""
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr}"
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1, f"stdout must hold one path, holds {lines}"
+    assert Path(lines[0]).is_absolute()
+    return Path(lines[0])
+
+
+def wait_for(condition: Callable[[], object], timeout: float = 120) -> None:
+    """Look until `condition` holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)
 
 
 def _import_everything() -> None:

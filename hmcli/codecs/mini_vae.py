@@ -2,7 +2,7 @@
 
 8x in space, 4x in time and 16 channels, like Wan2.1's. Unlike it, the pictures are first folded 2x2 into channels and
 every level has the averaging shortcuts of Wan2.2's VAE: no work is done at full resolution, and training converges
-several times faster (docs/parity.md).
+several times faster.
 """
 
 from __future__ import annotations

@@ -85,7 +85,6 @@ def _fade(before: Tensor, tile: Tensor, overlap: int, dim: int) -> Tensor:
         return tile
     share = torch.arange(overlap, device=tile.device, dtype=tile.dtype) / overlap
     share = share.view(-1, 1) if dim == -2 else share
-    mixed = (
-        before.narrow(dim, before.shape[dim] - overlap, overlap) * (1 - share) + tile.narrow(dim, 0, overlap) * share
-    )
+    last, first = before.narrow(dim, before.shape[dim] - overlap, overlap), tile.narrow(dim, 0, overlap)
+    mixed = last * (1 - share) + first * share
     return torch.cat([mixed, tile.narrow(dim, overlap, tile.shape[dim] - overlap)], dim=dim)

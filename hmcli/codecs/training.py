@@ -20,7 +20,7 @@ from hmcli.recipe import TrainConfig
 
 EDGE_WEIGHT = 0.5  # share of the gradient loss: keeps outlines where L1 alone would blur them
 KL_WEIGHT = 1e-5  # per latent value: enough to keep latents compact, too little to be seen in the pictures
-SMALL_PIECES = 0.6  # share of the steps on small pieces
+SMALL_PIECES = 0.85  # share of the steps on small pieces
 SHORT_CLIP = 5  # video frames of a small piece
 
 

@@ -41,8 +41,8 @@ class WanCodec:
         config: Any = vae.config
         self.name = name
         self.channels = int(config.z_dim)
-        self.vae: Any = vae.eval().requires_grad_(False)
-        self.vae.to(device)
+        moved: Any = vae  # diffusers' annotations hide nn.Module.to
+        self.vae: Any = moved.to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
         self.tile = tile
         self.chunk = chunk
@@ -161,11 +161,7 @@ def check_video(video: Tensor) -> None:
         near = f"{low} or {low + TIME_STRIDE}" if frames else "1"
         raise DataError(f"{frames} video frames is not 4k+1", fix=f"use {near} frames, or data.frames=trim or pad")
     sides = (("height", height), ("width", width))
-    wrong = [
-        f"{name} {side} ({_around(side)})"
-        for name, side in (("height", height), ("width", width))
-        if side % SPACE_STRIDE
-    ]
+    wrong = [f"{name} {side} ({_around(side)})" for name, side in sides if side % SPACE_STRIDE]
     if wrong or not height or not width:
         raise DataError(
             f"video size {height}x{width} is not in multiples of {SPACE_STRIDE}: {', '.join(wrong)}",

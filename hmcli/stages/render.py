@@ -1,4 +1,4 @@
-"""`hm render`: clips from a seed, in HM-World's released layout with more annotations.
+"""`hm render`: clips from a seed, in HM-World's released layout with more annotate.
 
 Every finished clip lies on disk at once, and depends on the recipe and its own number only: a killed render goes on
 with the next clip, and more clips can be added later. The layout is described in docs/artifacts.md.
@@ -17,7 +17,7 @@ from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json, write_json_lines, write_text
 from hmcli.store.hashing import hash_json
 from hmcli.store.video import write_video
-from hmcli.world import annotations
+from hmcli.world import annotate
 from hmcli.world.clip import ClipDescription, clip_id, describe_clip
 from hmcli.world.events import Visibility, comes_back, visibility
 
@@ -86,15 +86,15 @@ def _render(writer: ArtifactWriter, recipe: Recipe, index: int, key: str, device
         if all(of.seen[0] > 0 and comes_back(of, clip.context_frames) for of in seen):
             break
         draw = clip.draw + 1  # describe_clip ends this with an error after a bounded number of draws
-    text = annotations.caption(clip)
-    with writer.item_folder(clip.id, key, meta=annotations.index_row(clip, seen, text)) as folder:
+    text = annotate.caption(clip)
+    with writer.item_folder(clip.id, key, meta=annotate.index_row(clip, seen, text)) as folder:
         _write_pictures(folder, clip, pictures.rgb, pictures.instances)
         _write_depth(folder, clip, pictures.depth)
         _write_annotations(folder, clip, seen, pictures.instances, world.size)
 
 
 def _write_pictures(folder: Path, clip: ClipDescription, rgb: np.ndarray, instances: np.ndarray) -> None:
-    for prefix, frames in annotations.parts(clip).items():
+    for prefix, frames in annotate.parts(clip).items():
         write_video(folder / f"{prefix}.mp4", rgb[frames], fps=clip.fps)
         white = np.repeat(np.where(instances[frames] > 0, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
         write_video(folder / f"{prefix}_mask.mp4", white, fps=clip.fps)
@@ -102,16 +102,16 @@ def _write_pictures(folder: Path, clip: ClipDescription, rgb: np.ndarray, instan
 
 
 def _write_depth(folder: Path, clip: ClipDescription, depth: np.ndarray) -> None:
-    parts = {prefix: depth[frames].astype(np.float16) for prefix, frames in annotations.parts(clip).items()}
-    np.savez_compressed(folder / "depth.npz", **parts)
+    context, target = (depth[frames].astype(np.float16) for frames in annotate.parts(clip).values())
+    np.savez_compressed(folder / "depth.npz", cond=context, tgt=target)
 
 
 def _write_annotations(
     folder: Path, clip: ClipDescription, seen: list[Visibility], instances: np.ndarray, size: tuple[int, int]
 ) -> None:
-    write_json(folder / "camera.json", annotations.camera(clip))
-    write_json(folder / "character.json", annotations.character(clip))
-    write_json(folder / "check.json", annotations.check(clip, seen))
-    write_json(folder / "intrinsics.json", annotations.intrinsics(clip, size))
-    write_json(folder / "events.json", annotations.events(clip, seen))
-    write_json(folder / "subjects.json", annotations.subjects(clip, seen, instances))
+    write_json(folder / "camera.json", annotate.camera(clip))
+    write_json(folder / "character.json", annotate.character(clip))
+    write_json(folder / "check.json", annotate.check(clip, seen))
+    write_json(folder / "intrinsics.json", annotate.intrinsics(clip, size))
+    write_json(folder / "events.json", annotate.events(clip, seen))
+    write_json(folder / "subjects.json", annotate.subjects(clip, seen, instances))

@@ -43,7 +43,14 @@ _SCORE_FRAMES = 17  # video frames of each, at most
 
 
 def run(
-    recipe: Recipe, *, data: Path, out: Path, reporter: Reporter, device: str = "cpu", force: bool = False
+    recipe: Recipe,
+    *,
+    data: Path,
+    out: Path,
+    reporter: Reporter,
+    device: str = "cpu",
+    force: bool = False,
+    dry_run: bool = False,
 ) -> StageResult:
     """Train to `train.steps` and write a codec; see `hm train --help`.
 
@@ -53,6 +60,12 @@ def run(
     _check(recipe.train)
     dataset = open_dataset(data, recipe.poses)
     key = hash_json({**_reads(recipe), "seed": recipe.seed, "clips": dataset.fingerprint})
+    if dry_run:
+        train, count = recipe.train, len(dataset.clips)
+        reporter.note(
+            f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}, into {out}"
+        )
+        return StageResult(path=out, kind=KIND, counts={"clips": count}, details={"dry_run": True})
     recorded = sections(recipe, *READS)
     inputs = {"clips": dataset.fingerprint}
     with (

@@ -86,7 +86,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """One mapping per line; blank lines are skipped. Raises DataError naming the line that is none."""
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a value may hold other line separators
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("a table cannot be read", where={"file": path, "at": error}) from error
     for number, line in enumerate(lines, 1):

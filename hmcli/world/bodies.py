@@ -87,7 +87,9 @@ def person(who: Person, phase_T: np.ndarray, owner: int) -> Shapes:
         _arm(body, who, phase_T + shift + 0.5, at(0.01, 0.112 * side * who.build, shoulders - 0.02), side)
     body.limb(at(0, 0, hips + 0.03), at(0.015, 0, shoulders - 0.09), 0.078 * wide, 0.094 * wide, who.top)
     across = 0.085 * who.build
-    body.limb(at(0.012, across, shoulders - 0.035), at(0.012, -across, shoulders - 0.035), *2 * [0.052 * wide], who.top)
+    body.limb(
+        at(0.012, across, shoulders - 0.035), at(0.012, -across, shoulders - 0.035), 0.052 * wide, 0.052 * wide, who.top
+    )
     body.add(ELLIPSOID, at(0, 0, hips - 0.005), np.array([0.080, 0.096, 0.07]) * wide, who.bottom)
     body.limb(at(0.015, 0, shoulders), at(0.02, 0, shoulders + 0.05), 0.034 * tall, 0.032 * tall, who.skin)
     _head(body, who, at(0.03, 0, shoulders + 0.075 + 0.045 * who.head))
@@ -175,19 +177,25 @@ def _animal_leg(body: ShapeList, who: Quadruped, phase_T: np.ndarray, hip_T3: np
 
 
 def _animal_head(body: ShapeList, who: Quadruped, at: Callable[..., np.ndarray], poll: np.ndarray) -> None:
+    """Skull, muzzle, nose, ears, eyes and antlers; `poll` is where the neck ends."""
     tall, r = who.height, who.head
-    body.add(ELLIPSOID, at(*(poll + [0.05, 0, 0.02])), np.array([1.25, 0.95, 1.0]) * r * tall, who.coat)
-    nose = poll + [0.05 + r + who.snout, 0, -0.04 - who.snout * 0.25]
-    body.limb(at(*(poll + [0.06 + r * 0.5, 0, 0.0])), at(*nose), r * 0.72 * tall, r * 0.45 * tall, who.muzzle)
-    body.add(ELLIPSOID, at(*(nose + [r * 0.38, 0, 0.02])), np.ones(3) * r * 0.25 * tall, who.dark)
+
+    def off(x: float, y: float, z: float, start: np.ndarray = poll) -> np.ndarray:
+        return start + np.array([x, y, z])
+
+    body.add(ELLIPSOID, at(*off(0.05, 0, 0.02)), np.array([1.25, 0.95, 1.0]) * r * tall, who.coat)
+    nose = off(0.05 + r + who.snout, 0, -0.04 - who.snout * 0.25)
+    body.limb(at(*off(0.06 + r * 0.5, 0, 0)), at(*nose), r * 0.72 * tall, r * 0.45 * tall, who.muzzle)
+    body.add(ELLIPSOID, at(*off(r * 0.38, 0, 0.02, nose)), np.ones(3) * r * 0.25 * tall, who.dark)
     for side in (1, -1):
-        root = poll + [0.0, side * r * 0.6, r * 0.7]
-        tip = root + [-0.04, side * who.ear * 0.5, who.ear]
+        root = off(0.0, side * r * 0.6, r * 0.7)
+        tip = off(-0.04, side * who.ear * 0.5, who.ear, root)
         body.limb(at(*root), at(*tip), r * 0.38 * tall, r * 0.16 * tall, who.dark)
-        eye = poll + [0.05 + r * 0.75, side * r * 0.68, r * 0.35]
-        body.add(ELLIPSOID, at(*eye), np.ones(3) * r * 0.22 * tall, who.dark)
+        body.add(
+            ELLIPSOID, at(*off(0.05 + r * 0.75, side * r * 0.68, r * 0.35)), np.ones(3) * r * 0.22 * tall, who.dark
+        )
         if who.antlers:
-            beam = poll + [-0.01, side * r * 0.4, r * 0.9]
+            beam = off(-0.01, side * r * 0.4, r * 0.9)
             fork = beam + np.array([-0.06, side * 0.14, 0.30]) * who.antlers
             horn = Paint(colour=(0.80, 0.71, 0.55))
             body.limb(at(*beam), at(*fork), 0.035 * tall, 0.028 * tall, horn)

@@ -6,12 +6,14 @@ and find it again within the target are rejected, and the next draw of the same 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from hmcli.errors import UsageError
 from hmcli.recipe import WorldConfig
+from hmcli.registry import normal
 from hmcli.world.bodies import posed
 from hmcli.world.light import Light, light_from
 from hmcli.world.paths import PATHS, Walk, walk
@@ -115,40 +117,45 @@ def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0
 
 
 def _check(world: WorldConfig) -> None:
-    """Unknown names in the recipe's world section."""
-    asked = [("world.scenes", world.scenes, SCENES), ("world.subjects", world.subjects, SUBJECTS)]
-    if world.camera.trajectory != "any":
-        asked.append(("world.camera.trajectory", (world.camera.trajectory,), TRAJECTORIES))
-    for key, names, known in asked:
-        if unknown := [name for name in names if name not in known]:
-            raise UsageError(
-                f"{key}: unknown name {unknown[0]!r}", where={"recipe": key}, fix=f"known: {', '.join(sorted(known))}"
-            )
+    """What the recipe's types cannot say."""
+    if not 5 <= world.field_of_view <= 120:
+        raise UsageError(
+            f"world.field_of_view={world.field_of_view:g}: the horizontal field of view must be 5 to 120 degrees"
+        )
+    if not 0 < world.camera.degrees <= 180:
+        raise UsageError(f"world.camera.degrees={world.camera.degrees:g}: turn the camera by more than 0, up to 180")
+
+
+def _names(key: str, asked: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
+    """The names to draw from: those asked for (all when none is), `-` and `_` alike."""
+    by_name = {normal(name): name for name in known}
+    if unknown := [name for name in asked if normal(name) not in by_name]:
+        listed = ", ".join(sorted(known))
+        raise UsageError(f"{key}: unknown name {unknown[0]!r}", where={"recipe": key}, fix=f"known: {listed}")
+    return tuple(by_name[normal(name)] for name in asked) or tuple(known)
 
 
 def _draw(world: WorldConfig, seed: int, index: int, draw: int) -> ClipDescription:
-    rng = np.random.default_rng([seed, index, draw])
-    scene: Scene = SCENES[_dealt(world.scenes or tuple(SCENES), seed, index, "scene")](rng)
-    light = light_from(rng)
-    subject = SUBJECTS[_dealt(world.subjects or tuple(SUBJECTS), seed, index, "subject")](rng)
-    frames = world.context_frames + world.target_frames
+    asked = () if world.camera.trajectory == "any" else (world.camera.trajectory,)
+    trajectory = _dealt(_names("world.camera.trajectory", asked, TRAJECTORIES), seed, index, "trajectory")
+    scene_name = _dealt(_names("world.scenes", world.scenes, SCENES), seed, index, "scene")
+    subject_name = _dealt(_names("world.subjects", world.subjects, SUBJECTS), seed, index, "subject")
     # which path suits depends on the length of the clip, so a rejected draw moves on to the next path
-    actor = _actor(subject, _dealt(tuple(PATHS), seed, index + draw, "path"), frames, world.fps, rng)
-    camera = (
-        world.camera.trajectory
-        if world.camera.trajectory != "any"
-        else _dealt(tuple(TRAJECTORIES), seed, index, "trajectory")
-    )
+    path = _dealt(tuple(PATHS), seed, index + draw, "path")
+    rng = np.random.default_rng([seed, index, draw])
+    scene, light, subject = SCENES[scene_name](rng), light_from(rng), SUBJECTS[subject_name](rng)
+    actor = _actor(subject, path, world.context_frames + world.target_frames, world.fps, rng)
+    camera = _camera(world, trajectory, actor, rng)
     return ClipDescription(
         id=clip_id(seed, index), seed=seed, index=index, draw=draw, scene=scene, light=light, actors=(actor,),
-        trajectory=camera, world_from_camera=_camera(world, camera, actor, rng).world_from_camera(),
+        trajectory=trajectory, world_from_camera=camera.world_from_camera(),
         field_of_view=world.field_of_view, fps=world.fps, context_frames=world.context_frames,
         target_frames=world.target_frames, texture_seed=int(rng.integers(2**31)),
     )  # fmt: skip
 
 
 def _dealt(names: tuple[str, ...], seed: int, index: int, what: str) -> str:
-    """The name for clip `index`: names are dealt like a shuffled pack, so every run of len(names) clips has them all."""
+    """The name for clip `index`: dealt like a shuffled pack, so that every len(names) clips have all of them."""
     pack, place = divmod(index, len(names))
     return names[np.random.default_rng([seed, pack, _SALTS[what]]).permutation(len(names))[place]]
 
@@ -201,7 +208,7 @@ def _refused(clip: ClipDescription) -> str:
         wholly, partly = sight(clip, actor)
         if not wholly[: max(2, int(_EARLY * context))].all():
             return "the subject is not wholly in the first frames"
-        if partly[context - 2 : context + 1].any():
+        if partly[max(context - 2, 0) : context + 1].any():
             return "the subject does not leave within the context"
         if not wholly[context:].any() or not partly[-1]:
             return "the subject does not come back within the target"

@@ -17,7 +17,7 @@ Path = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """Where a walker is in each of T frames: `position` (T, 3) metres, `heading` (T,) radians, `distance` (T,) metres."""
+    """A walker in each of T frames: `position` (T, 3) metres, `heading` (T,) radians, `distance` (T,) metres walked."""
 
     position: np.ndarray
     heading: np.ndarray
@@ -47,7 +47,7 @@ PATHS: dict[str, Path] = {"straight": straight, "arc": arc, "loop": loop, "weave
 
 
 def walk(path: Path, frames: int, fps: float, speed: float, heading: float, rng: np.random.Generator) -> Walk:
-    """Walk for `frames` frames at `speed` (metres per second), starting at `heading`; the track's middle is the origin."""
+    """Walk at `speed` (metres per second), starting at `heading`; the middle of the track is the origin."""
     fine = np.arange((frames - 1) * _STEPS + 1) * (speed / (fps * _STEPS))
     middle = (fine[1:] + fine[:-1]) / 2
     turns = path(np.concatenate([middle, fine]), rng)

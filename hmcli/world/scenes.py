@@ -188,11 +188,16 @@ def meadow(rng: np.random.Generator) -> Scene:
     earth = _vary((0.66, 0.53, 0.37), rng)
     soil = Paint(colour=earth, second=_scaled(earth, 0.78), pattern="mottled", scale=0.6)
     middle = rng.uniform(-2.5, 5.0)
-    patches = tuple(
-        Patch(centre=(rng.uniform(-25, 25), rng.uniform(-10, 25)), half=(rng.uniform(1.5, 4), rng.uniform(0.8, 2)),
-              paint=Paint(colour=_scaled(grass, 1.15), second=(0.80, 0.78, 0.36), pattern="spots", scale=0.5), round=True)
+    flowers = Paint(colour=_scaled(grass, 1.15), second=(0.80, 0.78, 0.36), pattern="spots", scale=0.5)
+    patches = [
+        Patch(
+            centre=(rng.uniform(-25, 25), rng.uniform(-10, 25)),
+            half=(rng.uniform(1.5, 4), rng.uniform(0.8, 2)),
+            paint=flowers,
+            round=True,
+        )
         for _ in range(5)
-    )  # fmt: skip
+    ]
     base = Paint(colour=grass, second=_scaled(grass, 0.68), pattern="mottled", scale=rng.uniform(1.0, 1.8))
     path = Patch(centre=(0, middle), half=(90, rng.uniform(0.8, 1.3)), paint=soil)
     return Scene(

@@ -140,7 +140,7 @@ def axes_along(direction_T3: np.ndarray) -> np.ndarray:
 
 
 def bounding_boxes(shapes: Shapes) -> tuple[np.ndarray, np.ndarray]:
-    """Oriented boxes around the shapes, along their own axes: centres (T, N, 3) in the world and half sizes (T, N, 3)."""
+    """Boxes around the shapes along their own axes: centres (T, N, 3) in the world, half sizes (T, N, 3)."""
     first, second, length = np.moveaxis(shapes.size, -1, 0)
     wide = np.maximum(first, second)
     is_limb = shapes.kind == ROUND_CONE

@@ -19,7 +19,22 @@ from hmcli.errors import DataError, MissingPartError
 from hmcli.recipe import TextConfig
 from hmcli.registry import find
 
-WORDS = ["a", "the", "dog", "cat", "walks", "runs", "across", "behind", "red", "blue", "house", "street", "park", "tree", "and", "then", "comes", "back", "again"]
+WORDS = [
+    "a",
+    "the",
+    "dog",
+    "cat",
+    "walks",
+    "runs",
+    "across",
+    "behind",
+    "red",
+    "blue",
+    "house",
+    "street",
+    "park",
+    "tree",
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +50,8 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
     )  # fmt: skip
     settings = {
-        "tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "extra_ids": 0,
-        "model_max_length": 512,
+        "tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
+        "extra_ids": 0, "model_max_length": 512,
     }  # fmt: skip
     (tokenizer / "tokenizer_config.json").write_text(json.dumps(settings))
     torch.manual_seed(0)

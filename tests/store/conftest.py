@@ -91,7 +91,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start Python code in a process of its own; arguments are in sys.argv, `say` prints a line at once."""
     running: list[subprocess.Popen[str]] = []
-    head = "import sys\ndef say(text):\n    print(text, flush=True)\nsys.path.insert(0, %r)\n" % str(Path(__file__).parent)
+    head = "import sys\ndef say(text):\n    print(text, flush=True)\nsys.path.insert(0, %r)\n" % str(
+        Path(__file__).parent
+    )
 
     def run(code: str, *arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)]

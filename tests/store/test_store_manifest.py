@@ -112,7 +112,9 @@ def test_another_kind_is_refused(tmp_path):
 
 def test_the_store_loads_neither_torch_nor_zarr_nor_video_libraries():
     modules = "manifest, hashing, lock, artifact, survey, files, arrays, video"
-    code = f"import sys; from hmcli.store import {modules}; print({{'torch', 'zarr', 'av', 'decord'}} & set(sys.modules))"
+    code = (
+        f"import sys; from hmcli.store import {modules}; print({{'torch', 'zarr', 'av', 'decord'}} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -17,7 +17,11 @@ T, H, W = 11, 34, 46
 
 def smooth(frames: int = T, height: int = H, width: int = W) -> np.ndarray:
     t, y, x = np.mgrid[:frames, :height, :width].astype(np.float64)
-    red, green, blue = 128 + 90 * np.sin(x / 9 + t / 3), 128 + 90 * np.cos(y / 7), 128 + 60 * np.sin((x + y) / 11 - t)
+    red, green, blue = (
+        128 + 90 * np.sin(x / 19 + t / 9),
+        128 + 90 * np.cos(y / 17),
+        128 + 60 * np.sin((x + y) / 21 - t / 9),
+    )
     return np.stack([red, green, blue], axis=-1).astype(np.uint8)
 
 
@@ -135,7 +139,7 @@ def test_a_truncated_video_with_its_index_last_is_refused(tmp_path, clip):
     assert data.index(b"mdat") < data.index(b"moov")
     assert len(v.read_video(tmp_path / "last.mp4")) == T
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])
-    with pytest.raises(DataError, match="no readable video") as caught:
+    with pytest.raises(DataError, match="no readable video|no video stream") as caught:
         v.read_video(tmp_path / "cut.mp4")
     assert caught.value.where["file"] == tmp_path / "cut.mp4"
 
@@ -153,8 +157,8 @@ def test_a_truncated_matroska_is_refused(tmp_path):
 def test_damage_that_players_conceal_is_refused_with_its_frame(tmp_path):
     v.write_video(tmp_path / "noise.mp4", np.repeat(labels()[..., None], 3, axis=-1), fps=15)
     data = bytearray((tmp_path / "noise.mp4").read_bytes())
-    start = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
-    data[start : start + 40] = bytes(255 - byte for byte in data[start : start + 40])
+    length = (len(data) - data.index(b"mdat")) // 3  # the middle third; a few bytes alone can go unnoticed in H.264
+    data[-2 * length : -length] = bytes(255 - byte for byte in data[-2 * length : -length])
     (tmp_path / "bad.mp4").write_bytes(data)
     with pytest.raises(DataError, match=r"damaged") as caught:
         v.read_video(tmp_path / "bad.mp4")

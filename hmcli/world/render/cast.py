@@ -48,7 +48,7 @@ class Bundles:
 
 def nearest(table: Table, bundles: Bundles, bundle_P: Tensor, shape_P: Tensor) -> tuple[Tensor, Tensor]:
     """t and row of the nearest shape, each (G, rays); t is MISS and the row -1 where there is none."""
-    far = torch.tensor(MISS, dtype=torch.float32).view(torch.int32).item()
+    far = int(torch.tensor(MISS, dtype=torch.float32).view(torch.int32).item())
     shape = (len(bundles.base), bundles.rays)
     best = torch.full(shape, far << _INDEX_BITS, dtype=torch.int64, device=table.device)
     for bundle, row, t in _hits(table, bundles, bundle_P, shape_P):

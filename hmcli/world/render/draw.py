@@ -135,7 +135,7 @@ class Painter:
         return tile_pairs(np.concatenate([still, moving], 1), rows, TILE, self.view.grid).to(self.device)
 
     def _rays(self, cameras: np.ndarray, frame: Tensor, x: Tensor, y: Tensor, offsets: Tensor) -> Bundles:
-        """Bundles around pixel positions (x, y); directions advance 1 along the camera's forward axis, so t is depth."""
+        """Bundles around pixel positions (x, y); directions advance 1 along the forward axis, so t is depth."""
         pose = torch.as_tensor(cameras, dtype=torch.float32, device=self.device).index_select(0, frame)
         right, down, forward, eye = pose[:, :3].unbind(2)
         u, v = (x - self.view.width / 2) / self.view.focal, (y - self.view.height / 2) / self.view.focal

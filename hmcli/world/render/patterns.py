@@ -44,7 +44,7 @@ def noise_from(rng: np.random.Generator, device: torch.device, side: int = 64) -
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """n points on surfaces: position and normal as (3, n) in the shape's frame, metres; period and pixel (n,), metres."""
+    """n points: position and normal (3, n) in the shape's frame, metres; period and pixel (n,), metres."""
 
     position: Tensor
     normal: Tensor
@@ -94,8 +94,7 @@ def spots(s: Surface) -> Tensor:
 def bricks(s: Surface) -> Tensor:
     u, v = s.flat()
     u, v, blur = u / s.period, v / (s.period * 0.5), s.pixel / s.period
-    joints = 1 - (1 - band(u + (v.floor() % 2) * 0.5, 0.08, blur)) * (1 - band(v, 0.14, blur * 2))
-    return joints
+    return 1 - (1 - band(u + (v.floor() % 2) * 0.5, 0.08, blur)) * (1 - band(v, 0.14, blur * 2))
 
 
 def windows(s: Surface) -> Tensor:

@@ -1,0 +1,170 @@
+"""Training a small VAE: what a batch, the loss and a step are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hmcli.codecs import training
+from hmcli.codecs.mini_vae import MINI_VAE, QUIET, new_mini_vae
+from hmcli.codecs.video import WanCodec
+from hmcli.recipe import TrainConfig
+
+TINY = {"base_dim": 4, "decoder_base_dim": 4, "z_dim": 6}
+TRAIN = TrainConfig(part="codec", steps=10, batch=2, frames=9, lr=1e-2, warmup=2, decay="cosine")
+
+
+def clips(count: int = 3, frames: int = 13, height: int = 32, width: int = 48) -> list[np.ndarray]:
+    """Smooth pictures that drift, so that there is something to learn."""
+    y, x = np.mgrid[:height, :width] / 20.0
+    waves = [
+        np.stack([[np.sin(x * (c + 1) + t / 5 + n), np.cos(y + c), np.sin(x + y + n)] for t in range(frames)])
+        for n, c in enumerate(range(count))
+    ]
+    return [(127.5 + 120 * w).astype(np.uint8).transpose(0, 2, 3, 1) for w in waves]
+
+
+def test_batches_go_from_many_small_pieces_to_whole_frames():
+    first, last = training.plan_batch(0, TRAIN, 32, 48), training.plan_batch(9, TRAIN, 32, 48)
+    assert first == training.BatchPlan(clips=8, frames=5, height=16, width=24)
+    assert last == training.BatchPlan(clips=2, frames=9, height=32, width=48)
+
+
+@pytest.mark.parametrize("size", [(8, 24), (24, 40), (72, 104)])
+@pytest.mark.parametrize("step", [0, 9])
+def test_every_piece_fits_the_latent_grid_and_the_frame(size, step):
+    plan = training.plan_batch(step, TRAIN, *size)
+    assert plan.height % 8 == plan.width % 8 == 0
+    assert 8 <= plan.height <= size[0]
+    assert 8 <= plan.width <= size[1]
+    assert plan.frames % 4 == 1
+
+
+def test_a_batch_is_drawn_from_its_generator_alone_and_lies_in_the_codecs_range():
+    plan = training.plan_batch(0, TRAIN, 32, 48)
+    one, again = (training.draw_batch(clips(), plan, np.random.default_rng([5, 3])) for _ in range(2))
+    other = training.draw_batch(clips(), plan, np.random.default_rng([5, 4]))
+    assert one.shape == (8, 3, 5, 16, 24)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert -1.0 <= float(one.min()) < -0.5
+    assert 0.5 < float(one.max()) <= 1.0
+
+
+def test_pieces_are_cut_from_the_clips_without_resampling():
+    marked = np.zeros((5, 8, 16, 3), np.uint8)
+    marked[2, 3, 4] = (255, 128, 0)
+    plan = training.BatchPlan(clips=6, frames=5, height=8, width=16)
+    batch = training.draw_batch([marked], plan, np.random.default_rng(0))
+    for piece in batch:
+        x = int(piece[0, 2, 3].argmax())
+        assert x in (4, 11), "where it was, or mirrored"
+        assert piece[:, 2, 3, x].tolist() == pytest.approx([1.0, 128 / 127.5 - 1, -1.0], abs=1e-6)
+
+
+def test_a_clip_that_is_too_short_for_a_piece_is_refused():
+    plan = training.BatchPlan(clips=1, frames=17, height=8, width=8)
+    with pytest.raises(ValueError, match="smaller than the piece"):
+        training.draw_batch(clips(), plan, np.random.default_rng(0))
+
+
+def test_the_learning_rate_warms_up_and_decays_to_almost_nothing():
+    rates = [training.learning_rate(step, TRAIN) for step in range(10)]
+    assert rates[0] == pytest.approx(TRAIN.lr / 2)
+    assert rates[1] == pytest.approx(TRAIN.lr)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert training.learning_rate(10, TRAIN) == pytest.approx(TRAIN.lr / 100)
+    constant = TrainConfig(steps=10, warmup=2, lr=1e-2)
+    assert training.learning_rate(9, constant) == pytest.approx(constant.lr)
+
+
+def test_the_loss_is_zero_for_a_perfect_picture_and_a_standard_normal_posterior():
+    video = torch.rand(2, 3, 5, 8, 16)
+    mean = log_variance = torch.zeros(2, 6, 2, 1, 2)
+    loss, parts = training.codec_loss(video, video, mean, log_variance)
+    assert float(loss) == 0.0
+    assert parts == {"l1": 0.0, "edge": 0.0, "kl": 0.0}
+
+
+def test_the_loss_adds_up_as_documented():
+    video = torch.zeros(1, 1, 1, 2, 2)
+    decoded = torch.tensor([[0.4, 0.0], [0.0, 0.0]]).view(1, 1, 1, 2, 2)
+    loss, parts = training.codec_loss(video, decoded, torch.full((1, 1), 2.0), torch.zeros(1, 1))
+    assert parts["l1"] == pytest.approx(0.1)
+    assert parts["edge"] == pytest.approx(0.2)
+    assert parts["kl"] == pytest.approx(2.0)
+    assert float(loss) == pytest.approx(0.1 + training.EDGE_WEIGHT * 0.2 + training.KL_WEIGHT * 2.0)
+
+
+def test_a_new_vae_depends_on_its_seed_alone_and_starts_quiet():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, again, other = new_mini_vae(3, **TINY), new_mini_vae(3, **TINY), new_mini_vae(4, **TINY)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(one.encoder.conv_in.weight, other.encoder.conv_in.weight)
+    with torch.no_grad():
+        posterior = one.encode(torch.zeros(1, 3, 1, 8, 16)).latent_dist
+    assert posterior.logvar.mean() == pytest.approx(QUIET, abs=0.5)
+
+
+def test_the_mini_architecture_keeps_wans_strides_and_channels():
+    vae = new_mini_vae(0, base_dim=4, decoder_base_dim=4)
+    assert MINI_VAE["z_dim"] == 16
+    codec = WanCodec(vae, name="mini", device="cpu", tile=None, chunk=4)
+    latents = codec.encode(torch.zeros(1, 3, 9, 16, 40))
+    assert latents.shape == (1, 16, 3, 2, 5)
+    assert codec.decode(latents).shape == (1, 3, 9, 16, 40)
+
+
+def test_training_lowers_the_reconstruction_error():
+    vae, videos = new_mini_vae(0, **TINY), clips()
+    shown = [training.whole_frames(clip, 9) for clip in videos]
+    before = training.mean_psnr(vae, shown)
+    train = TrainConfig(part="codec", steps=60, batch=1, frames=5, lr=1e-2, warmup=5)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=train.lr)
+    for step in range(40):
+        batch = training.draw_batch(videos, training.plan_batch(step, train, 32, 48), np.random.default_rng([0, step]))
+        training.train_step(vae, optimizer, batch, train, step, torch.Generator().manual_seed(step))
+    assert training.mean_psnr(vae, shown) > before + 2.0
+
+
+def test_psnr_is_that_of_the_pixel_range():
+    class Off(torch.nn.Module):
+        """Reconstructs everything 0.2 too bright."""
+
+        def encode(self, video):
+            return type("Output", (), {"latent_dist": type("Posterior", (), {"mode": lambda _: video})()})
+
+        def decode(self, latents):
+            return type("Output", (), {"sample": latents + 0.2})
+
+    video = torch.zeros(1, 3, 1, 8, 8)
+    assert training.mean_psnr(Off(), [video]) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
+
+
+def test_the_average_starts_at_the_weights_and_then_follows_slowly():
+    average = {"w": torch.zeros(2)}
+    training.average_weights(average, {"w": torch.ones(2)}, step=0, decay=0.9)
+    assert average["w"].tolist() == pytest.approx([0.9, 0.9])
+    training.average_weights(average, {"w": torch.zeros(2)}, step=1000, decay=0.9)
+    assert average["w"].tolist() == pytest.approx([0.81, 0.81])
+
+
+def test_without_a_decay_the_average_is_the_weights():
+    average = {"w": torch.zeros(2)}
+    training.average_weights(average, {"w": torch.ones(2)}, step=500, decay=0.0)
+    assert average["w"].tolist() == [1.0, 1.0]
+
+
+def test_latents_normalised_by_the_statistics_have_unit_variance():
+    vae, shown = new_mini_vae(0, **TINY), [training.whole_frames(clip, 13) for clip in clips()]
+    mean, std = training.latent_statistics(vae, shown)
+    vae.register_to_config(latents_mean=mean, latents_std=std)
+    codec = WanCodec(vae, name="mini", device="cpu", tile=None, chunk=1)
+    latents = torch.cat([codec.encode(video) for video in shown]).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(latents.mean(dim=1), torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std(dim=1), torch.ones(6), atol=1e-4, rtol=0)

@@ -1,0 +1,66 @@
+"""Small clips and latents made once per test process; tests that change them copy them first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from warm import WarmCommand, ok
+
+NANO = """
+format: 1
+seed: 5
+world: {clips: 3, context_frames: 21, target_frames: 21, fps: 10, size: [32, 48], antialias: false}
+data: {size: [32, 48]}
+codec: {name: mini}
+text: {name: mini, length: 12}
+model:
+  layers: 2
+  dim: 24
+  heads: 2
+  ffn_dim: 40
+  freq_dim: 16
+  memory: {policy: affinity, context: frozen, top_k: 1, window: 3, kernel: [2, 2, 2]}
+train: {steps: 4, batch: 2, lr: 1.0e-3, warmup: 2, checkpoint_every: 2}
+sample: {steps: 2, guidance: 1.5}
+"""
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("chain")
+
+
+@pytest.fixture(scope="session")
+def nano(place: Path) -> Path:
+    """A recipe of the smallest useful scale."""
+    (place / "nano.yaml").write_text(NANO, encoding="utf-8")
+    return place / "nano.yaml"
+
+
+@pytest.fixture(scope="session")
+def clips(hm: WarmCommand, nano: Path, place: Path) -> Path:
+    return ok(hm("render", nano, "--out", place / "clips"))
+
+
+@pytest.fixture(scope="session")
+def latents(hm: WarmCommand, nano: Path, clips: Path, place: Path) -> Path:
+    return ok(hm("encode", clips, "--recipe", nano, "--out", place / "latents.zarr"))
+
+
+@pytest.fixture(scope="session")
+def run(hm: WarmCommand, nano: Path, latents: Path, place: Path) -> Path:
+    """A trained run with frozen context."""
+    return ok(hm("train", nano, "--latents", latents, "--out", place / "run"))
+
+
+@pytest.fixture(scope="session")
+def joint_run(hm: WarmCommand, nano: Path, latents: Path, place: Path) -> Path:
+    return ok(
+        hm("train", nano, "--latents", latents, "--out", place / "joint", "--set", "model.memory.context=joint")
+    )
+
+
+@pytest.fixture(scope="session")
+def generation(hm: WarmCommand, run: Path, latents: Path, place: Path) -> Path:
+    return ok(hm("generate", latents, "--model", run, "--out", place / "gen"))

@@ -1,0 +1,184 @@
+"""hm tokenize-memory and hm generate: memory artifacts, equal results by both roads, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from warm import WarmCommand, ok, wait_for
+
+from hmcli.stages.latents import open_latents
+from hmcli.stages.tokenize_memory import mean_pose, shown_subjects
+from hmcli.store.arrays import read_item_array
+from hmcli.store.manifest import read_manifest
+from hmcli.store.video import probe_video, read_video
+
+
+def videos(generation: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((generation / "videos").iterdir())}
+
+
+@pytest.fixture(scope="session")
+def memory(hm: WarmCommand, run: Path, latents: Path, place: Path) -> Path:
+    return ok(hm("tokenize-memory", latents, "--model", run, "--out", place / "memory.zarr"))
+
+
+def test_a_generation_holds_a_video_of_the_target_for_every_clip(generation: Path, latents: Path):
+    rows = [json.loads(line) for line in (generation / "generations.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == open_latents(latents).ids()
+    for row in rows:
+        info = probe_video(generation / row["video"])
+        assert (info.frames, info.height, info.width) == (21, 32, 48)
+        assert np.asarray(row["camera"]).shape == (6, 4, 4)
+    assert (generation / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_memory_artifact_and_latents_give_the_same_videos(
+    hm: WarmCommand, run: Path, latents: Path, memory: Path, generation: Path, tmp_path: Path
+):
+    made = ok(hm("generate", latents, "--model", run, "--memory", memory, "--out", tmp_path / "gen"))
+    assert videos(made) == videos(generation)
+
+
+def test_a_checkpoint_is_as_good_as_its_run(hm: WarmCommand, run: Path, latents: Path, generation: Path, tmp_path: Path):
+    checkpoint = run / read_manifest(run).attributes["checkpoint"]
+    made = ok(hm("generate", latents, "--model", checkpoint, "--out", tmp_path / "gen"))
+    assert videos(made) == videos(generation)
+
+
+def test_a_clip_does_not_depend_on_which_others_are_generated(
+    hm: WarmCommand, run: Path, latents: Path, generation: Path, tmp_path: Path
+):
+    last = open_latents(latents).ids()[-1]
+    made = ok(hm("generate", latents, "--model", run, "--clips", last, "--out", tmp_path / "gen"))
+    assert videos(made).items() <= videos(generation).items()
+    assert len(videos(made)) == 1
+
+
+def test_killed_in_the_middle_it_goes_on_with_the_same_videos(
+    hm: WarmCommand, run: Path, latents: Path, generation: Path, tmp_path: Path
+):
+    out = tmp_path / "gen"
+    running = hm.start("generate", latents, "--model", run, "--out", out)
+    wait_for(lambda: (out / "videos").is_dir() and list((out / "videos").iterdir()))
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert hm("eval", out).returncode == 3
+    done = hm("generate", latents, "--model", run, "--out", out)
+    assert videos(ok(done)) == videos(generation)
+    assert read_manifest(out).fingerprint == read_manifest(generation).fingerprint
+
+
+def test_another_seed_gives_other_videos(hm: WarmCommand, run: Path, latents: Path, generation: Path, tmp_path: Path):
+    made = ok(hm("generate", latents, "--model", run, "--set", "seed=6", "--out", tmp_path / "gen"))
+    assert all(videos(made)[name] != content for name, content in videos(generation).items())
+
+
+def test_a_joint_model_generates_from_latents_and_refuses_memory(
+    hm: WarmCommand, joint_run: Path, latents: Path, memory: Path, tmp_path: Path
+):
+    made = ok(hm("generate", latents, "--model", joint_run, "--out", tmp_path / "gen"))
+    assert len(videos(made)) == 3
+    refused = hm("generate", latents, "--model", joint_run, "--memory", memory, "--out", tmp_path / "no")
+    assert refused.returncode == 2
+    assert "joint" in refused.stderr
+    refused = hm("tokenize-memory", latents, "--model", joint_run, "--out", tmp_path / "no.zarr")
+    assert refused.returncode == 2
+    assert "computed anew at every step" in refused.stderr
+
+
+def test_memory_of_another_checkpoint_is_refused(
+    hm: WarmCommand, nano: Path, run: Path, latents: Path, memory: Path, tmp_path: Path
+):
+    other = ok(hm("train", nano, "--latents", latents, "--out", tmp_path / "run", "--set", "seed=9"))
+    refused = hm("generate", latents, "--model", other, "--memory", memory, "--out", tmp_path / "gen")
+    assert refused.returncode == 3
+    assert "another checkpoint" in refused.stderr
+
+
+def test_memory_without_a_model_describes_slots_and_is_refused_for_generating(
+    hm: WarmCommand, nano: Path, run: Path, latents: Path, tmp_path: Path
+):
+    slots = ok(hm("tokenize-memory", latents, "--recipe", nano, "--out", tmp_path / "slots.zarr"))
+    manifest = read_manifest(slots)
+    view = open_latents(latents)
+    for clip in view.ids():
+        folder = slots / manifest.items[clip]["path"]
+        np.testing.assert_array_equal(read_item_array(folder, "slot_span"), [[0, 1], [2, 3], [4, 5]])
+        overlap = read_item_array(folder, "overlap")
+        assert overlap.shape == (6, 3)
+        assert overlap.min() >= 0
+        assert overlap.max() <= 1
+        assert overlap[-1, 0] > overlap[-1, 2]  # the camera is back where it began, and was away in between
+        assert read_item_array(folder, "shows")[0, 0] == 1
+    refused = hm("generate", latents, "--model", run, "--memory", slots, "--out", tmp_path / "gen")
+    assert refused.returncode == 2
+    assert "without a model" in refused.stderr
+
+
+def test_memory_is_resumed_after_a_kill(hm: WarmCommand, run: Path, latents: Path, memory: Path, tmp_path: Path):
+    out = tmp_path / "memory.zarr"
+    running = hm.start("tokenize-memory", latents, "--model", run, "--out", out)
+    wait_for(lambda: len([p for p in (out / "data.zarr").iterdir() if p.is_dir()] if (out / "data.zarr").is_dir() else []) >= 1)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    done = ok(hm("tokenize-memory", latents, "--model", run, "--out", out))
+    assert read_manifest(done).fingerprint == read_manifest(memory).fingerprint
+
+
+def test_bfloat16_memory_keeps_its_bits(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path):
+    half = ["--set", "sample.dtype=bfloat16", "--set", "sample.steps=1"]
+    memory = ok(hm("tokenize-memory", latents, "--model", run, "--out", tmp_path / "m.zarr", *half))
+    plain = ok(hm("generate", latents, "--model", run, "--out", tmp_path / "a", *half))
+    kept = ok(hm("generate", latents, "--model", run, "--memory", memory, "--out", tmp_path / "b", *half))
+    assert videos(plain) == videos(kept)
+
+
+def test_context_only_clips_are_generated_along_their_target_cameras(hm: WarmCommand, nano: Path, run: Path, clips: Path, tmp_path: Path):
+    alone = tmp_path / "alone"
+    shutil.copytree(clips, alone)
+    (alone / "manifest.json").unlink()
+    (alone / "clips.jsonl").unlink()
+    for file in alone.rglob("tgt*"):
+        file.unlink()
+    latents = ok(hm("encode", alone, "--recipe", nano, "--out", tmp_path / "l.zarr"))
+    assert not any(group.has_target for group in open_latents(latents).groups)
+    refused = hm("train", nano, "--latents", latents, "--out", tmp_path / "r")
+    assert refused.returncode == 3
+    assert "data.split" in refused.stderr
+    made = ok(hm("generate", latents, "--model", run, "--out", tmp_path / "gen"))
+    assert len(read_video(next((made / "videos").iterdir()))) == 21
+
+
+def test_a_folder_of_clips_is_encoded_first_and_that_is_said(
+    hm: WarmCommand, run: Path, clips: Path, generation: Path, tmp_path: Path
+):
+    done = hm("generate", clips, "--model", run, "--out", tmp_path / "gen")
+    assert videos(ok(done)) == videos(generation)
+    assert "encoding it into" in done.stderr
+
+
+def test_an_unknown_clip_is_named(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path):
+    done = hm("generate", latents, "--model", run, "--clips", "nobody", "--out", tmp_path / "gen")
+    assert done.returncode == 2
+    assert "'nobody'" in done.stderr
+
+
+def test_the_mean_pose_of_equal_poses_is_that_pose_and_it_is_always_rigid():
+    turn = np.eye(4)
+    turn[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    turn[:3, 3] = [2, 0, 0]
+    np.testing.assert_allclose(mean_pose(np.stack([turn, turn])), turn, atol=1e-12)
+    half = mean_pose(np.stack([np.eye(4), turn]))
+    np.testing.assert_allclose(half[:3, :3] @ half[:3, :3].T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(half[:2, 0], [np.sqrt(0.5), np.sqrt(0.5)], atol=1e-12)
+    np.testing.assert_allclose(half[:3, 3], [1, 0, 0])
+
+
+def test_a_slot_shows_only_subjects_that_are_hidden_later():
+    visibility = np.array([[0.2, 0.1], [0.0, 0.1], [0.0, 0.1], [0.3, 0.1]])  # one leaves and returns, one stays
+    np.testing.assert_array_equal(shown_subjects(visibility, np.array([[0, 1], [2, 3]])), [[1, 0], [0, 0]])

@@ -1,0 +1,193 @@
+"""hm train: the right loss, exact resuming, freezing, what a run holds, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from warm import WarmCommand, ok, wait_for
+
+from hmcli.core.flow import make_schedule
+from hmcli.core.pipeline import HydraPipeline
+from hmcli.core.transformer import load_model
+from hmcli.errors import UsageError
+from hmcli.recipe import TrainConfig, load_recipe
+from hmcli.stages.latents import open_latents
+from hmcli.stages.models import build_model, find_model
+from hmcli.stages.train import anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
+from hmcli.store.manifest import read_manifest
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(find_model(run).path / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_holds_checkpoints_that_load_as_a_diffusers_pipeline(run: Path):
+    manifest = read_manifest(run)
+    assert manifest.counts == {"steps": 4}
+    assert sorted(manifest.items) == ["000002", "000004"]
+    folder = run / manifest.attributes["checkpoint"]
+    assert read_manifest(folder).kind == "checkpoint"
+    model = load_model(folder / "transformer")
+    assert model.config.flow_target == "noise_minus_clean"
+    pipeline = HydraPipeline.from_pretrained(str(folder), local_files_only=True)
+    assert pipeline.vae is not None
+    assert pipeline.scheduler.config.shift == 5.0
+    steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+
+
+def test_training_moves_the_weights_and_lowers_the_loss(hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path):
+    longer = ["--set", "train.steps=60", "--set", "train.lr=5e-3", "--set", "train.checkpoint_every=60"]
+    made = ok(hm("train", nano, "--latents", latents, "--out", tmp_path / "run", *longer))
+    losses = [json.loads(line)["loss"] for line in (made / "steps.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stopped_in_the_middle_it_ends_with_the_same_weights(
+    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path, number: signal.Signals
+):
+    longer = ["--set", "train.steps=30", "--set", "train.checkpoint_every=3", "--set", "train.ema=0.9"]
+    whole = ok(hm("train", nano, "--latents", latents, "--out", tmp_path / "whole", *longer))
+    running = hm.start("train", nano, "--latents", latents, "--out", tmp_path / "stopped", *longer)
+    wait_for(lambda: (tmp_path / "stopped" / "checkpoints" / "000003").is_dir())
+    running.send_signal(number)
+    ended = running.wait()
+    expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+    assert ended.returncode == expected, ended.stderr
+    assert "Traceback" not in ended.stderr
+    resumed = hm("train", nano, "--latents", latents, "--out", tmp_path / "stopped", *longer)
+    assert "going on from step" in resumed.stderr
+    assert same(weights_of(ok(resumed)), weights_of(whole))
+    steps = [json.loads(line) for line in (tmp_path / "stopped" / "steps.jsonl").read_text().splitlines()]
+    assert steps == [json.loads(line) for line in (whole / "steps.jsonl").read_text().splitlines()]
+
+
+def test_a_run_can_be_made_longer_but_not_into_another_run(
+    hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    assert "already trained" in hm("train", nano, "--latents", latents, "--out", copy).stderr
+    longer = hm("train", nano, "--latents", latents, "--out", copy, "--set", "train.steps=6")
+    assert "going on from step 4" in longer.stderr
+    assert read_manifest(ok(longer)).counts["steps"] == 6
+    other = hm("train", nano, "--latents", latents, "--out", copy, "--set", "train.lr=1e-2")
+    assert other.returncode == 2
+    assert "run of another recipe" in other.stderr
+    assert read_manifest(copy).counts["steps"] == 6
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(
+    hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    state = copy / "checkpoints" / "000004" / "training_state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    done = hm("train", nano, "--latents", latents, "--out", copy)
+    assert "going on from step 2" in done.stderr
+    assert same(weights_of(ok(done)), weights_of(run))
+    assert list((copy / "quarantine").iterdir())
+
+
+def test_latents_of_another_codec_are_refused_with_both_names(hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path):
+    done = hm("train", nano, "--latents", latents, "--out", tmp_path / "r", "--set", "codec.name=wan2.1")
+    assert done.returncode == 3
+    assert "'mini'" in done.stderr
+    assert "'wan2.1'" in done.stderr
+
+
+def test_a_base_of_another_shape_is_refused_with_every_difference(hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path):
+    overrides = ["--set", f"model.base={run}", "--set", "model.layers=3", "--set", "model.memory.top_k=2"]
+    done = hm("train", nano, "--latents", latents, "--out", tmp_path / "r", *overrides)
+    assert done.returncode == 2
+    assert "num_layers  2 in the base, 3 in the recipe" in done.stderr
+    assert "top_k" in done.stderr
+
+
+def test_only_what_the_recipe_names_is_trained(hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path):
+    overrides = ["--set", f"model.base={run}", "--set", "train.train_only=[attn1, camera, projector]"]
+    made = weights_of(ok(hm("train", nano, "--latents", latents, "--out", tmp_path / "r", *overrides)))
+    before = weights_of(run)
+    moved = {name for name in made if not torch.equal(made[name], before[name])}
+    assert moved
+    assert all(any(part in name for part in ("attn1", "camera", "projector")) for name in moved)
+    wrong = hm("train", nano, "--latents", latents, "--out", tmp_path / "w", "--set", "train.train_only=[attention]")
+    assert wrong.returncode == 2
+    assert "names no parameter" in wrong.stderr
+
+
+def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
+    """Context frames are clean and carry no loss: their noise changes nothing, and their flow is not compared."""
+    recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1", "model.memory.context=joint"])
+    view = open_latents(latents)
+    model = build_model(recipe, channels=16, text_dim=64).eval()
+    batch = make_batch([view.clip(c) for c in view.ids()[:2]], view.text(0), frozen=False, text_dropout=0.0, rng=np.random.default_rng(0))
+    schedule = make_schedule(1000, 5.0)
+    loss = step_loss(model, batch, schedule, "noise_minus_clean", seed=3, device="cpu")
+    generator = torch.Generator().manual_seed(3)
+    index = torch.randint(1000, (2,), generator=generator)
+    noise = torch.randn(batch.latents.shape, generator=generator)
+    sigma = schedule.sigmas[index].view(2, 1, 1, 1, 1)
+    target = batch.latents[:, :, 6:]
+    mixed = (1 - sigma) * target + sigma * noise[:, :, 6:]
+    inputs = torch.cat([batch.latents[:, :, :6], mixed], dim=2)
+    flow = model(inputs, schedule.timesteps[index], batch.text, batch.camera, 6, return_dict=False)[0][:, :, 6:]
+    torch.testing.assert_close(loss, ((flow - (noise[:, :, 6:] - target)) ** 2).mean(), rtol=1e-5, atol=0)
+
+
+def test_every_epoch_shows_every_clip_and_shapes_are_not_mixed():
+    groups = [["a", "b", "c"], ["x", "y"]]
+    drawn = list(itertools.islice(batches(groups, 2, seed=4), 9))  # 3 batches an epoch
+    for epoch in range(3):
+        clips = [clip for batch in drawn[3 * epoch : 3 * epoch + 3] for clip in batch]
+        assert set(clips) == {"a", "b", "c", "x", "y"}
+    assert all(set(batch) <= {"a", "b", "c"} or set(batch) <= {"x", "y"} for batch in drawn)
+    assert drawn == list(itertools.islice(batches(groups, 2, seed=4), 9))
+    assert drawn != list(itertools.islice(batches(groups, 2, seed=5), 9))
+
+
+def test_anchored_rows_are_the_identity_at_the_anchor(latents: Path):
+    view = open_latents(latents)
+    clip = view.clip(view.ids()[0])
+    rows = anchored_rows(clip, 4)
+    np.testing.assert_allclose(rows[4], [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0], atol=1e-6)
+    assert not np.allclose(rows[0], rows[4])
+
+
+def test_dropped_captions_become_the_empty_one(latents: Path):
+    view = open_latents(latents)
+    clips = [view.clip(c) for c in view.ids()]
+    rng = np.random.default_rng(0)
+    dropped = make_batch(clips, view.text(0), frozen=False, text_dropout=0.999, rng=rng)
+    kept = make_batch(clips, view.text(0), frozen=False, text_dropout=0.0, rng=rng)
+    assert all(torch.equal(row, torch.from_numpy(view.text(0))) for row in dropped.text)
+    assert not torch.equal(kept.text[0], dropped.text[0])
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    train = TrainConfig(steps=20, warmup=4, lr=1.0, decay="cosine")
+    rates = [learning_rate(train, step) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
+
+
+def test_freezing_an_unknown_part_is_an_error():
+    model = build_model(load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2"]), channels=16, text_dim=8)
+    with pytest.raises(UsageError, match="names no parameter: nothing"):
+        freeze(model, TrainConfig(train_only=("nothing",)))
+    assert len(freeze(model, TrainConfig(train_only=("projector",)))) == 2

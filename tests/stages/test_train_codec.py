@@ -1,0 +1,171 @@
+"""Training a codec on a folder of videos: the artifact, exact resume, refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hmcli.codecs.video import mini_codec
+from hmcli.errors import DataError, RecipeError, UsageError
+from hmcli.recipe import CodecConfig, DataConfig, Recipe, TrainConfig
+from hmcli.stages import train_codec
+from hmcli.store.manifest import is_artifact, read_manifest
+from hmcli.store.video import read_video, write_video
+
+SIZE = (16, 24)  # height, width
+RECIPE = Recipe(
+    seed=5,
+    data=DataConfig(size=SIZE),
+    train=TrainConfig(part="codec", steps=5, batch=1, frames=5, lr=1e-3, warmup=1, ema=0.5, checkpoint_every=2, keep=2),
+)
+WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+
+
+class Quiet:
+    """A reporter that remembers, and may interrupt the work after some steps as Ctrl-C between two steps does."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.lines: list[str] = []
+        self.stop_after = stop_after
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def warn(self, text: str) -> None:
+        self.lines.append(text)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            if done == self.stop_after:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def make_videos(folder: Path, count: int = 2, frames: int = 6) -> Path:
+    """A plain folder of videos whose lengths are not 4k+1 and whose cameras stand still."""
+    folder.mkdir()
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    rows = ["file_name,caption,camera"]
+    for n in range(count):
+        moving = [np.stack([x * 9 + t * 20, y * 14 + n * 50, x * 4 + y * 5], axis=-1) % 256 for t in range(frames + n)]
+        write_video(folder / f"{n}.mp4", np.stack(moving).astype(np.uint8), fps=15)
+        rows.append(f"{n}.mp4,,static")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_videos(tmp_path_factory.mktemp("data") / "videos")
+
+
+@pytest.fixture(scope="module")
+def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "codec"
+    return train_codec.run(RECIPE, data=videos, out=out, reporter=Quiet()).path
+
+
+def test_the_artifact_is_a_codec_that_codec_path_accepts(trained, videos):
+    codec = mini_codec(CodecConfig(path=str(trained)), "cpu")
+    assert load_file(trained / WEIGHTS)["encoder.conv_in.weight"].dtype == torch.float16
+    clip = torch.from_numpy(read_video(videos / "0.mp4")[None, :5]).permute(0, 4, 1, 2, 3) / 127.5 - 1
+    latents = codec.encode(clip)
+    assert latents.shape == (1, 16, 2, 2, 3)
+    assert 0.2 < float(latents.std()) < 5.0, "normalised with its own statistics"
+    assert codec.decode(latents).shape == clip.shape
+
+
+def test_the_manifest_says_what_was_trained_on_and_how_well(trained):
+    manifest = read_manifest(trained, kinds=("codec",))
+    assert manifest.counts == {"steps": 5, "videos": 2, "held_out": 0}
+    assert manifest.recipe["train"]["steps"] == 5
+    assert set(manifest.inputs) == {"clips"}
+    assert 3.0 < manifest.attributes["psnr_training"] < 60.0
+    assert [path.name for path in sorted((trained / "checkpoints").iterdir())] == ["000004", "000005"]
+    steps = [json.loads(line)["step"] for line in (trained / "steps.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_bytes(trained, videos, tmp_path):
+    out = tmp_path / "codec"
+    with pytest.raises(KeyboardInterrupt):
+        train_codec.run(RECIPE, data=videos, out=out, reporter=Quiet(stop_after=3))
+    assert not is_artifact(out)
+    again = Quiet()
+    train_codec.run(RECIPE, data=videos, out=out, reporter=again)
+    assert "going on from step 2" in again.lines
+    assert (out / WEIGHTS).read_bytes() == (trained / WEIGHTS).read_bytes()
+    assert (out / "steps.jsonl").read_text() == (trained / "steps.jsonl").read_text()
+    assert read_manifest(out).attributes == read_manifest(trained).attributes
+
+
+def test_a_finished_run_is_kept(trained, videos):
+    before, quiet = (trained / "manifest.json").read_bytes(), Quiet()
+    result = train_codec.run(RECIPE, data=videos, out=trained, reporter=quiet)
+    assert (trained / "manifest.json").read_bytes() == before
+    assert result.fingerprint == read_manifest(trained).fingerprint
+    assert "already trained to step 5" in quiet.lines
+
+
+def test_another_recipe_in_the_same_folder_is_refused_unless_forced(videos, tmp_path):
+    out, short = tmp_path / "codec", replace(RECIPE, train=replace(RECIPE.train, steps=1))
+    train_codec.run(short, data=videos, out=out, reporter=Quiet())
+    other = replace(short, seed=6)
+    with pytest.raises(UsageError, match="another recipe"):
+        train_codec.run(other, data=videos, out=out, reporter=Quiet())
+    train_codec.run(other, data=videos, out=out, reporter=Quiet(), force=True)
+    assert read_manifest(out).seed == 6
+
+
+def test_training_starts_from_codec_path_when_it_is_set(trained, videos, tmp_path):
+    slow = replace(RECIPE.train, steps=1, lr=1e-9, ema=0.0)
+    recipe = replace(RECIPE, train=slow, codec=CodecConfig(path=str(trained / "vae")))
+    out = train_codec.run(recipe, data=videos, out=tmp_path / "codec", reporter=Quiet()).path
+    before, after = load_file(trained / WEIGHTS), load_file(out / WEIGHTS)
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
+
+
+def test_a_broken_video_is_set_aside_and_the_others_are_used(tmp_path):
+    data = make_videos(tmp_path / "videos", count=3)
+    (data / "1.mp4").write_bytes((data / "1.mp4").read_bytes()[:600])
+    recipe = replace(RECIPE, train=replace(RECIPE.train, steps=1))
+    result = train_codec.run(recipe, data=data, out=tmp_path / "codec", reporter=Quiet())
+    assert [item.item for item in result.quarantined] == ["1"]
+    assert result.counts["videos"] == 2
+
+
+def test_videos_shorter_than_a_sample_cannot_be_trained_on(videos, tmp_path):
+    recipe = replace(RECIPE, train=replace(RECIPE.train, frames=9))
+    with pytest.raises(DataError, match="no clip can be trained on"):
+        train_codec.run(recipe, data=videos, out=tmp_path / "codec", reporter=Quiet())
+
+
+def test_a_setting_that_a_codec_does_not_use_is_refused(videos, tmp_path):
+    for train in (
+        replace(RECIPE.train, train_only=("attn",)),
+        replace(RECIPE.train, dtype="bfloat16"),
+        replace(RECIPE.train, part="transformer"),
+    ):
+        with pytest.raises(RecipeError):
+            train_codec.run(replace(RECIPE, train=train), data=videos, out=tmp_path / "codec", reporter=Quiet())
+
+
+def test_a_dry_run_writes_nothing(videos, tmp_path):
+    quiet = Quiet()
+    train_codec.run(RECIPE, data=videos, out=tmp_path / "codec", reporter=quiet, dry_run=True)
+    assert not (tmp_path / "codec").exists()
+    assert "2 clips, 5 steps" in quiet.lines[0]
