@@ -23,6 +23,17 @@ from typing import IO, Any
 READY = b"ready"
 
 
+SHIM = """#!{python} -S
+import json, os, socket, sys
+c = socket.socket(socket.AF_UNIX)
+c.connect({address!r})
+socket.send_fds(c, [b"."], [0, 1, 2])
+c.sendall(json.dumps(dict(args=sys.argv[1:], cwd=os.getcwd(), env=dict(os.environ))).encode() + b"\\n")
+c.recv(4096)
+sys.exit(os.waitstatus_to_exitcode(json.loads(c.recv(4096))["status"]))
+"""
+
+
 @dataclass
 class Running:
     """A started command: wait for it, or send it a signal."""
@@ -99,6 +110,13 @@ class WarmCommand:
             stream.close()
         pid = json.loads(connection.recv(4096))["pid"]
         return Running(pid, connection, out, err)
+
+    def shim(self, folder: Path) -> Path:
+        """An executable `hm` in `folder` that runs the warm command, for shell scripts: put the folder on PATH."""
+        script = folder / "hm"
+        script.write_text(SHIM.format(python=sys.executable, address=self.address), encoding="utf-8")
+        script.chmod(0o755)
+        return script
 
     def close(self) -> None:
         with suppress(ProcessLookupError):

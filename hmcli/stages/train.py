@@ -58,10 +58,10 @@ def run(
         stopping_at_boundaries() as stop,
     ):
         _refuse_another_run(writer, key, force)
-        if recipe.train.steps not in kept_steps(writer, key):
+        if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
             _train(recipe, view, clips, writer, key, device, reporter, stop)
         else:
-            reporter.note(f"already trained to step {recipe.train.steps}")
+            reporter.note(f"already trained to step {there}, {recipe.train.steps} were asked for")
         return _finish(writer, recipe, key)
 
 

@@ -31,11 +31,20 @@ import numpy as np
 from hmcli.contracts import Quarantined, Reporter
 from hmcli.errors import DataError
 from hmcli.store.files import file_name, sync_folder, write_bytes
-from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_file, hash_json, hash_tree
-from hmcli.store.journal import RESERVED, Journal, Record
+from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_json, hash_tree
+from hmcli.store.journal import RESERVED, Journal
 from hmcli.store.lock import ArtifactLock
-from hmcli.store.manifest import Manifest, compute_fingerprint, make_manifest, manifest_text, plain
+from hmcli.store.manifest import (
+    MANIFEST,
+    Manifest,
+    compute_fingerprint,
+    load_manifest,
+    make_manifest,
+    manifest_text,
+    plain,
+)
 from hmcli.store.survey import find_newest, verify
+from hmcli.store.whole import Record, Wholeness
 
 __all__ = ["ArtifactWriter", "find_newest", "verify"]
 
@@ -79,7 +88,8 @@ class ArtifactWriter:
         self._quarantined: dict[str, str] = {}
         self._stacked: dict[str, dict[str, Any]] = {}  # entries of `arrays`
         self._rows: dict[str, dict[str, tuple[str, int]]] = {}  # item -> array name -> where it will lie
-        self._shards: dict[str, bool] = {}  # path -> is it as the manifest says?
+        self._whole = Wholeness(self.path, self._journal.parts, self._cache)
+        self._copied: set[Path] = set()  # damaged shards that are in quarantine already
 
     def __enter__(self) -> ArtifactWriter:
         self._lock.acquire()
@@ -92,6 +102,7 @@ class ArtifactWriter:
         except BaseException:
             self._lock.release()
             raise
+        self._whole.files = self._old.files if self._old else {}
         return self
 
     def __exit__(
@@ -135,59 +146,19 @@ class ArtifactWriter:
         record = self._records.get(item)
         if record is None or item in self._quarantined:
             return False
-        if item in self._made:
+        if item in self._made or (item in self._kept and record["key"] == key):
             return bool(record["key"] == key)
         if self.force or record["key"] != key:
             self._stale.add(item)
             return False
-        if (damage := self._damage(item, record)) is not None:
+        if (damage := self._whole.damage(record)) is not None:
             self._set_aside(item, record, damage)
             return False
         self._kept.add(item)
         return True
 
-    def _damage(self, item: str, record: Record) -> str | None:
-        """What is wrong with a finished item's bytes; None when it is whole."""
-        if "path" in record:
-            return self._changed_file(self.path / record["path"], record["files"])
-        if "part" in record:
-            part = record["part"]
-            return self._changed_file(self._journal.parts / part["name"], {"": part})
-        for path, row in record.get("rows", {}).values():
-            if not self._row_is_whole(path, row):
-                try:
-                    if hash_arrays(self.get_arrays(item)) == record["hash"]:
-                        return None
-                except DataError as error:
-                    return f"{error.what} ({path}, row {row})"
-                return f"its values are not those written ({path}, row {row})"
-        return None
-
-    def _changed_file(self, place: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
-        for name, entry in files.items():
-            file = place / name if name else place
-            if not file.is_file():
-                return f"{file.name} is missing"
-            if (size := file.stat().st_size) != entry["bytes"]:
-                return f"{file.name} has {size} bytes, {entry['bytes']} were written"
-            if hash_file(file, cache=self._cache) != entry["hash"]:
-                return f"{file.name} was changed or damaged after it was written"
-        return None
-
-    def _row_is_whole(self, path: str, row: int) -> bool:
-        """Does the shard that holds the row have the bytes that were written?"""
-        from hmcli.store.arrays import StackReader
-
-        try:
-            shard = StackReader(self.path / path).shard_file(row).relative_to(self.path).as_posix()
-        except DataError:
-            return False
-        if shard not in self._shards:
-            entry = self._old.files.get(shard) if self._old else None
-            self._shards[shard] = entry is not None and self._changed_file(self.path / shard, {"": entry}) is None
-        return self._shards[shard]
-
     def _set_aside(self, item: str, record: Record, reason: str) -> None:
+        """Move what is left of a damaged item out of the way; of a shard keep a copy, other rows in it are good."""
         self._begin()
         text = f"item {item}: {reason}; it is made again"
         place = self.path / record["path"] if "path" in record else None
@@ -196,24 +167,12 @@ class ArtifactWriter:
         if place is not None and place.exists():
             self._journal.set_aside(place, text)
         else:
-            self._copy_bad_shards(record, text)
+            for shard in set(self._whole.bad_shards(record)) - self._copied:
+                self._copied.add(shard)
+                self._journal.set_aside(shard, text, copy=True)
             self.reporter.warn(text)
         self._journal.forget(item)
         del self._records[item]
-
-    def _copy_bad_shards(self, record: Record, reason: str) -> None:
-        """Keep a copy of damaged shards: the shard itself is replaced when the arrays are stacked again."""
-        from hmcli.store.arrays import StackReader
-
-        for path, row in record.get("rows", {}).values():
-            try:
-                shard = StackReader(self.path / path).shard_file(row)
-            except DataError:
-                continue
-            name = shard.relative_to(self.path).as_posix()
-            if self._shards.get(name) is False and shard.is_file() and f"copied {name}" not in self._shards:
-                self._shards[f"copied {name}"] = True
-                self._journal.set_aside(shard, reason, copy=True)
 
     # -- items -------------------------------------------------------------------------------------------------------
 
@@ -251,10 +210,7 @@ class ArtifactWriter:
         """One array of a finished item, as it was put. Raises DataError when it cannot be read."""
         record = self._records[item]
         if "part" not in record:
-            from hmcli.store.arrays import StackReader
-
-            path, row = record["rows"][name]
-            return StackReader(self.path / path, bits=True)[row]
+            return self._whole.row(record, name)
         from safetensors import SafetensorError, safe_open
 
         file = self._journal.parts / record["part"]["name"]
@@ -316,6 +272,8 @@ class ArtifactWriter:
         if place.exists():
             self._journal.set_aside(place, f"{path} was in the place of item {item} and not recorded")
         hashes = {name: entry["hash"] for name, entry in files.items()}
+        if MANIFEST in hashes:  # an artifact inside this one, such as a checkpoint: what it is, not when it was made
+            hashes[MANIFEST] = load_manifest(made / MANIFEST).fingerprint
         place.parent.mkdir(parents=True, exist_ok=True)
         record: Record = {"key": key, "hash": hash_json(hashes), "path": path, "files": files}
         self._done(item, record | {"meta": plain(dict(meta or {}))})
@@ -429,6 +387,8 @@ class ArtifactWriter:
         self._journal.commit(manifest_text(manifest), paths)
         self._complete = self._old = manifest
         self._records = dict(manifest.items)
+        self._whole.files = manifest.files
+        self._whole.forget()
         self._journal.remember(self.path, manifest.files, self._cache)
         return manifest
 

@@ -27,8 +27,8 @@ from hmcli.errors import DataError, UsageError
 from hmcli.store.files import file_name, read_json, sync_folder, write_json, write_text
 from hmcli.store.hashing import HashCache, hash_json, remember
 from hmcli.store.manifest import FORMAT, JOURNAL, MANIFEST, OLD_MANIFEST, WORKING, Manifest, load_manifest
+from hmcli.store.whole import Record
 
-Record = dict[str, Any]
 QUARANTINE = "quarantine"
 RESERVED = {MANIFEST, OLD_MANIFEST, WORKING, QUARANTINE}
 

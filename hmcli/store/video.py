@@ -2,7 +2,8 @@
 
 Frames are uint8 RGB (T, H, W, 3). Every file is first checked with PyAV, which compares the frames its header declares
 with those that are there and decodes each one (0.3 s for 77 frames of 832x480), because players and decord conceal
-damage; what the decoder does not notice either (H.264 has no checksums) goes through. Then decord reads the pixels, PyAV where decord is absent or fails; both give the same values.
+damage; what the decoder does not notice either (H.264 has no checksums) goes through. Then decord reads the pixels,
+PyAV where decord is absent or fails; both give the same values.
 
 Two qualities are written, both H.264 in mp4, byte-identical for equal input. `near-lossless`: yuv420p, crf 10, BT.601
 limited range and tagged so; browsers play it; even sides only. `lossless`: qp 0, as full-range grey for (T, H, W)
@@ -126,7 +127,7 @@ def _read_decord(path: Path | str, info: VideoInfo, start: int, stop: int) -> np
     """Pixels through decord; None where it is not installed, fails, or counts other frames than PyAV does."""
     try:
         import decord
-    except ImportError:
+    except (ImportError, OSError):  # OSError: installed, but its library does not load here
         return None
     decord.logging.set_level(decord.logging.QUIET)
     try:

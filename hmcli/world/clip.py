@@ -169,10 +169,11 @@ def _actor(subject: Subject, path: str, frames: int, fps: int, rng: np.random.Ge
 
 
 def _camera(world: WorldConfig, name: str, actor: Actor, rng: np.random.Generator) -> CameraTrack:
-    """Stand where the subject fills about half the height of the picture."""
+    """Stand where the subject fills about half the height of the picture, and can walk without coming too near."""
     half_width = np.deg2rad(world.field_of_view) / 2
     half_height = np.tan(half_width) * world.size[0] / world.size[1]  # at distance 1
     distance = actor.subject.tall / (2 * half_height * rng.uniform(0.46, 0.60))
+    distance = max(distance, actor.subject.tall * 1.2 / np.tan(half_width))  # upright pictures: also fit their width
     distance = max(distance, 0.75 * float(np.ptp(actor.walk.position[:, 1])) + 0.4 * distance)
     side = rng.uniform(-0.35, 0.35)
     height = half_height * distance * rng.uniform(0.45, 0.75)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import latents
+from store.small_stages import latents, write_clips
 
 from hmcli.errors import DataError, LockedError, UsageError
 from hmcli.store.arrays import StackReader
 from hmcli.store.artifact import ArtifactWriter, verify
-from hmcli.store.manifest import is_artifact, is_unfinished, read_manifest
+from hmcli.store.manifest import is_artifact, is_unfinished, make_manifest, read_manifest, write_manifest
 
 CLIPS = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}
 
@@ -96,9 +96,10 @@ def test_a_new_recipe_gets_a_new_manifest_even_when_every_item_is_kept(stage):
 
 
 def test_an_array_that_was_put_but_not_stacked_is_not_lost_in_silence(stage):
-    with stage.writer() as writer, pytest.raises(ValueError, match="latents were put but never stacked"):
+    with stage.writer() as writer:
         writer.put_arrays("a", "k", {"latents": latents(1.0)})
-        writer.finish(["a"])
+        with pytest.raises(ValueError, match="latents were put but never stacked"):
+            writer.finish(["a"])
     assert is_unfinished(stage.out)
 
 
@@ -179,21 +180,6 @@ def test_a_missing_shard_redoes_its_rows(stage):
 # -- items with files of their own -------------------------------------------------------------------------------------
 
 
-def write_clips(out: Path, reporter, texts: dict[str, str], **options: object):
-    """A stage whose items are folders; returns (manifest, ids it made)."""
-    fixed = {"recipe": {}, "inputs": {}, "seed": 0}
-    made = []
-    with ArtifactWriter(out, "dataset", reporter=reporter, **{**fixed, **options}) as writer:
-        for clip, text in texts.items():
-            if not writer.kept(clip, text):
-                made.append(clip)
-                with writer.item_folder(clip, text, parent="clips") as folder:
-                    (folder / "caption.txt").write_text(text)
-        if not writer.unchanged(list(texts)):
-            (writer.staged / "clips.jsonl").write_text("\n".join(texts))
-        return writer.finish(list(texts)), made
-
-
 def test_folders_take_their_place_whole(tmp_path, notes):
     manifest, _ = write_clips(tmp_path / "d", notes, {"x": "one", "y": "two"})
     assert (tmp_path / "d" / "clips" / "y" / "caption.txt").read_text() == "two"
@@ -208,9 +194,9 @@ def test_a_failed_block_leaves_nothing(tmp_path, notes):
     before = tree(tmp_path / "d")
     with ArtifactWriter(tmp_path / "d", "dataset", recipe={}, inputs={}, seed=0, reporter=notes) as writer:
         assert writer.kept("x", "one")
-        with pytest.raises(DataError), writer.item_folder("y", "two", parent="clips") as folder:
+        with pytest.raises(FileExistsError), writer.item_folder("y", "two", parent="clips") as folder:  # noqa: PT012
             (folder / "caption.txt").write_text("half")
-            raise DataError("no camera")
+            folder.mkdir()
         writer.quarantine("y", "no camera")
     assert tree(tmp_path / "d") == before
     assert is_artifact(tmp_path / "d")
@@ -281,6 +267,17 @@ def test_items_can_be_files_and_be_discarded(tmp_path, notes):
     assert manifest.items["y"]["path"] == "videos/y.mp4"
     assert manifest.items["y"]["meta"] == {"seconds": 1.5}
     assert sorted(tree(tmp_path / "g")) == ["manifest.json", "videos/y.mp4"]
+
+
+def test_an_artifact_inside_counts_by_its_fingerprint_not_by_its_date(tmp_path, notes):
+    fingerprints = []
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        with ArtifactWriter(tmp_path / name, "run", recipe={}, inputs={}, seed=0, reporter=notes) as writer:
+            with writer.item_folder("020", "k", parent="checkpoints") as folder:
+                write_manifest(folder, make_manifest("checkpoint", recipe={"seed": seed}, inputs={}, seed=seed))
+            fingerprints.append(writer.finish(["020"]).fingerprint)
+        assert verify(tmp_path / name, notes) == []
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_staged_files_join_a_folder_of_items_and_never_replace_one(tmp_path, notes):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LatentsStage, latents
+from store.small_stages import LatentsStage, latents, write_clips
 
 from hmcli.store.arrays import StackReader
 from hmcli.store.artifact import verify
@@ -87,7 +87,7 @@ def test_a_process_killed_from_outside_is_resumed_where_it_was(tmp_path, start):
     code = """
     import time
     from pathlib import Path
-    from conftest import LatentsStage, latents
+    from store.small_stages import LatentsStage, latents
     import numpy as np
     with LatentsStage(Path(sys.argv[1])).writer() as writer:
         for clip, value in {"a": 1.0, "b": 2.0}.items():
@@ -109,8 +109,6 @@ def test_a_process_killed_from_outside_is_resumed_where_it_was(tmp_path, start):
 
 @pytest.mark.parametrize("instant", range(1, 60, 4))
 def test_item_folders_survive_being_killed(tmp_path, instant, notes):
-    from test_store_artifact import write_clips
-
     class Folders(LatentsStage):
         def run(self, clips, **options):
             return write_clips(self.out, self.reporter, clips)

@@ -1,0 +1,94 @@
+"""Is a finished item whole? Held against the hashes that were written down when it was made.
+
+A stacked row is whole when its shard has the bytes that were written; where it has not, the rows that still give the
+hash of their item are whole nevertheless, so one flipped byte costs one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.errors import DataError
+from hmcli.store.hashing import HashCache, hash_arrays, hash_file
+
+if TYPE_CHECKING:
+    from hmcli.store.arrays import StackReader
+
+Record = dict[str, Any]  # of one item; hmcli/store/journal.py says what is in it
+
+
+class Wholeness:
+    """Looks at the items of one artifact; `files` are those of its manifest, which name its shards."""
+
+    def __init__(self, artifact: Path, parts: Path, cache: HashCache) -> None:
+        self.artifact = artifact
+        self.parts = parts
+        self.cache = cache
+        self.files: Mapping[str, Mapping[str, Any]] = {}
+        self._readers: dict[str, StackReader] = {}
+        self._shards: dict[Path, bool] = {}  # is it as the manifest says?
+
+    def damage(self, record: Record) -> str | None:
+        """What is wrong with a finished item's bytes; None when it is whole."""
+        if "path" in record:
+            return self._changed(self.artifact / record["path"], record["files"])
+        if "part" in record:
+            return self._changed(self.parts / record["part"]["name"], {"": record["part"]})
+        if all(self._shard_is_whole(path, row) for path, row in record.get("rows", {}).values()):
+            return None
+        try:
+            arrays = {name: self.row(record, name) for name in record["arrays"]}
+        except DataError as error:
+            return f"{error.what} ({error.where.get('array')}, row {error.where.get('row')})"
+        return None if hash_arrays(arrays) == record["hash"] else "its stacked rows are not those written"
+
+    def row(self, record: Record, name: str) -> np.ndarray:
+        """One array of an item from the stack it is in; bfloat16 as bits. Raises DataError when it cannot be read."""
+        path, row = record["rows"][name]
+        return self._reader(path)[row]
+
+    def bad_shards(self, record: Record) -> list[Path]:
+        """Shards of an item that are there, but not as they were written."""
+        places = [self._shard(path, row) for path, row in record.get("rows", {}).values()]
+        return [
+            shard for shard in places if shard is not None and shard.is_file() and not self._shards.get(shard, True)
+        ]
+
+    def forget(self) -> None:
+        """The arrays were replaced: nothing that was seen of them holds any more."""
+        self._readers.clear()
+        self._shards.clear()
+
+    def _reader(self, path: str) -> StackReader:
+        from hmcli.store.arrays import StackReader
+
+        return self._readers.setdefault(path, StackReader(self.artifact / path, bits=True))
+
+    def _shard(self, path: str, row: int) -> Path | None:
+        try:
+            return self._reader(path).shard_file(row)
+        except DataError:
+            return None
+
+    def _shard_is_whole(self, path: str, row: int) -> bool:
+        if (shard := self._shard(path, row)) is None:
+            return False
+        if shard not in self._shards:
+            entry = self.files.get(shard.relative_to(self.artifact).as_posix())
+            self._shards[shard] = entry is not None and self._changed(shard, {"": entry}) is None
+        return self._shards[shard]
+
+    def _changed(self, place: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+        for name, entry in files.items():
+            file = place / name if name else place
+            if not file.is_file():
+                return f"{file.name} is missing"
+            if (size := file.stat().st_size) != entry["bytes"]:
+                return f"{file.name} has {size} bytes, {entry['bytes']} were written"
+            if hash_file(file, cache=self.cache) != entry["hash"]:
+                return f"{file.name} was changed or damaged after it was written"
+        return None

@@ -1,0 +1,44 @@
+"""Package a trained run as the weights that ship: half precision, no training state, a manifest of its own.
+
+    python -m hmcli.weights runs/mini
+
+For maintainers, after training `recipes/mini/transformer.yaml`; replaces hmcli/weights/mini but for its vae/.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import diffusers
+import torch
+
+from hmcli.stages.models import PACKAGED, find_model
+from hmcli.store.hashing import hash_json, hash_tree
+from hmcli.store.manifest import MANIFEST, make_manifest, write_manifest
+
+
+def package(run: Path, target: Path = PACKAGED) -> None:
+    """Write transformer/, scheduler/, model_index.json and manifest.json of a run's last checkpoint to `target`."""
+    source = find_model(run)
+    model = source.load(torch.float32, "cpu")
+    parameters = sum(p.numel() for p in model.parameters())
+    target.mkdir(parents=True, exist_ok=True)
+    (target / MANIFEST).unlink(missing_ok=True)
+    for part in ("transformer", "scheduler"):
+        shutil.rmtree(target / part, ignore_errors=True)
+    model.half().save_pretrained(target / "transformer")
+    diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source.path / "scheduler").save_pretrained(target / "scheduler")
+    shutil.copy2(source.path / "model_index.json", target / "model_index.json")
+    files = hash_tree(target)
+    manifest = make_manifest(
+        "checkpoint", recipe=source.manifest.recipe, inputs=source.manifest.inputs, seed=source.manifest.seed,
+        items={"model": {"hash": hash_json({path: entry["hash"] for path, entry in files.items()})}}, files=files,
+        counts=source.manifest.counts, attributes={**source.manifest.attributes, "parameters": parameters},
+    )  # fmt: skip
+    write_manifest(target, manifest)
+
+
+if __name__ == "__main__":
+    package(Path(sys.argv[1]))

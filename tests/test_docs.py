@@ -1,0 +1,129 @@
+"""Every command and every piece of code shown in README.md and docs/ runs as shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from warm import WarmCommand
+
+from hmcli.recipe import load_recipe, recipe_names
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+NEEDS = re.compile(r"\$\{?(HM_WORLD|WEIGHTS)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of a language; for bash also the indented lines that are hm commands."""
+    text = page.read_text(encoding="utf-8")
+    found = [body for kind, body in BLOCK.findall(text) if kind == language]
+    if language == "bash":
+        plain = BLOCK.sub("", text)
+        found += [line.strip().split("  #")[0] for line in plain.splitlines() if line.startswith("    hm ")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def shell(hm: WarmCommand, tmp_path_factory: pytest.TempPathFactory):
+    """Runs bash text in one workspace, where the README's chain has run already."""
+    place = tmp_path_factory.mktemp("docs")
+    (place / "bin").mkdir()
+    hm.shim(place / "bin")
+    (place / "work").mkdir()
+    env = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(place / "cache")}
+
+    def run(text: str, **more: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text], cwd=place / "work", env=env | more, capture_output=True, text=True,
+            check=False, timeout=1500,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{text}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    _tiny_dino(place / "work" / "weights" / "dino-vitb16")
+    for text in blocks(PROJECT / "README.md", "bash"):
+        run(text)
+    return run
+
+
+def _tiny_dino(folder: Path) -> None:
+    """A random model in the format of the weights that docs/metrics.md names."""
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(image_size=32, patch_size=16, **sizes)).save_pretrained(folder)
+
+
+@pytest.mark.timeout(900)
+def test_the_chain_of_the_readme_runs(shell):
+    assert "subject-consistency" in shell("cat gen.evaluation/scores.json").stdout
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "README.md"], ids=lambda p: p.stem)
+@pytest.mark.timeout(900)
+def test_the_commands_of_a_page_run(page: Path, shell):
+    for text in blocks(page, "bash"):
+        if not NEEDS.search(text):
+            shell(text)
+
+
+@pytest.mark.slow
+def test_the_commands_for_hm_world_run_on_the_example_clips(shell, shared: Path, tmp_path: Path):
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "Wan2.1_VAE.pth").write_bytes(b"a dry run only looks for it")
+    for page in PAGES:
+        for text in blocks(page, "bash"):
+            if NEEDS.search(text):
+                shell(text, HM_WORLD=str(shared / "data" / "hm-world-examples"), WEIGHTS=str(tmp_path))
+
+
+def test_a_new_policy_takes_as_little_as_extending_says(monkeypatch: pytest.MonkeyPatch):
+    """The page's own code, as a foreign package with an entry point."""
+    import torch
+
+    from hmcli import registry
+    from hmcli.core.transformer import HydraTransformer3DModel
+
+    policy, metric = blocks(PROJECT / "docs" / "extending.md", "python")
+    assert len(policy.strip().splitlines()) < 40
+    module = types.ModuleType("evenly")
+    monkeypatch.setitem(sys.modules, "evenly", module)
+    exec(policy, module.__dict__)
+    monkeypatch.setitem(registry.BUILT_IN["policy"], "evenly", "evenly:evenly")
+    model = HydraTransformer3DModel(
+        num_layers=2, num_attention_heads=2, attention_head_dim=12, ffn_dim=20, freq_dim=8, text_dim=6, policy="evenly",
+        top_k=2, window=3, context="joint",
+    )  # fmt: skip
+    flow = model(torch.randn(1, 16, 7, 8, 12), torch.tensor([3.0]), torch.randn(1, 4, 6), torch.randn(1, 7, 12), 3).sample
+    assert flow.isfinite().all()
+
+    import numpy as np
+
+    exec(metric, namespace := {})
+    video = np.zeros((3, 8, 10, 3), np.uint8)
+    video[:, :, ::2] = 90
+    np.testing.assert_allclose(namespace["sharpness"](prediction=video), [90, 90, 90])
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in LINK.findall(page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_recipes_named_in_the_docs_exist():
+    known = recipe_names()
+    pattern = re.compile(r"`((?:mini|wan1\.3b|ablations)/[\w.-]+)`")
+    for page in PAGES:
+        for name in pattern.findall(page.read_text(encoding="utf-8")):
+            assert name.removesuffix(".yaml") in known, f"{page.name} names {name}"
+            load_recipe(name)
