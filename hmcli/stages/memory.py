@@ -72,7 +72,7 @@ def memory_arrays(memory: ContextMemory) -> tuple[dict[str, np.ndarray], dict[st
         name: torch.stack([tensors[f"blocks.{block}.{name}"][0] for block in range(about["blocks"])]).cpu()
         for name in PER_BLOCK
     }
-    about |= {"dtype": str(stacked["slot_keys"].dtype).removeprefix("torch.")}
+    about |= {"bfloat16": [name for name, values in stacked.items() if values.dtype == torch.bfloat16]}
     bits = {n: v.view(torch.uint16) if v.dtype == torch.bfloat16 else v for n, v in stacked.items()}
     arrays = {name: value.numpy() for name, value in bits.items()}
     arrays |= {"slot_span": tensors["span"].numpy(), "slot_time": tensors["time"].numpy()}
@@ -111,9 +111,9 @@ class MemoryView:
             )  # fmt: skip
         record = self.manifest.items[clip]
         about, folder = record["meta"]["memory"], self.path / record["path"]
-        bits = about["dtype"] == "bfloat16"
         tensors = {}
         for name in PER_BLOCK:
+            bits = name in about["bfloat16"]
             values = torch.from_numpy(read_item_array(folder, name, bits=bits))
             for block in range(about["blocks"]):
                 part = values[block].view(torch.bfloat16) if bits else values[block]

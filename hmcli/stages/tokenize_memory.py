@@ -131,8 +131,8 @@ def _described(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str
     """Axes, units and stored types of a clip's arrays."""
     axes = {name: _UNITS[name][0] if name in _UNITS else ["block", *PER_BLOCK[name]] for name in arrays}
     units = {name: _UNITS[name][1] if name in _UNITS else "before rotary positions" for name in arrays}
-    bits = about.get("memory", {}).get("dtype") == "bfloat16"
-    return {"axes": axes, "units": units, "dtypes": dict.fromkeys(PER_BLOCK, "bfloat16") if bits else {}}
+    half = about.get("memory", {}).get("bfloat16", [])
+    return {"axes": axes, "units": units, "dtypes": dict.fromkeys(half, "bfloat16")}
 
 
 def _root(writer: ArtifactWriter) -> list[str]:
