@@ -315,7 +315,8 @@ def evaluate(
         Path | None, typer.Option("--reference", help="Folder of clips with the true target videos.")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="A metric (may be given several times); default: all that apply.")
+        list[str] | None,
+        typer.Option("--metric", help="A metric (may be given several times); default: all that apply."),
     ] = None,
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
@@ -365,7 +366,9 @@ def demo(
     from hmcli.runtime import pick_device
     from hmcli.stages import demo as stage
 
-    return stage.run(out=out, overrides=list(override or []), force=force, device=pick_device(device), reporter=Console())
+    return stage.run(
+        out=out, overrides=list(override or []), force=force, device=pick_device(device), reporter=Console()
+    )
 
 
 @command(recipes_app, "ls")

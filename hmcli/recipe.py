@@ -270,7 +270,9 @@ def load_recipe(
     except ValidationError as error:
         problems += [_sentence(item) for item in error.errors() if item["type"] not in _OWN_REPORT]
         with contextlib.suppress(ValidationError):  # the rest of the recipe is still checked
-            problems += _impossible(_ADAPTER.validate_python(_without(values, [item["loc"] for item in error.errors()])))
+            problems += _impossible(
+                _ADAPTER.validate_python(_without(values, [item["loc"] for item in error.errors()]))
+            )
     if problems or recipe is None:
         raise RecipeError(
             f"{len(problems)} problem{'s' * (len(problems) != 1)} in the recipe",
@@ -392,7 +394,9 @@ def _impossible(r: Recipe) -> list[str]:
         need(sides_ok, f"{key}={list(size)}: height and width must be positive multiples of {SPACE_STRIDE}")
     rows, columns = r.data.size[0] // SPACE_STRIDE, r.data.size[1] // SPACE_STRIDE
     patch, kernel = r.model.patch, r.model.memory.kernel
-    need(min(patch) >= 1 and patch[0] == 1, f"model.patch={list(patch)}: the first entry must be 1, the others positive")
+    need(
+        min(patch) >= 1 and patch[0] == 1, f"model.patch={list(patch)}: the first entry must be 1, the others positive"
+    )
     if min(patch) >= 1 and all(side % SPACE_STRIDE == 0 for side in r.data.size):
         fits = rows % patch[1] == 0 and columns % patch[2] == 0
         need(fits, f"data.size={list(r.data.size)} is {rows}x{columns} latent pixels: not a multiple of model.patch")
@@ -402,11 +406,14 @@ def _impossible(r: Recipe) -> list[str]:
     need(r.model.heads > 0 and r.model.dim % max(r.model.heads, 1) == 0, "model.dim must be a multiple of model.heads")
     if r.model.heads > 0 and r.model.dim % r.model.heads == 0:
         head = r.model.dim // r.model.heads
-        need(head % 2 == 0 and head >= 6, f"model.dim / model.heads = {head}: rotary positions need an even number >= 6")
+        need(
+            head % 2 == 0 and head >= 6, f"model.dim / model.heads = {head}: rotary positions need an even number >= 6"
+        )
     for key, value in (
         ("world.clips", r.world.clips), ("world.fps", r.world.fps), ("text.length", r.text.length),
         ("model.layers", r.model.layers), ("model.memory.window", r.model.memory.window),
-        ("train.steps", r.train.steps), ("train.batch", r.train.batch), ("train.checkpoint_every", r.train.checkpoint_every),
+        ("train.steps", r.train.steps), ("train.batch", r.train.batch),
+        ("train.checkpoint_every", r.train.checkpoint_every),
         ("train.keep", r.train.keep), ("sample.steps", r.sample.steps), ("flow.timesteps", r.flow.timesteps),
     ):  # fmt: skip
         need(value >= 1, f"{key}={value} must be at least 1")

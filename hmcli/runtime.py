@@ -1,4 +1,4 @@
-"""For stages: progress and notes on stderr, devices, dtypes, signals. Imports torch and rich only where they are used."""
+"""For stages: progress and notes on stderr, devices, dtypes, signals. torch and rich are imported where used."""
 
 from __future__ import annotations
 

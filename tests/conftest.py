@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-
 from warm import WarmCommand
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -42,8 +42,8 @@ def shell(hm: WarmCommand, tmp_path_factory: pytest.TempPathFactory):
 
     def run(text: str, **more: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text], cwd=place / "work", env=env | more, capture_output=True, text=True,
-            check=False, timeout=1500,
+            ["bash", "-euo", "pipefail", "-c", text], cwd=place / "work", env=env | more, capture_output=True,
+            text=True, check=False, timeout=1500,
         )  # fmt: skip
         assert done.returncode == 0, f"{text}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -102,7 +102,9 @@ def test_a_new_policy_takes_as_little_as_extending_says(monkeypatch: pytest.Monk
         num_layers=2, num_attention_heads=2, attention_head_dim=12, ffn_dim=20, freq_dim=8, text_dim=6, policy="evenly",
         top_k=2, window=3, context="joint",
     )  # fmt: skip
-    flow = model(torch.randn(1, 16, 7, 8, 12), torch.tensor([3.0]), torch.randn(1, 4, 6), torch.randn(1, 7, 12), 3).sample
+    flow = model(
+        torch.randn(1, 16, 7, 8, 12), torch.tensor([3.0]), torch.randn(1, 4, 6), torch.randn(1, 7, 12), 3
+    ).sample
     assert flow.isfinite().all()
 
     import numpy as np

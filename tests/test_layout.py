@@ -52,6 +52,8 @@ def test_in_the_world_only_the_renderer_knows_torch(path: Path):
 
 
 def test_the_command_line_loads_no_heavy_library():
-    script = "import sys, hmcli.cli; print([m for m in ('torch','diffusers','zarr','numpy','rich') if m in sys.modules])"
+    script = (
+        "import sys, hmcli.cli; print([m for m in ('torch','diffusers','zarr','numpy','rich') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

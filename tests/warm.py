@@ -73,7 +73,7 @@ class WarmCommand:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
-        self.address = tempfile.mktemp(prefix="hm-", suffix=".sock")  # noqa: S306 - short enough for a socket name
+        self.address = tempfile.mktemp(prefix="hm-", suffix=".sock")
         read, write = os.pipe()
         self.server = subprocess.Popen(
             [sys.executable, __file__, self.address, str(write)], pass_fds=[write], start_new_session=True
@@ -84,7 +84,12 @@ class WarmCommand:
         self.count = 0
 
     def __call__(
-        self, *args: object, cwd: Path | None = None, stdin: str = "", env: dict[str, str] | None = None, timeout: float = 240
+        self,
+        *args: object,
+        cwd: Path | None = None,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
+        timeout: float = 240,
     ) -> subprocess.CompletedProcess[str]:
         return self.start(*args, cwd=cwd, stdin=stdin, env=env).wait(timeout)
 
@@ -149,7 +154,7 @@ def _import_everything() -> None:
     import diffusers
     import peft  # noqa: F401
     import rich.progress  # noqa: F401
-    import skimage.feature  # noqa: F401
+    import skimage.feature
     import skimage.metrics  # noqa: F401
     import transformers
     import zarr  # noqa: F401

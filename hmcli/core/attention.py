@@ -5,7 +5,6 @@ Shape letters here: B batch, F query frames, G frames with full-resolution keys,
 Q tokens of a slot, W window frames, K slots kept, H heads, D channels of a head, C = H * D.
 """
 
-# ruff: noqa: N815  (fields carry the shape letters of docs/conventions.md)
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -5,7 +5,6 @@ Shape letters here: B batch, F latent frames, R rows and K columns in patch toke
 Q tokens of one slot, C channels (all heads together), W frames of the tail.
 """
 
-# ruff: noqa: N815  (fields carry the shape letters of docs/conventions.md)
 from __future__ import annotations
 
 from collections.abc import Mapping

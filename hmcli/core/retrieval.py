@@ -8,7 +8,6 @@ A policy is a function from `RetrievalRequest` to `Reading`, found by name throu
 may bring their own. `@needs(...)` says what a policy uses, so that nothing else is computed or kept for it.
 """
 
-# ruff: noqa: N815  (fields carry the shape letters of docs/conventions.md)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,7 @@
 """Checkpoints of a run: a diffusers folder for whoever generates, and the training state for whoever goes on.
 
-Each is an item of the run's artifact: written whole or not at all, hashed, set aside when damaged. With a weight average (`train.ema`) transformer/ holds the average, and the raw weights lie in the training state.
+Each is an item of the run's artifact: written whole or not at all, hashed, set aside when damaged. With a weight
+average (`train.ema`) transformer/ holds the average, and the raw weights lie in the training state.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def write_diffusers_folder(
     import diffusers
     import torch
 
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=recipe.flow.shift)
+    scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler(shift=recipe.flow.shift)
     parameters = dict(model.named_parameters())
     kept = {} if average is None else {name: parameters[name].detach().clone() for name in average.weights}
     with torch.no_grad():

@@ -31,9 +31,7 @@ def run(*, out: Path, overrides: list[str], force: bool, device: str, reporter: 
         recipe, source=latents, model=run_folder, memory=memory, clips=(), out=out / "generation", **common
     )
     _step(reporter, "generate", made)
-    scores = evaluate.run(
-        recipe, generation=made.path, reference=clips, metrics=(), out=out / "evaluation", **common
-    )
+    scores = evaluate.run(recipe, generation=made.path, reference=clips, metrics=(), out=out / "evaluation", **common)
     _step(reporter, "eval", scores)
     _say_where(reporter, made, scores)
     left_out = (*made.quarantined, *scores.quarantined)
@@ -51,6 +49,6 @@ def _say_where(reporter: Reporter, made: StageResult, scores: StageResult) -> No
     reporter.note(f"videos    {made.path / 'videos'}")
     reporter.note(f"scores    {scores.path / 'scores.json'}   (how they are formed: {scores.path / 'protocol.md'})")
     reporter.note(
-        "Expect little: a small VAE and a small transformer, trained on CPU for about an hour (docs/quickstart.md, quality). "
+        "Expect little: a small VAE and a small transformer, trained on a CPU for about an hour (docs/quickstart.md). "
         "The demo shows that every stage works and hands on; it does not show what HyDRA can do at scale."
     )

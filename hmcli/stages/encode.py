@@ -46,7 +46,9 @@ def run(
         reporter.note(note)
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
     if dry_run:
-        reporter.note(f"{len(dataset.clips)} clips of {data} at {recipe.data.size} with codec {recipe.codec.name} into {out}")
+        reporter.note(
+            f"{len(dataset.clips)} clips of {data} at {recipe.data.size} with codec {recipe.codec.name} into {out}"
+        )
         return StageResult(
             path=out, kind="latents", counts={"clips": len(dataset.clips)}, quarantined=dataset.quarantined,
             details={"dry_run": True},
@@ -123,7 +125,8 @@ def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, n
     """The arrays of one clip, as they are stored (docs/artifacts.md, latents)."""
     videos = [clip.context] if clip.target is None else [clip.context, clip.target]
     latents = np.concatenate([encode_video(video, codec, device) for video in videos], axis=1)
-    arrays = {"latents": latents.astype(np.float16), "camera": clip.camera_rows.astype(np.float32)}
+    arrays: dict[str, np.ndarray] = {"latents": latents.astype(np.float16)}
+    arrays["camera"] = clip.camera_rows.astype(np.float32)
     if clip.context_poses is not None and clip.target_poses is not None:
         arrays["poses"] = np.concatenate([clip.context_poses, clip.target_poses]).astype(np.float64)
     if clip.intrinsics is not None:
@@ -145,7 +148,9 @@ def encode_video(video: np.ndarray, codec: VideoCodec, device: str) -> np.ndarra
 def latent_masks(mask: np.ndarray) -> np.ndarray:
     """(T, H, W) labels -> (F, h, w): a latent pixel shows the highest label anywhere in what it covers."""
     frames, rows, columns = mask.shape
-    cells = mask.astype(np.uint8).reshape(frames, rows // SPACE_STRIDE, SPACE_STRIDE, columns // SPACE_STRIDE, SPACE_STRIDE)
+    cells = mask.astype(np.uint8).reshape(
+        frames, rows // SPACE_STRIDE, SPACE_STRIDE, columns // SPACE_STRIDE, SPACE_STRIDE
+    )
     small = cells.max(axis=(2, 4))
     later = small[1:].reshape(-1, TIME_STRIDE, *small.shape[1:]).max(axis=1)
     return np.concatenate([small[:1], later])
@@ -199,7 +204,11 @@ def _finish(
         attributes = {}
     manifest = writer.finish(order, counts=counts, attributes=attributes)
     return StageResult(
-        path=writer.path, kind="latents", fingerprint=manifest.fingerprint, counts=counts, quarantined=writer.quarantined
+        path=writer.path,
+        kind="latents",
+        fingerprint=manifest.fingerprint,
+        counts=counts,
+        quarantined=writer.quarantined,
     )
 
 
@@ -219,7 +228,8 @@ def _stack(writer: ArtifactWriter, done: list[str], texts: list[str], captions: 
         for array in first["arrays"]:
             axes, units = _AXES[array]
             writer.stack(array, items, group=name, axes=axes, units=units)
-        extra = {"text_index": [rows[writer.items[i]["meta"]["caption"]] for i in items], "valid": [True] * len(items)}
+        captioned = [rows[writer.items[item]["meta"]["caption"]] for item in items]
+        extra: dict[str, list[Any]] = {"text_index": captioned, "valid": [True] * len(items)}
         for array, values in extra.items():
             _stack_values(writer, name, array, values)
         about = {k: v for k, v in first["meta"].items() if k not in ("caption", "fps", "notes")}

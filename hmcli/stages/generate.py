@@ -1,7 +1,7 @@
 """`hm generate`: denoise each clip's target latents along its target cameras, decode them, write one video a clip.
 
-The past comes as context latents or, for frozen models, from a memory artifact; both give the same video. A clip's noise
-depends on (seed, clip id) alone, so results depend on no order, selection or interruption.
+The past comes as context latents or, for frozen models, from a memory artifact; both give the same video. A clip's
+noise depends on (seed, clip id) alone, so results depend on no order, selection or interruption.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run(
     config = folder.manifest.recipe["model"]["memory"]
     if memory is not None and config["context"] != "frozen":
         raise UsageError(
-            "this model's context is joint: it sees the target and changes at every step, so no memory can be kept for it",
+            "this model's context is joint: it sees the target and changes at every step, so no memory is kept for it",
             where={"model": folder.path, "memory": memory}, fix="leave --memory out",
         )  # fmt: skip
     job = Job(
@@ -166,7 +166,9 @@ def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: 
                     continue
                 codec = codec or _codec(job)
                 video = decode_video(latents, codec, job.device)
-                with writer.item_file(clip_id, key, suffix=".mp4", parent="videos", meta=_row(job, clip, video)) as file:
+                with writer.item_file(
+                    clip_id, key, suffix=".mp4", parent="videos", meta=_row(job, clip, video)
+                ) as file:
                     write_video(file, video, fps=clip.fps)
             done.append(clip_id)
             advance(1)
@@ -227,7 +229,8 @@ def _row(job: Job, clip: LatentClip, video: np.ndarray) -> dict[str, Any]:
     """One line of generations.jsonl, but for the video's place."""
     return {
         "id": clip.id, "caption": clip.caption, "seed": clip_seed(job.recipe.seed, clip.id), "frames": len(video),
-        "fps": clip.fps, "height": video.shape[1], "width": video.shape[2], "context_frames": 1 + TIME_STRIDE * (clip.context - 1),
+        "fps": clip.fps, "height": video.shape[1], "width": video.shape[2],
+        "context_frames": 1 + TIME_STRIDE * (clip.context - 1),
         "steps": job.sample.steps, "guidance": job.sample.guidance, "shift": job.sample.shift,
         "negative": job.sample.negative, "dtype": job.sample.dtype,
         "camera": [] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(),
@@ -266,6 +269,8 @@ def _write_sheet(writer: ArtifactWriter, job: Job, clips: list[str]) -> None:
         clip = job.view.clip(clip_id)
         rows.append((f"{clip_id}  context, decoded", decode_video(clip.context_latents, codec, job.device)))
         if clip.has_target:
-            rows.append((f"{clip_id}  true target, decoded", decode_video(clip.latents[:, clip.context :], codec, job.device)))
+            rows.append(
+                (f"{clip_id}  true target, decoded", decode_video(clip.latents[:, clip.context :], codec, job.device))
+            )
         rows.append((f"{clip_id}  generated", read_video(writer.path / writer.items[clip_id]["path"])))
     save_png(contact_sheet(rows), writer.staged / SHEET)

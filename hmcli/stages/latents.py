@@ -1,4 +1,4 @@
-"""Reading latents artifacts: rows of Zarr arrays -> one clip's numbers, as train, tokenize-memory and generate need them.
+"""Reading latents artifacts: rows of Zarr arrays -> the numbers of one clip, as the other stages need them.
 
 The layout on disk (docs/artifacts.md) is written by `hmcli.stages.encode`; this is its only reader.
 """
@@ -33,10 +33,12 @@ class LatentGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentClip:
-    """One clip as the model reads it. Shapes: C channels, F latent frames, T video frames, L text rows, D text width."""
+    """One clip as the model reads it. Shapes: C channels, F latent frames, L text rows, D text width."""
 
     id: str
-    latents: np.ndarray  # (C, F, h, w) float32, normalised; context first; without target frames when has_target is False
+    latents: (
+        np.ndarray
+    )  # (C, F, h, w) float32, normalised; context first; without target frames when has_target is False
     context: int  # latent frames
     target: int  # latent frames, also where there is no target video
     has_target: bool
@@ -106,7 +108,7 @@ class LatentsView:
     def clip(self, clip: str) -> LatentClip:
         """Read one clip. Raises DataError when its row is damaged."""
         group, row = self.where[clip]
-        context_video, target_video = group.video_frames
+        context_video = group.video_frames[0]
         poses = self._row(group, "poses", row) if "poses" in group.arrays else None
         about = self.manifest.items[f"clip {clip}"]["meta"]
         return LatentClip(
@@ -149,5 +151,7 @@ def open_latents(path: Path) -> LatentsView:
     """Open a latents artifact. Raises DataError when it is unfinished or of another kind."""
     view = LatentsView(path)
     if not view.where:
-        raise DataError("the latents hold no clip", where={"latents": path}, fix="see its quarantined items: hm inspect")
+        raise DataError(
+            "the latents hold no clip", where={"latents": path}, fix="see its quarantined items: hm inspect"
+        )
     return view

@@ -1,4 +1,4 @@
-"""Models for stages: built from a recipe, opened from a run, a checkpoint or the packaged weights, saved as checkpoints.
+"""Models for stages: built from a recipe, opened from a run, a checkpoint or the packaged weights.
 
 A checkpoint is a diffusers folder (model_index.json, transformer/, scheduler/, vae/ where the codec is a folder) with
 the training state beside it; its manifest says which codec and text encoder the model was trained with.
@@ -47,7 +47,10 @@ class ModelFolder:
         """The transformer, weights checked one by one."""
         from hmcli.core.transformer import load_model
 
-        return load_model(self.path / "transformer", dtype).to(device).eval()
+        model: Any = load_model(self.path / "transformer", dtype)
+        model.to(device)
+        model.eval()
+        return model
 
 
 def _config(kind: Any, values: dict[str, Any]) -> Any:
@@ -83,7 +86,8 @@ def model_arguments(recipe: Recipe, *, channels: int, text_dim: int) -> dict[str
         "ffn_dim": m.ffn_dim, "freq_dim": m.freq_dim, "text_dim": text_dim, "in_channels": channels,
         "out_channels": channels, "patch_size": m.patch, "policy": memory.policy, "affinity": memory.affinity,
         "context": memory.context, "top_k": memory.top_k, "window": memory.window, "kernel": memory.kernel,
-        "tokenizer": memory.tokenizer, "spans": memory.spans, "max_history": memory.max_history, "flow_target": recipe.flow.target,
+        "tokenizer": memory.tokenizer, "spans": memory.spans, "max_history": memory.max_history,
+        "flow_target": recipe.flow.target,
     }  # fmt: skip
 
 

@@ -64,7 +64,11 @@ def run(
         files = [] if writer.unchanged(done) else _root(writer)
         manifest = writer.finish(done, counts=counts, attributes={"latents": str(latents.absolute())}, files=files)
         return StageResult(
-            path=writer.path, kind="memory", fingerprint=manifest.fingerprint, counts=counts, quarantined=writer.quarantined
+            path=writer.path,
+            kind="memory",
+            fingerprint=manifest.fingerprint,
+            counts=counts,
+            quarantined=writer.quarantined,
         )
 
 
@@ -82,7 +86,7 @@ def _check_model(folder: ModelFolder, config: MemoryConfig) -> MemoryConfig:
     for name in ("kernel", "spans", "window", "top_k"):
         if getattr(config, name) != getattr(recorded, name):
             raise UsageError(
-                f"model.memory.{name} is {getattr(recorded, name)} in the model and {getattr(config, name)} in the recipe",
+                f"model.memory.{name} is {getattr(recorded, name)} in the model, {getattr(config, name)} in the recipe",
                 where={"model": folder.path}, fix="leave --recipe out: the model's own recipe is used then",
             )  # fmt: skip
     return config

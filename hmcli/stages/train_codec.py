@@ -169,14 +169,15 @@ def _train(
     import torch
 
     from hmcli.codecs import training
+    from hmcli.codecs.muon import make_optimizers
 
     train = recipe.train
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(recipe))
     vae = _starting_vae(recipe).to(device).train()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
+    optimizers = make_optimizers(vae, train)
     average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
-    start = _resume(writer, key, vae, optimizer, average)
+    start = _resume(writer, key, vae, optimizers, average)
     size = clips.training[0].shape[1:3]
     log = _log_until(writer.path / LOG, start)
     with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
@@ -185,7 +186,7 @@ def _train(
             plan = training.plan_batch(step, train, *size)
             video = training.draw_batch(clips.training, plan, rng).to(device)
             noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            parts = training.train_step(vae, optimizer, video, train, step, noise)
+            parts = training.train_step(vae, optimizers, video, train, step, noise)
             if not np.isfinite(parts["l1"]):
                 raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
             training.average_weights(average, vae.state_dict(), step, train.ema)
@@ -194,7 +195,7 @@ def _train(
             last = step + 1 == train.steps
             if last or stop or (step + 1) % train.checkpoint_every == 0:
                 log.flush()
-                _write_checkpoint(writer, key, step + 1, train.keep, vae, optimizer, average)
+                _write_checkpoint(writer, key, step + 1, train.keep, vae, optimizers, average)
             if stop and not last:
                 _say_stopped(stop, step + 1, train.steps)
 
@@ -216,26 +217,32 @@ def _write_checkpoint(
     step: int,
     keep: int,
     vae: Any,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     average: dict[str, torch.Tensor],
 ) -> None:
     import torch
 
     with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
-        state = {"step": step, "vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        state = {"step": step, "vae": vae.state_dict(), "average": average}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
         torch.save(state, folder / STATE)
     for old in kept_steps(writer, key)[:-keep]:
         writer.discard(step_name(old))
 
 
 def _resume(
-    writer: ArtifactWriter, key: str, vae: Any, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor]
+    writer: ArtifactWriter,
+    key: str,
+    vae: Any,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: dict[str, torch.Tensor],
 ) -> int:
-    """Put the newest checkpoint's state into vae, optimizer and average; returns its step, 0 without one."""
+    """Put the newest checkpoint's state into vae, optimizers and average; returns its step, 0 without one."""
     if (state := _last_state(writer, key)) is None:
         return 0
     vae.load_state_dict(state["vae"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     for name, value in state["average"].items():
         average[name].copy_(value)
     writer.reporter.note(f"going on from step {state['step']}")

@@ -29,7 +29,9 @@ def package(run: Path, target: Path = PACKAGED) -> None:
     for part in ("transformer", "scheduler"):
         shutil.rmtree(target / part, ignore_errors=True)
     model.half().save_pretrained(target / "transformer")
-    diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source.path / "scheduler").save_pretrained(target / "scheduler")
+    diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source.path / "scheduler").save_pretrained(
+        target / "scheduler"
+    )
     shutil.copy2(source.path / "model_index.json", target / "model_index.json")
     files = hash_tree(target)
     manifest = make_manifest(

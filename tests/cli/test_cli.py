@@ -82,6 +82,10 @@ def test_json_holds_the_result(tmp_path: Path):
 
 def test_completion_can_be_shown():
     done = subprocess.run(
-        [HM, "--show-completion", "bash"], capture_output=True, text=True, check=False, env={**os.environ, "SHELL": "/bin/bash"}
+        [HM, "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SHELL": "/bin/bash"},
     )
     assert "_HM_COMPLETE" in done.stdout + done.stderr

@@ -20,9 +20,9 @@ def test_every_packaged_recipe_loads_and_reads_back(name: str, tmp_path: Path):
 
 
 def test_every_recipe_of_the_checkout_is_packaged(project: Path):
-    assert {p.relative_to(project / "recipes").with_suffix("").as_posix() for p in (project / "recipes").rglob("*.yaml")} == set(
-        recipe_names()
-    )
+    assert {
+        p.relative_to(project / "recipes").with_suffix("").as_posix() for p in (project / "recipes").rglob("*.yaml")
+    } == set(recipe_names())
 
 
 def test_a_misspelt_key_is_refused_with_a_suggestion(tmp_path: Path):
@@ -46,7 +46,9 @@ def test_all_problems_come_in_one_report(tmp_path: Path):
 def test_overrides_are_typed_and_beat_the_file(tmp_path: Path):
     (tmp_path / "r.yaml").write_text("train: {lr: 3e-4}\n")
     assert load_recipe(tmp_path / "r.yaml").train.lr == 3e-4  # YAML reads 3e-4 as text
-    recipe = load_recipe(tmp_path / "r.yaml", ["train.lr=1e-5", "data.split={context: 37, target: 37}", "world.size=[48,80]"])
+    recipe = load_recipe(
+        tmp_path / "r.yaml", ["train.lr=1e-5", "data.split={context: 37, target: 37}", "world.size=[48,80]"]
+    )
     assert recipe.train.lr == 1e-5
     assert recipe.data.split is not None
     assert (recipe.data.split.context, recipe.world.size) == (37, (48, 80))

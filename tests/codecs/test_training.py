@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
 
 from hmcli.codecs import training
 from hmcli.codecs.mini_vae import MINI_VAE, QUIET, new_mini_vae
+from hmcli.codecs.muon import Muon, make_optimizers, orthogonal
 from hmcli.codecs.video import WanCodec
 from hmcli.recipe import TrainConfig
 
@@ -27,10 +30,10 @@ def clips(count: int = 3, frames: int = 13, height: int = 32, width: int = 48) -
     return [(127.5 + 120 * w).astype(np.uint8).transpose(0, 2, 3, 1) for w in waves]
 
 
-def test_batches_go_from_many_small_pieces_to_whole_frames():
+def test_batches_go_from_many_pictures_to_clips():
     first, last = training.plan_batch(0, TRAIN, 32, 48), training.plan_batch(9, TRAIN, 32, 48)
-    assert first == training.BatchPlan(clips=8, frames=5, height=16, width=24)
-    assert last == training.BatchPlan(clips=2, frames=9, height=32, width=48)
+    assert first == training.BatchPlan(clips=8, frames=1, height=16, width=24)
+    assert last == training.BatchPlan(clips=2, frames=9, height=16, width=24)
 
 
 @pytest.mark.parametrize("size", [(8, 24), (24, 40), (72, 104)])
@@ -47,7 +50,7 @@ def test_a_batch_is_drawn_from_its_generator_alone_and_lies_in_the_codecs_range(
     plan = training.plan_batch(0, TRAIN, 32, 48)
     one, again = (training.draw_batch(clips(), plan, np.random.default_rng([5, 3])) for _ in range(2))
     other = training.draw_batch(clips(), plan, np.random.default_rng([5, 4]))
-    assert one.shape == (8, 3, 5, 16, 24)
+    assert one.shape == (8, 3, 1, 16, 24)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert -1.0 <= float(one.min()) < -0.5
@@ -120,16 +123,63 @@ def test_the_mini_architecture_keeps_wans_strides_and_channels():
     assert codec.decode(latents).shape == (1, 3, 9, 16, 40)
 
 
+@pytest.mark.parametrize("frames", [1, 5])
+def test_skipping_the_frames_of_zeros_before_the_first_one_changes_nothing(frames):
+    vae = tiny_vae_with_a_past()
+    video = training.whole_frames(clips()[0], frames)
+    plain = vae.decode(vae.encode(video).latent_dist.mode()).sample
+    with training.single_frame_convolutions():
+        quick = vae.decode(vae.encode(video).latent_dist.mode()).sample
+    torch.testing.assert_close(quick, plain, rtol=0, atol=1e-5)
+
+
+def tiny_vae_with_a_past() -> AutoencoderKLWan:
+    """Random everywhere, so that every frame before counts."""
+    torch.manual_seed(0)
+    shape = {**MINI_VAE, **TINY}
+    return AutoencoderKLWan(**shape)
+
+
+def test_a_new_vae_codes_the_pictures_of_a_clip_without_looking_back():
+    vae = new_mini_vae(0, **TINY)
+    for module in vae.modules():
+        if isinstance(module, WanResample) and hasattr(module, "time_conv"):
+            module.time_conv.weight.data[:, :, :-1] = 0.0
+    with torch.no_grad():
+        still, other = (torch.randn(1, 6, 3, 2, 3, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
+        other[:, :, 2] = still[:, :, 2]
+        assert torch.equal(vae.decode(still).sample[:, :, 5:], vae.decode(other).sample[:, :, 5:])
+
+
 def test_training_lowers_the_reconstruction_error():
     vae, videos = new_mini_vae(0, **TINY), clips()
     shown = [training.whole_frames(clip, 9) for clip in videos]
     before = training.mean_psnr(vae, shown)
-    train = TrainConfig(part="codec", steps=60, batch=1, frames=5, lr=1e-2, warmup=5)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=train.lr)
+    train = TrainConfig(part="codec", steps=40, batch=2, frames=5, lr=1e-2, warmup=5)
+    optimizer = make_optimizers(vae, train)
     for step in range(40):
         batch = training.draw_batch(videos, training.plan_batch(step, train, 32, 48), np.random.default_rng([0, step]))
         training.train_step(vae, optimizer, batch, train, step, torch.Generator().manual_seed(step))
     assert training.mean_psnr(vae, shown) > before + 2.0
+
+
+def test_muon_updates_are_orthogonal_and_of_the_documented_size():
+    torch.manual_seed(0)
+    for shape in ((6, 40), (40, 6)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+    kernel = torch.nn.Parameter(torch.zeros(6, 40))
+    kernel.grad = torch.randn(6, 40)
+    Muon([kernel], lr=0.1, weight_decay=0.0).step()
+    assert float(kernel.detach().square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.3)
+
+
+def test_every_weight_is_trained_by_exactly_one_optimizer():
+    vae = new_mini_vae(0)
+    optimizers = make_optimizers(vae, TRAIN)
+    trained = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
+    assert sorted(trained) == sorted(id(p) for p in vae.parameters())
+    assert [type(o).__name__ for o in optimizers] == ["AdamW", "Muon"]
 
 
 def test_psnr_is_that_of_the_pixel_range():

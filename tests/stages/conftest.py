@@ -56,9 +56,7 @@ def run(hm: WarmCommand, nano: Path, latents: Path, place: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def joint_run(hm: WarmCommand, nano: Path, latents: Path, place: Path) -> Path:
-    return ok(
-        hm("train", nano, "--latents", latents, "--out", place / "joint", "--set", "model.memory.context=joint")
-    )
+    return ok(hm("train", nano, "--latents", latents, "--out", place / "joint", "--set", "model.memory.context=joint"))
 
 
 @pytest.fixture(scope="session")

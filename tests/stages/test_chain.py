@@ -18,7 +18,8 @@ from hmcli.store.video import probe_video
 def test_stages_chain_through_stdout_with_the_installed_command(nano: Path, tmp_path: Path):
     """Three cold processes; the names of left-out outputs are the documented ones."""
     hm = Path(sys.executable).with_name("hm")
-    script = f"set -o pipefail; {hm} render {nano} --clips 1 | {hm} encode - --recipe {nano} | {hm} tokenize-memory - --recipe {nano}"
+    stages = (f"render {nano} --clips 1", f"encode - --recipe {nano}", f"tokenize-memory - --recipe {nano}")
+    script = "set -o pipefail; " + " | ".join(f"{hm} {stage}" for stage in stages)
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'nano.memory'}\n"
@@ -76,7 +77,9 @@ def test_the_chain_runs_on_real_clips(hm: WarmCommand, nano: Path, shared: Path,
     """Train on halves of four HM-World clips, generate all four along their real target cameras, score them."""
     data = shared / "data" / "hm-world-examples"
     common = ["--recipe", nano]
-    halves = ok(hm("encode", data, *common, "--out", tmp_path / "halves.zarr", "--set", "data.split={context: 37, target: 37}"))
+    halves = ok(
+        hm("encode", data, *common, "--out", tmp_path / "halves.zarr", "--set", "data.split={context: 37, target: 37}")
+    )
     whole = ok(hm("encode", data, *common, "--out", tmp_path / "whole.zarr"))
     clip = open_latents(whole).clip("1")
     assert (clip.context, clip.target, clip.has_target) == (20, 20, False)

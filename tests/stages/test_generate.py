@@ -44,7 +44,9 @@ def test_memory_artifact_and_latents_give_the_same_videos(
     assert videos(made) == videos(generation)
 
 
-def test_a_checkpoint_is_as_good_as_its_run(hm: WarmCommand, run: Path, latents: Path, generation: Path, tmp_path: Path):
+def test_a_checkpoint_is_as_good_as_its_run(
+    hm: WarmCommand, run: Path, latents: Path, generation: Path, tmp_path: Path
+):
     checkpoint = run / read_manifest(run).attributes["checkpoint"]
     made = ok(hm("generate", latents, "--model", checkpoint, "--out", tmp_path / "gen"))
     assert videos(made) == videos(generation)
@@ -123,7 +125,11 @@ def test_memory_without_a_model_describes_slots_and_is_refused_for_generating(
 def test_memory_is_resumed_after_a_kill(hm: WarmCommand, run: Path, latents: Path, memory: Path, tmp_path: Path):
     out = tmp_path / "memory.zarr"
     running = hm.start("tokenize-memory", latents, "--model", run, "--out", out)
-    wait_for(lambda: len([p for p in (out / "data.zarr").iterdir() if p.is_dir()] if (out / "data.zarr").is_dir() else []) >= 1)
+    wait_for(
+        lambda: (
+            len([p for p in (out / "data.zarr").iterdir() if p.is_dir()] if (out / "data.zarr").is_dir() else []) >= 1
+        )
+    )
     running.send_signal(signal.SIGKILL)
     running.wait()
     done = ok(hm("tokenize-memory", latents, "--model", run, "--out", out))
@@ -138,7 +144,9 @@ def test_bfloat16_memory_keeps_its_bits(hm: WarmCommand, run: Path, latents: Pat
     assert videos(plain) == videos(kept)
 
 
-def test_context_only_clips_are_generated_along_their_target_cameras(hm: WarmCommand, nano: Path, run: Path, clips: Path, tmp_path: Path):
+def test_context_only_clips_are_generated_along_their_target_cameras(
+    hm: WarmCommand, nano: Path, run: Path, clips: Path, tmp_path: Path
+):
     alone = tmp_path / "alone"
     shutil.copytree(clips, alone)
     (alone / "manifest.json").unlink()

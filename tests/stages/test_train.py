@@ -20,8 +20,8 @@ from hmcli.core.transformer import load_model
 from hmcli.errors import UsageError
 from hmcli.recipe import TrainConfig, load_recipe
 from hmcli.stages.latents import open_latents
+from hmcli.stages.learning import anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
 from hmcli.stages.models import build_model, find_model
-from hmcli.stages.train import anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
 from hmcli.store.manifest import read_manifest
 
 
@@ -103,14 +103,18 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(
     assert list((copy / "quarantine").iterdir())
 
 
-def test_latents_of_another_codec_are_refused_with_both_names(hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path):
+def test_latents_of_another_codec_are_refused_with_both_names(
+    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path
+):
     done = hm("train", nano, "--latents", latents, "--out", tmp_path / "r", "--set", "codec.name=wan2.1")
     assert done.returncode == 3
     assert "'mini'" in done.stderr
     assert "'wan2.1'" in done.stderr
 
 
-def test_a_base_of_another_shape_is_refused_with_every_difference(hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path):
+def test_a_base_of_another_shape_is_refused_with_every_difference(
+    hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
+):
     overrides = ["--set", f"model.base={run}", "--set", "model.layers=3", "--set", "model.memory.top_k=2"]
     done = hm("train", nano, "--latents", latents, "--out", tmp_path / "r", *overrides)
     assert done.returncode == 2
@@ -132,10 +136,18 @@ def test_only_what_the_recipe_names_is_trained(hm: WarmCommand, nano: Path, late
 
 def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
     """Context frames are clean and carry no loss: their noise changes nothing, and their flow is not compared."""
-    recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1", "model.memory.context=joint"])
+    recipe = load_recipe(
+        None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1", "model.memory.context=joint"]
+    )
     view = open_latents(latents)
     model = build_model(recipe, channels=16, text_dim=64).eval()
-    batch = make_batch([view.clip(c) for c in view.ids()[:2]], view.text(0), frozen=False, text_dropout=0.0, rng=np.random.default_rng(0))
+    batch = make_batch(
+        [view.clip(c) for c in view.ids()[:2]],
+        view.text(0),
+        frozen=False,
+        text_dropout=0.0,
+        rng=np.random.default_rng(0),
+    )
     schedule = make_schedule(1000, 5.0)
     loss = step_loss(model, batch, schedule, "noise_minus_clean", seed=3, device="cpu")
     generator = torch.Generator().manual_seed(3)

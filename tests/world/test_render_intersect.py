@@ -34,9 +34,9 @@ def in_round_cone(points: np.ndarray, size: tuple[float, float, float]) -> np.nd
 def test_rays_enter_where_they_first_meet_the_shape(kind, size):
     number, inside = KINDS[kind]
     rng = np.random.default_rng(8)
-    origin = rng.normal(size=(60, 3))
-    origin *= rng.uniform(3, 5, (60, 1)) / np.linalg.norm(origin, axis=1, keepdims=True)
-    direction = rng.uniform(-1.7, 1.7, (60, 3)) - origin
+    origin = rng.normal(size=(80, 3))
+    origin *= rng.uniform(3, 5, (80, 1)) / np.linalg.norm(origin, axis=1, keepdims=True)
+    direction = rng.uniform(-1.7, 1.7, (80, 3)) - origin
     steps = np.linspace(0, 2, 1001)
     walked = np.stack([inside(origin + t * direction, size) for t in steps])
     met = walked.any(0)
@@ -44,7 +44,7 @@ def test_rays_enter_where_they_first_meet_the_shape(kind, size):
     def columns(values: np.ndarray) -> tuple[torch.Tensor, ...]:
         return tuple(torch.tensor(values, dtype=torch.float32).unbind(1))
 
-    found = enter(number, columns(origin), columns(direction), columns(np.tile(size, (60, 1)))).numpy()
+    found = enter(number, columns(origin), columns(direction), columns(np.tile(size, (80, 1)))).numpy()
     surely = met & (walked.sum(0) > 8)  # a shorter way inside is lost between the steps
     assert surely.sum() > 10
     assert (~met).sum() > 5
