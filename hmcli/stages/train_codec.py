@@ -179,14 +179,16 @@ def _train(
     average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
     start = _resume(writer, key, vae, optimizers, average)
     size = clips.training[0].shape[1:3]
+    pictures = training.picture_steps(train, fresh=not recipe.codec.path)
     log = _log_until(writer.path / LOG, start)
     with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
         for step in range(start, train.steps):
             rng = np.random.default_rng([recipe.seed, step])
-            plan = training.plan_batch(step, train, *size)
+            plan = training.plan_batch(step, train, pictures, *size)
             video = training.draw_batch(clips.training, plan, rng).to(device)
             noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            parts = training.train_step(vae, optimizers, video, train, step, noise)
+            lr = training.learning_rate(step, train, pictures)
+            parts = training.train_step(vae, optimizers, video, lr=lr, clip_norm=train.clip_norm, generator=noise)
             if not np.isfinite(parts["l1"]):
                 raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
             training.average_weights(average, vae.state_dict(), step, train.ema)

@@ -202,6 +202,11 @@ def _short(path: Path | str, declared: object, found: int, error: BaseException 
     return DataError("the video is cut short or damaged", where=where, fix=_FIX)
 
 
+_LOSSLESS = {"qp": "0"}
+# x264's look-ahead for weighted prediction and mbtree may choose differently from run to run on one machine.
+_NEAR_LOSSLESS = {"crf": "10", "x264-params": "weightp=0:mbtree=0"}
+
+
 def write_video(
     path: Path | str, frames: np.ndarray | Iterable[np.ndarray], *, fps: float, quality: Quality = "near-lossless"
 ) -> None:
@@ -235,7 +240,7 @@ def _encode(
     with av.open(str(path), "w", format="mp4", options=options) as container:
         rate = Fraction(float(fps)).limit_denominator(1001)
         encoder = "libx264rgb" if lossless and not grey else "libx264"
-        stream: Any = container.add_stream(encoder, rate=rate, options={"qp": "0"} if lossless else {"crf": "10"})
+        stream: Any = container.add_stream(encoder, rate=rate, options=_LOSSLESS if lossless else _NEAR_LOSSLESS)
         stream.height, stream.width = shape[:2]
         stream.pix_fmt = source if lossless else "yuv420p"
         context = stream.codec_context

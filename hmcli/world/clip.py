@@ -24,7 +24,7 @@ from hmcli.world.trajectories import TRAJECTORIES, CameraTrack, Setting, timing
 
 TRIES = 200  # draws of one clip before it is given up
 _EARLY = 0.15  # share of the context in which the subject must be wholly in the picture
-_TOO_LARGE = 0.6  # a subject this high, as a share of the picture's width, is too near
+_TOO_LARGE = 0.85  # share of the picture's height: a subject that fills more is too near
 _SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14}
 
 
@@ -104,7 +104,7 @@ def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0
     reasons: dict[str, int] = {}
     for draw in range(first_draw, TRIES):
         clip = _draw(world, seed, index, draw)
-        if not (reason := _refused(clip)):
+        if not (reason := _refused(clip, world.size)):
             return clip
         reasons[reason] = reasons.get(reason, 0) + 1
     most = max(reasons, key=lambda reason: reasons[reason], default="every draw was used up")
@@ -199,7 +199,7 @@ def sight(clip: ClipDescription, actor: Actor) -> tuple[np.ndarray, np.ndarray]:
     return wholly, partly
 
 
-def _refused(clip: ClipDescription) -> str:
+def _refused(clip: ClipDescription, size: tuple[int, int]) -> str:
     """Why this draw has no exit and re-entry, or nothing."""
     context = clip.context_frames
     for actor in clip.actors:
@@ -213,12 +213,12 @@ def _refused(clip: ClipDescription) -> str:
             return "the subject does not leave within the context"
         if not wholly[context:].any() or not partly[-1]:
             return "the subject does not come back within the target"
-        if _size(clip, actor).max() > _TOO_LARGE:
+        if _height(clip, actor, size).max() > _TOO_LARGE:
             return "the subject comes too near"
     return ""
 
 
-def _size(clip: ClipDescription, actor: Actor) -> np.ndarray:
-    """(T,) the subject's height as a share of the picture's width, by its distance."""
+def _height(clip: ClipDescription, actor: Actor, size: tuple[int, int]) -> np.ndarray:
+    """(T,) the subject's height as a share of that of the picture, by its distance."""
     away = np.linalg.norm(actor.walk.position - clip.world_from_camera[:, :3, 3], axis=1)
-    return actor.subject.tall / (away * 2 * np.tan(np.deg2rad(clip.field_of_view) / 2))
+    return actor.subject.tall / away * clip.focal(size[1]) / size[0]

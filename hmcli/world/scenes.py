@@ -26,6 +26,7 @@ from hmcli.world.shapes import (
 )  # fmt: skip
 
 CLEAR = 7.0  # metres around the line from the camera to the origin that stay free of things
+_FAR = 90.0  # metres: half the length of roads and paths
 _CAMERA_SIDE = 14.0  # metres the free ground reaches towards -y
 
 
@@ -84,20 +85,26 @@ def street(rng: np.random.Generator) -> Scene:
         x, y = rng.uniform(-24, 24), rng.uniform(-14, kerb - 1.5)
         if is_free(x, y, 1.0):
             _street_thing(things, x, y, rng)
-    paving = _vary((0.66, 0.62, 0.57), rng)
-    road = Paint(colour=_vary((0.33, 0.33, 0.35), rng), second=(0.40, 0.40, 0.41), pattern="mottled", scale=0.7)
-    line = Paint(colour=road.colour, second=(0.86, 0.84, 0.76), pattern="stripes", scale=1.0)
-    far = 90.0
-    patches = (
-        Patch(centre=(0, kerb + width / 2), half=(far, width / 2 + 0.2), paint=Paint(colour=_scaled(paving, 1.12))),
-        Patch(centre=(0, kerb + width / 2), half=(far, width / 2 - 0.05), paint=road),
-        Patch(centre=(0, kerb + width / 2), half=(far, 0.08), paint=Paint(colour=line.second)),
-    )
-    base = Paint(colour=paving, second=_scaled(paving, 0.62), pattern="tiles", scale=rng.uniform(0.8, 1.3))
     return Scene(
-        family="street", shapes=things.shapes(), ground=Ground(paint=base, patches=patches),
+        family="street",
+        shapes=things.shapes(),
+        ground=_paved(kerb, width, rng),
         words="a paved street with houses and parked cars",
-    )  # fmt: skip
+    )
+
+
+def _paved(kerb: float, width: float, rng: np.random.Generator) -> Ground:
+    """Paving with a road along x between two kerbs and a line in its middle."""
+    paving = _vary((0.66, 0.62, 0.57), rng)
+    asphalt = Paint(colour=_vary((0.33, 0.33, 0.35), rng), second=(0.40, 0.40, 0.41), pattern="mottled", scale=0.7)
+    base = Paint(colour=paving, second=_scaled(paving, 0.62), pattern="tiles", scale=rng.uniform(0.8, 1.3))
+    strips = (
+        (width / 2 + 0.2, Paint(colour=_scaled(paving, 1.12))),
+        (width / 2 - 0.05, asphalt),
+        (0.08, Paint(colour=(0.86, 0.84, 0.76))),
+    )
+    middle = (0.0, kerb + width / 2)
+    return Ground(paint=base, patches=tuple(Patch(centre=middle, half=(_FAR, half), paint=p) for half, p in strips))
 
 
 def _house(
@@ -184,6 +191,16 @@ def meadow(rng: np.random.Generator) -> Scene:
         hill = Paint(colour=_vary((0.34, 0.46, 0.28), rng), second=(0.26, 0.38, 0.24), pattern="mottled", scale=6.0)
         place = (75 * np.cos(angle), 75 * np.sin(angle), -2.0)
         things.add(ELLIPSOID, place, (size, size, rng.uniform(6, 11)), hill)
+    return Scene(
+        family="meadow",
+        shapes=things.shapes(),
+        ground=_grown(rng),
+        words="a green meadow with trees and a footpath",
+    )
+
+
+def _grown(rng: np.random.Generator) -> Ground:
+    """Grass with patches of flowers and a path along x."""
     grass = _vary((0.38, 0.56, 0.22), rng, 0.15)
     earth = _vary((0.66, 0.53, 0.37), rng)
     soil = Paint(colour=earth, second=_scaled(earth, 0.78), pattern="mottled", scale=0.6)
@@ -199,11 +216,8 @@ def meadow(rng: np.random.Generator) -> Scene:
         for _ in range(5)
     ]
     base = Paint(colour=grass, second=_scaled(grass, 0.68), pattern="mottled", scale=rng.uniform(1.0, 1.8))
-    path = Patch(centre=(0, middle), half=(90, rng.uniform(0.8, 1.3)), paint=soil)
-    return Scene(
-        family="meadow", shapes=things.shapes(), ground=Ground(paint=base, patches=(*patches, path)),
-        words="a green meadow with trees and a footpath",
-    )  # fmt: skip
+    path = Patch(centre=(0.0, middle), half=(_FAR, rng.uniform(0.8, 1.3)), paint=soil)
+    return Ground(paint=base, patches=(*patches, path))
 
 
 def round_tree(things: ShapeList, x: float, y: float, big: float, leaf: Colour, rng: np.random.Generator) -> None:

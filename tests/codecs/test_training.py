@@ -31,7 +31,9 @@ def clips(count: int = 3, frames: int = 13, height: int = 32, width: int = 48) -
 
 
 def test_batches_go_from_many_pictures_to_clips():
-    first, last = training.plan_batch(0, TRAIN, 32, 48), training.plan_batch(9, TRAIN, 32, 48)
+    pictures = training.picture_steps(TRAIN, fresh=True)
+    first, last = (training.plan_batch(step, TRAIN, pictures, 32, 48) for step in (pictures - 1, pictures))
+    assert 0 < pictures < TRAIN.steps
     assert first == training.BatchPlan(clips=8, frames=1, height=16, width=24)
     assert last == training.BatchPlan(clips=2, frames=9, height=16, width=24)
 
@@ -39,7 +41,7 @@ def test_batches_go_from_many_pictures_to_clips():
 @pytest.mark.parametrize("size", [(8, 24), (24, 40), (72, 104)])
 @pytest.mark.parametrize("step", [0, 9])
 def test_every_piece_fits_the_latent_grid_and_the_frame(size, step):
-    plan = training.plan_batch(step, TRAIN, *size)
+    plan = training.plan_batch(step, TRAIN, 6, *size)
     assert plan.height % 8 == plan.width % 8 == 0
     assert 8 <= plan.height <= size[0]
     assert 8 <= plan.width <= size[1]
@@ -47,7 +49,7 @@ def test_every_piece_fits_the_latent_grid_and_the_frame(size, step):
 
 
 def test_a_batch_is_drawn_from_its_generator_alone_and_lies_in_the_codecs_range():
-    plan = training.plan_batch(0, TRAIN, 32, 48)
+    plan = training.plan_batch(0, TRAIN, 6, 32, 48)
     one, again = (training.draw_batch(clips(), plan, np.random.default_rng([5, 3])) for _ in range(2))
     other = training.draw_batch(clips(), plan, np.random.default_rng([5, 4]))
     assert one.shape == (8, 3, 1, 16, 24)
@@ -74,14 +76,26 @@ def test_a_clip_that_is_too_short_for_a_piece_is_refused():
         training.draw_batch(clips(), plan, np.random.default_rng(0))
 
 
+def test_a_vae_that_was_trained_before_goes_straight_to_clips():
+    assert training.picture_steps(TRAIN, fresh=False) == 0
+    assert training.plan_batch(0, TRAIN, 0, 32, 48).frames == TRAIN.frames
+
+
+def test_pictures_and_clips_have_a_warm_up_and_a_decay_each():
+    rates = [training.learning_rate(step, TRAIN, 6) for step in range(10)]
+    assert rates[0] == rates[6] == pytest.approx(TRAIN.lr / 2)
+    assert rates[1] == rates[7] == pytest.approx(TRAIN.lr)
+    assert rates[5] < rates[4] < rates[3] < rates[2]
+
+
 def test_the_learning_rate_warms_up_and_decays_to_almost_nothing():
-    rates = [training.learning_rate(step, TRAIN) for step in range(10)]
+    rates = [training.learning_rate(step, TRAIN, 0) for step in range(10)]
     assert rates[0] == pytest.approx(TRAIN.lr / 2)
     assert rates[1] == pytest.approx(TRAIN.lr)
     assert rates[2:] == sorted(rates[2:], reverse=True)
-    assert training.learning_rate(10, TRAIN) == pytest.approx(TRAIN.lr / 100)
+    assert training.learning_rate(10, TRAIN, 0) == pytest.approx(TRAIN.lr / 100)
     constant = TrainConfig(steps=10, warmup=2, lr=1e-2)
-    assert training.learning_rate(9, constant) == pytest.approx(constant.lr)
+    assert training.learning_rate(9, constant, 0) == pytest.approx(constant.lr)
 
 
 def test_the_loss_is_zero_for_a_perfect_picture_and_a_standard_normal_posterior():
@@ -152,15 +166,17 @@ def test_a_new_vae_codes_the_pictures_of_a_clip_without_looking_back():
 
 
 def test_training_lowers_the_reconstruction_error():
-    vae, videos = new_mini_vae(0, **TINY), clips()
+    vae, videos = new_mini_vae(0, base_dim=8, decoder_base_dim=8), clips()
     shown = [training.whole_frames(clip, 9) for clip in videos]
     before = training.mean_psnr(vae, shown)
-    train = TrainConfig(part="codec", steps=40, batch=2, frames=5, lr=1e-2, warmup=5)
-    optimizer = make_optimizers(vae, train)
+    train = TrainConfig(part="codec", steps=40, batch=2, frames=5, lr=2e-2, warmup=5)
+    optimizers = make_optimizers(vae, train)
     for step in range(40):
-        batch = training.draw_batch(videos, training.plan_batch(step, train, 32, 48), np.random.default_rng([0, step]))
-        training.train_step(vae, optimizer, batch, train, step, torch.Generator().manual_seed(step))
-    assert training.mean_psnr(vae, shown) > before + 2.0
+        plan = training.plan_batch(step, train, 24, 32, 48)
+        batch = training.draw_batch(videos, plan, np.random.default_rng([0, step]))
+        noise, lr = torch.Generator().manual_seed(step), training.learning_rate(step, train, 24)
+        training.train_step(vae, optimizers, batch, lr=lr, clip_norm=1.0, generator=noise)
+    assert training.mean_psnr(vae, shown) > before + 1.0
 
 
 def test_muon_updates_are_orthogonal_and_of_the_documented_size():

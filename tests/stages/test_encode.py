@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
-import pytest
 from warm import WarmCommand, ok, wait_for
 
 from hmcli.stages.encode import latent_masks, subject_arrays
 from hmcli.stages.latents import open_latents
+from hmcli.store.lock import ArtifactLock
 from hmcli.store.manifest import read_manifest
 from hmcli.world.cameras import relative_camera_rows
 
@@ -144,13 +145,23 @@ def test_data_split_cuts_one_clip_in_two(hm: WarmCommand, nano: Path, clips: Pat
 
 def test_a_second_writer_is_refused_and_told_who_writes(hm: WarmCommand, nano: Path, clips: Path, tmp_path: Path):
     out = tmp_path / "l.zarr"
-    first = hm.start("encode", clips, "--recipe", nano, "--out", out)
-    first.said("encoding")
-    second = hm("encode", clips, "--recipe", nano, "--out", out)
-    first.send_signal(signal.SIGTERM)
-    ended = first.wait()
-    if ended.returncode == 0:
-        pytest.skip("the first writer was done before it could be stopped")
-    assert ended.returncode == 75
-    assert second.returncode == 1
-    assert str(first.pid) in second.stderr
+    with ArtifactLock(out):
+        refused = hm("encode", clips, "--recipe", nano, "--out", out)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"process {os.getpid()}" in refused.stderr
+    assert not out.exists()
+    ok(hm("encode", clips, "--recipe", nano, "--out", out))
+
+
+def test_sigterm_leaves_an_encode_that_goes_on(hm: WarmCommand, nano: Path, clips: Path, latents: Path, tmp_path: Path):
+    out = tmp_path / "l.zarr"
+    running = hm.start("encode", clips, "--recipe", nano, "--out", out)
+    wait_for(lambda: list(out.rglob("*.safetensors")))
+    running.send_signal(signal.SIGTERM)
+    ended = running.wait()
+    assert (ended.returncode, ended.stdout) == (75, "")
+    assert "run the same command again" in ended.stderr
+    assert (
+        read_manifest(ok(hm("encode", clips, "--recipe", nano, "--out", out))).fingerprint
+        == read_manifest(latents).fingerprint
+    )

@@ -116,11 +116,7 @@ def test_the_same_seed_renders_the_same_data_set(folder, tmp_path):
     ours, theirs = files_of(out), files_of(folder)
     assert ours.keys() == theirs.keys()
     for name in ours:
-        if name.endswith(("cond.mp4", "tgt.mp4")):
-            # the lossy encoder may choose differently from run to run; that pictures are equal is tests/world's part
-            away = np.abs(read_video(out / name).astype(int) - read_video(folder / name))
-            assert away.mean() < 1
-        elif name != "manifest.json":
+        if name != "manifest.json":
             assert ours[name] == theirs[name], name
 
 

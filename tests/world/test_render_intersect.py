@@ -46,7 +46,7 @@ def test_rays_enter_where_they_first_meet_the_shape(kind, size):
 
     found = enter(number, columns(origin), columns(direction), columns(np.tile(size, (80, 1)))).numpy()
     surely = met & (walked.sum(0) > 8)  # a shorter way inside is lost between the steps
-    assert surely.sum() > 10
+    assert surely.sum() > 8
     assert (~met).sum() > 5
     np.testing.assert_allclose(found[surely], steps[walked.argmax(0)][surely], atol=4e-3)
     assert (found[~met] == MISS).mean() > 0.9  # a graze may be missed by the steps

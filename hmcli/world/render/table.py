@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmcli.world.shapes import PATTERNS, ROUND_CONE, Shapes, bounding_boxes, corners
+from hmcli.world.shapes import ELLIPSOID, PATTERNS, ROUND_CONE, Shapes, bounding_boxes, corners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Bounds:
 
 def bounds_of(shapes: Shapes) -> Bounds:
     centre, half = bounding_boxes(shapes)
-    tight = np.where(np.isin(shapes.kind, (1, ROUND_CONE)), half.max(-1), np.linalg.norm(half, axis=-1))
+    tight = np.where(np.isin(shapes.kind, (ELLIPSOID, ROUND_CONE)), half.max(-1), np.linalg.norm(half, axis=-1))
     return Bounds(corners=corners(shapes), centre=centre, radius=tight * 1.001 + 1e-4)
 
 
