@@ -17,6 +17,7 @@ from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE, Reporter, StageResult, Te
 from hmcli.errors import DataError
 from hmcli.recipe import Recipe, sections
 from hmcli.stages.dataset import ClipSource, Dataset, LoadedClip, load_clip, open_dataset
+from hmcli.stages.outcome import require_some
 from hmcli.stages.weights import codec_hash, text_hash
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
@@ -62,6 +63,7 @@ def run(
             writer.quarantine(item.item, item.reason)
         captions = _encode_captions(writer, dataset, recipe, text_key, device)
         done = _encode_clips(writer, dataset.clips, recipe, [codec_key, read], device, reporter, captions)
+        require_some(done, writer.quarantined, data)
         return _finish(writer, dataset, done, captions, recipe)
 
 
@@ -235,7 +237,7 @@ def _stack(writer: ArtifactWriter, done: list[str], texts: list[str], captions: 
         about = {k: v for k, v in first["meta"].items() if k not in ("caption", "fps", "notes")}
         described[name] = {**about, "ids": clips, "arrays": [*first["arrays"], *extra]}
     shape = writer.items[texts[0]]["arrays"]["text"][1]
-    channels = writer.items[_CLIP + done[0]]["arrays"]["latents"][1][0] if done else 0
+    channels = writer.items[_CLIP + done[0]]["arrays"]["latents"][1][0]
     return {"groups": described, "text_length": shape[0], "text_dim": shape[1], "channels": channels}
 
 

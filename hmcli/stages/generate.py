@@ -7,6 +7,7 @@ noise depends on (seed, clip id) alone, so results depend on no order, selection
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from hmcli.stages.generations import LIST
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory import MemoryView, anchor_of, compute_memory, rows_from
 from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
+from hmcli.stages.outcome import require_some
 from hmcli.stages.weights import codec_hash
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines
@@ -96,6 +98,7 @@ def run(
         for item in left_out:
             writer.quarantine(item.item, item.reason)
         done = _generate_clips(writer, job, ids, reporter)
+        require_some(done, writer.quarantined, source)
         return _finish(writer, job, done)
 
 
@@ -156,6 +159,7 @@ def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: 
             key = hash_json([job.view.manifest.items[f"clip {clip_id}"]["hash"], depends])
             if not writer.kept(clip_id, key):
                 try:
+                    started = time.monotonic()
                     clip = job.view.clip(clip_id)
                     network = network or job.model.load(pick_dtype(job.sample.dtype), job.device)
                     check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target)
@@ -166,9 +170,8 @@ def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: 
                     continue
                 codec = codec or _codec(job)
                 video = decode_video(latents, codec, job.device)
-                with writer.item_file(
-                    clip_id, key, suffix=".mp4", parent="videos", meta=_row(job, clip, video)
-                ) as file:
+                row = _row(job, clip, video) | {"seconds": round(time.monotonic() - started, 3)}
+                with writer.item_file(clip_id, key, suffix=".mp4", parent="videos", meta=row) as file:
                     write_video(file, video, fps=clip.fps)
             done.append(clip_id)
             advance(1)
@@ -248,7 +251,7 @@ def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
         "source_dataset_fingerprint": view.manifest.inputs["clips"], "model": str(job.model.path.absolute()),
         "latents": str(view.path.absolute()),
     }  # fmt: skip
-    if done and not writer.unchanged(done):
+    if not writer.unchanged(done):
         rows = [{**writer.items[clip]["meta"], "video": writer.items[clip]["path"]} for clip in done]
         write_json_lines(writer.staged / LIST, rows)
         _write_sheet(writer, job, done[:SHEET_CLIPS])

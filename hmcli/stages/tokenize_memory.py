@@ -18,6 +18,7 @@ from hmcli.runtime import pick_dtype
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory import ANCHOR, PER_BLOCK, anchor_of, compute_memory, memory_arrays
 from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
+from hmcli.stages.outcome import require_some
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
@@ -60,6 +61,7 @@ def run(
         out, "memory", recipe=read, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force
     ) as writer:
         done = _write_clips(writer, view, ids, recipe, config, folder, device, reporter, [read, inputs.get("model")])
+        require_some(done, writer.quarantined, latents)
         counts = {"clips": len(done)}
         files = [] if writer.unchanged(done) else _root(writer)
         manifest = writer.finish(done, counts=counts, attributes={"latents": str(latents.absolute())}, files=files)

@@ -38,7 +38,7 @@ LOG = "steps.jsonl"
 RECIPE = "recipe.yaml"
 _MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
 _HOLD_OUT = 10  # every tenth clip is kept for the score
-_SCORED = 16  # clips that scores and latent statistics are taken from, at most
+_SCORED = 32  # clips that scores and latent statistics are taken from, at most
 _SCORE_FRAMES = 17  # video frames of each, at most
 
 

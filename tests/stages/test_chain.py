@@ -94,3 +94,19 @@ def test_the_chain_runs_on_real_clips(hm: WarmCommand, nano: Path, shared: Path,
     refused = hm("eval", made, "--metric", "psnr", "--out", tmp_path / "psnr")
     assert refused.returncode in (2, 3)
     assert "target" in refused.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_demo_walks_the_whole_chain_and_says_where_the_pictures_are(hm: WarmCommand, tmp_path: Path):
+    small = ["world.clips=2", "train.steps=2", "train.warmup=1", "sample.steps=2"]
+    done = hm("demo", "--out", tmp_path / "demo", *(part for text in small for part in ("--set", text)))
+    assert ok(done) == tmp_path / "demo"
+    sheet = tmp_path / "demo" / "generation" / "contact_sheet.png"
+    assert sheet.is_file()
+    assert str(sheet) in done.stderr
+    assert "Expect little" in done.stderr
+    kinds = {p.name: read_manifest(p).kind for p in (tmp_path / "demo").iterdir() if (p / "manifest.json").is_file()}
+    assert sorted(kinds.values()) == ["dataset", "evaluation", "generation", "latents", "memory", "memory", "run"]
+    again = hm("demo", "--out", tmp_path / "demo", *(part for text in small for part in ("--set", text)))
+    ok(again)
+    assert "already trained" in again.stderr
