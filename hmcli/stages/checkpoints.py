@@ -6,7 +6,6 @@ average (`train.ema`) transformer/ holds the average, and the raw weights lie in
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +102,7 @@ def write_diffusers_folder(
         "tokenizer": [None, None],
     }
     if (vae := codec_folder(recipe)) is not None:
-        link_folder(vae, folder / "vae")
+        shutil.copytree(vae, folder / "vae", ignore=shutil.ignore_patterns("manifest.json"))
         index["vae"] = ["diffusers", "AutoencoderKLWan"]
     write_json(folder / "model_index.json", index)
 
@@ -116,17 +115,6 @@ def codec_folder(recipe: Recipe) -> Path | None:
         return PACKAGED / "vae" if recipe.codec.name == "mini" else None
     path = Path(recipe.codec.path)
     return next((p for p in (path, path / "vae") if (p / "config.json").is_file()), None)
-
-
-def link_folder(source: Path, target: Path) -> None:
-    """The same files at another place, without a copy where the file system allows hard links."""
-    target.mkdir(parents=True)
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.name != "manifest.json":
-            try:
-                os.link(file, target / file.name)
-            except OSError:
-                shutil.copy2(file, target / file.name)
 
 
 def read_checkpoint(
