@@ -22,14 +22,18 @@ class Console:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
+        self._bars: Any = None  # the rich console while a bar is drawn: lines go above it
 
     def note(self, text: str) -> None:
         """A line a user may want to know."""
-        print(text, file=self.stream, flush=True)
+        if self._bars is None:
+            print(text, file=self.stream, flush=True)
+        else:
+            self._bars.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line a user should know."""
-        print(f"warning: {text}", file=self.stream, flush=True)
+        self.note(f"warning: {text}")
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -48,7 +52,7 @@ class Console:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, console=RichConsole(file=self.stream), transient=False) as shown:
+        with Progress(*columns, console=RichConsole(file=self.stream), transient=False) as shown, self._above(shown):
             task = shown.add_task(what, total=total, rate="")
 
             def advance(n: int) -> None:
@@ -57,6 +61,14 @@ class Console:
                 shown.update(task, advance=n, rate=_rate(done, time.monotonic() - started, unit))
 
             yield advance
+
+    @contextlib.contextmanager
+    def _above(self, shown: Any) -> Iterator[None]:
+        self._bars, before = shown.console, self._bars
+        try:
+            yield
+        finally:
+            self._bars = before
 
     @contextlib.contextmanager
     def _lines(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:

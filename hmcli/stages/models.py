@@ -129,7 +129,10 @@ def check_memory_fits(config: Any, clip: str, *, context: int, target: int) -> N
 
     A frozen model tokenizes context alone, and its context frames retrieve among those slots.
     """
-    if config["policy"] in ("none", "all"):
+    from hmcli import registry
+    from hmcli.core.retrieval import SLOTS, needs_of
+
+    if SLOTS not in needs_of(registry.find("policy", config["policy"])):
         return
     time = config["kernel"][0] // config["patch_size"][0]
     frames = context if config["context"] == "frozen" else context + target

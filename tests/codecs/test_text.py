@@ -47,7 +47,7 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus.write_text("\n".join(" ".join(shuffled.choices(WORDS, k=8)) for _ in range(200)))
     sentencepiece.SentencePieceTrainer.train(
         input=str(corpus), model_prefix=str(tokenizer / "spiece"), vocab_size=40, model_type="unigram",
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, hard_vocab_limit=False,
     )  # fmt: skip
     settings = {
         "tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
