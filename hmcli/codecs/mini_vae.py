@@ -10,7 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanAttentionBlock, WanResidualBlock
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AutoencoderKLWan,
+    WanAttentionBlock,
+    WanCausalConv3d,
+    WanResample,
+    WanResidualBlock,
+)
 
 MINI_VAE: dict[str, Any] = {
     "base_dim": 24,
@@ -33,7 +39,9 @@ QUIET = -6.0  # log variance of the posterior at the start: at 0 its noise would
 def new_mini_vae(seed: int, **changes: Any) -> AutoencoderKLWan:
     """A VAE to train from scratch; `changes` to MINI_VAE make a smaller one for tests. Global random state is kept.
 
-    Residual branches start at zero, so that at first only the shortcuts, upscaling and ends of the network speak.
+    Residual branches start at zero, so that at first only the shortcuts, upscaling and ends of the network speak. It
+    starts as a codec of single pictures: convolutions read nothing of the frames before, time is averaged on the way
+    down and copied on the way up. Training on pictures therefore already yields a codec of (still) videos.
     """
     shape = {**MINI_VAE, **changes}
     channels = shape["z_dim"]
@@ -46,6 +54,22 @@ def new_mini_vae(seed: int, **changes: Any) -> AutoencoderKLWan:
                 last: Any = module.conv2 if isinstance(module, WanResidualBlock) else module.proj
                 last.weight.zero_()
                 last.bias.zero_()
+            if isinstance(module, WanCausalConv3d) and module.kernel_size == (3, 3, 3):
+                module.weight[:, :, :-1] = 0.0
+            if isinstance(module, WanResample) and module.mode in ("downsample3d", "upsample3d"):
+                _pass_time_on(module)
         vae.quant_conv.weight[channels:] *= 0.1
         vae.quant_conv.bias[channels:] = QUIET
     return vae
+
+
+def _pass_time_on(resample: Any) -> None:
+    """Make the (3, 1, 1) convolution that halves or doubles the frame rate an average or a copy, plus some noise."""
+    kernel = resample.time_conv.weight
+    kernel *= 0.1
+    resample.time_conv.bias.zero_()
+    one = torch.eye(resample.dim)
+    if resample.mode == "downsample3d":
+        kernel[..., 0, 0] += one[..., None] / kernel.shape[2]
+    else:
+        kernel[:, :, -1, 0, 0] += torch.cat([one, one])

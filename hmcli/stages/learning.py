@@ -97,13 +97,13 @@ def step_loss(
     return flow_loss(prediction, flow_target(clean, noise, target).to(device), schedule.weights[index], batch.context)
 
 
-def freeze(model: HydraTransformer3DModel, train: TrainConfig) -> list[torch.nn.Parameter]:
+def freeze(model: torch.nn.Module, train: TrainConfig) -> list[torch.nn.Parameter]:
     """Leave only `train.train_only` trainable (parts of parameter names; empty: all); returns what trains."""
     unused = [part for part in train.train_only if not any(part in name for name, _ in model.named_parameters())]
     if unused:
         raise UsageError(
             f"train.train_only names no parameter: {', '.join(unused)}",
-            fix="use parts of names such as attn1, attn2, ffn, camera, projector, tokenizer",
+            fix="use parts of names such as attn1, attn2, ffn, camera, projector, tokenizer (codec: encoder, decoder)",
         )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not train.train_only or any(part in name for part in train.train_only))

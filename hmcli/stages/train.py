@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
-from hmcli.errors import DataError, StoppedEarly, UsageError
+from hmcli.errors import DataError, UsageError
 from hmcli.recipe import Recipe, TrainConfig, sections, to_dict, to_yaml
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.learning import Average, batches, freeze, learning_rate, make_batch, step_loss
 from hmcli.stages.models import build_model, check_memory_fits
+from hmcli.stages.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 
 READS = ("data", "poses", "codec", "text", "model", "flow", "train")
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
-LOG = "steps.jsonl"
 CACHED_CLIPS = 4096  # up to so many clips are kept in memory
-RECIPE = "recipe.yaml"
 
 
 def run(
@@ -63,7 +62,7 @@ def run(
         ) as writer,
         stopping_at_boundaries() as stop,
     ):
-        _refuse_another_run(writer, key, force)
+        refuse_another_run(writer, key, force, "latents")
         if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
             _train(_prepare(recipe, view, clips, device), clips, writer, key, reporter, stop)
         else:
@@ -99,19 +98,6 @@ def _usable(view: LatentsView, recipe: Recipe) -> list[str]:
             fix="encode with data.split to cut each clip in two, e.g. --set 'data.split={context: 37, target: 37}'",
         )  # fmt: skip
     return clips
-
-
-def _refuse_another_run(writer: ArtifactWriter, key: str, force: bool) -> None:
-    """Weights are never thrown away because a recipe changed: another run in `out` is refused, unless forced."""
-    others = [item for item, record in writer.items.items() if force or record["key"] != key]
-    if others and not force:
-        raise UsageError(
-            "the output folder holds a run of another recipe, seed or latents",
-            where={"run": writer.path, "its recipe": writer.path / RECIPE},
-            fix="choose another --out, or --force to throw that run away",
-        )
-    for item in others:
-        writer.discard(item)
 
 
 # --- the loop ------------------------------------------------------------------------------------------------------
@@ -191,7 +177,7 @@ def _train(
     for _ in range(start):
         next(order)
     cache = {clip: view.clip(clip) for clip in clips} if len(clips) <= CACHED_CLIPS else {}
-    log = _log_until(writer.path / LOG, start)
+    log = log_until(writer.path / LOG, start)
     with log, reporter.progress("training", train.steps - start, "step") as advance:
         for step in range(start, train.steps):
             row = training.step(step, [cache.get(clip) or view.clip(clip) for clip in next(order)])
@@ -204,7 +190,7 @@ def _train(
                     writer, key, step + 1, training.recipe, view, training.model, training.optimizer, training.average
                 )
             if stop and not last:
-                _say_stopped(stop, step + 1, train.steps)
+                say_stopped(stop, step + 1, train.steps)
 
 
 def _accelerator(device: str, train: TrainConfig) -> Any:
@@ -227,22 +213,6 @@ def _require_finite(loss: float, step: int, chosen: list[LatentClip]) -> None:
             f"the loss is {loss} at step {step + 1}", where={"clips": ", ".join(clip.id for clip in chosen)},
             fix="look at these clips (hm inspect), lower train.lr; the last checkpoint is whole",
         )  # fmt: skip
-
-
-def _log_until(path: Path, step: int) -> Any:
-    """The step log, cut back to `step` so that a resumed run logs every step once."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    write_text(path, "".join(line + "\n" for line in kept))
-    return path.open("a", encoding="utf-8")
-
-
-def _say_stopped(stop: StopFlag, step: int, steps: int) -> None:
-    import signal
-
-    if stop.signal == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise StoppedEarly(f"stopped at step {step} of {steps}", fix="run the same command again: it goes on from there")
 
 
 # --- the run as an artifact ----------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ holds vae/, a diffusers folder in half precision with the latent statistics in i
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Reporter, StageResult
-from hmcli.errors import DataError, HMError, RecipeError, StoppedEarly, UsageError
+from hmcli.errors import DataError, HMError, RecipeError
 from hmcli.recipe import DataConfig, Recipe, TrainConfig, sections, to_yaml
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.checkpoints import CHECKPOINTS, STATE, kept_steps, step_name
 from hmcli.stages.dataset import ClipSource, Dataset, open_dataset
+from hmcli.stages.learning import freeze
+from hmcli.stages.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 KIND = "codec"
 READS = ("data", "poses", "codec", "train")
 VAE = "vae"
-LOG = "steps.jsonl"
-RECIPE = "recipe.yaml"
 _MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
 _HOLD_OUT = 10  # every tenth clip is kept for the score
 _SCORED = 32  # clips that scores and latent statistics are taken from, at most
@@ -72,7 +71,7 @@ def run(
         ArtifactWriter(out, KIND, recipe=recorded, inputs=inputs, seed=recipe.seed, reporter=reporter) as writer,
         stopping_at_boundaries() as stop,
     ):
-        _refuse_another_run(writer, key, force)
+        refuse_another_run(writer, key, force, "data set")
         clips = _load_clips(dataset, recipe, writer)
         trained = recipe.train.steps in kept_steps(writer, key)
         if not trained:
@@ -92,25 +91,13 @@ def _check(train: TrainConfig) -> None:
         raise RecipeError(f"this recipe trains the {train.part}", where={"recipe": "train.part"}, fix="set it to codec")
     unused = [
         f"train.{name}={getattr(train, name)!r}"
-        for name in ("train_only", "gradient_checkpointing", "dtype", "text_dropout")
+        for name in ("gradient_checkpointing", "dtype", "text_dropout")
         if getattr(train, name) != getattr(default, name)
     ]
     if unused:
         raise RecipeError(
             f"training a codec does not use {', '.join(unused)}", where={"recipe": "train"}, fix="leave it out"
         )
-
-
-def _refuse_another_run(writer: ArtifactWriter, key: str, force: bool) -> None:
-    others = [item for item, record in writer.items.items() if force or record["key"] != key]
-    if others and not force:
-        raise UsageError(
-            "the output folder holds a run of another recipe, seed or data set",
-            where={"run": writer.path, "its recipe": writer.path / RECIPE},
-            fix="choose another --out, or --force to throw that run away",
-        )
-    for item in others:
-        writer.discard(item)
 
 
 # --- what it learns from ---------------------------------------------------------------------------------------------
@@ -175,12 +162,13 @@ def _train(
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(recipe))
     vae = _starting_vae(recipe).to(device).train()
+    freeze(vae, train)
     optimizers = make_optimizers(vae, train)
     average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
     start = _resume(writer, key, vae, optimizers, average)
     size = clips.training[0].shape[1:3]
     pictures = training.picture_steps(train, fresh=not recipe.codec.path)
-    log = _log_until(writer.path / LOG, start)
+    log = log_until(writer.path / LOG, start)
     with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
         for step in range(start, train.steps):
             rng = np.random.default_rng([recipe.seed, step])
@@ -199,7 +187,12 @@ def _train(
                 log.flush()
                 _write_checkpoint(writer, key, step + 1, train.keep, vae, optimizers, average)
             if stop and not last:
-                _say_stopped(stop, step + 1, train.steps)
+                say_stopped(stop, step + 1, train.steps)
+
+
+def trains_encoder(train: TrainConfig) -> bool:
+    """Does training change what latents are? Not when `train_only` names parts of the decoder alone."""
+    return not train.train_only or not all("decoder" in part or part == "post_quant_conv" for part in train.train_only)
 
 
 def _starting_vae(recipe: Recipe) -> Any:
@@ -261,20 +254,6 @@ def _last_state(writer: ArtifactWriter, key: str) -> dict[str, Any] | None:
     return state
 
 
-def _log_until(path: Path, step: int) -> Any:
-    """The step log, cut back to `step` so that a resumed run logs every step once."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    write_text(path, "".join(line + "\n" for line in kept))
-    return path.open("a", encoding="utf-8")
-
-
-def _say_stopped(stop: StopFlag, step: int, steps: int) -> None:
-    if stop.signal == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise StoppedEarly(f"stopped at step {step} of {steps}", fix="run the same command again: it goes on from there")
-
-
 # --- the codec as an artifact ----------------------------------------------------------------------------------------
 
 
@@ -293,8 +272,9 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
         scores = {"psnr_training": training.mean_psnr(vae, seen)}
         if unseen:
             scores["psnr_held_out"] = training.mean_psnr(vae, unseen)
-        mean, std = training.latent_statistics(vae, seen)
-        vae.register_to_config(latents_mean=mean, latents_std=std)
+        if trains_encoder(recipe.train):  # otherwise latents stay what they were, and so does their normalisation
+            mean, std = training.latent_statistics(vae, seen)
+            vae.register_to_config(latents_mean=mean, latents_std=std)
         vae.half().save_pretrained(writer.staged / VAE)
         counts = {"steps": int(state["step"]), "videos": len(clips.training), "held_out": len(clips.held_out)}
         manifest = writer.finish(order, counts=counts, attributes=scores, files=[LOG, RECIPE])

@@ -35,5 +35,5 @@ def _files(path: Path) -> dict[str, str]:
     cache = HashCache()
     if path.is_file():
         return {"": hash_file(path, cache=cache)}
-    names = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    names = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
     return {p.relative_to(path).as_posix(): hash_file(p, cache=cache) for p in names}

@@ -37,7 +37,7 @@ class Manifest:
     """What `manifest.json` says. Every hash and fingerprint reads `sha256:<hex>`."""
 
     format: int = FORMAT
-    kind: str  # dataset, latents, memory, run, checkpoint, generation, evaluation
+    kind: str  # dataset, latents, memory, codec, run, checkpoint, generation, evaluation
     fingerprint: str
     inputs: dict[str, str]  # name -> fingerprint
     recipe: dict[str, Any]  # the sections the stage read, after overrides and defaults

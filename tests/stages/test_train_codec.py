@@ -139,6 +139,18 @@ def test_training_starts_from_codec_path_when_it_is_set(trained, videos, tmp_pat
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
 
 
+def test_training_the_decoder_alone_leaves_latents_as_they_are(trained, videos, tmp_path):
+    train = replace(RECIPE.train, train_only=("decoder", "post_quant_conv"), steps=2)
+    recipe = replace(RECIPE, train=train, codec=CodecConfig(path=str(trained / "vae")))
+    out = train_codec.run(recipe, data=videos, out=tmp_path / "out", reporter=Quiet()).path
+    before, after = load_file(trained / WEIGHTS), load_file(out / WEIGHTS)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder", "post_quant_conv"}
+    configs = [json.loads((path / "vae" / "config.json").read_text()) for path in (trained, out)]
+    assert configs[0]["latents_mean"] == configs[1]["latents_mean"]
+    assert configs[0]["latents_std"] == configs[1]["latents_std"]
+
+
 def test_a_broken_video_is_set_aside_and_the_others_are_used(tmp_path):
     data = make_videos(tmp_path / "videos", count=3)
     (data / "1.mp4").write_bytes((data / "1.mp4").read_bytes()[:600])
@@ -156,7 +168,7 @@ def test_videos_shorter_than_a_sample_cannot_be_trained_on(videos, tmp_path):
 
 def test_a_setting_that_a_codec_does_not_use_is_refused(videos, tmp_path):
     for train in (
-        replace(RECIPE.train, train_only=("attn",)),
+        replace(RECIPE.train, gradient_checkpointing=True),
         replace(RECIPE.train, dtype="bfloat16"),
         replace(RECIPE.train, part="transformer"),
     ):

@@ -1,0 +1,43 @@
+"""What every training shares: its log, its recipe on disk, whose run a folder holds, and how it ends early."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from hmcli.errors import StoppedEarly, UsageError
+from hmcli.runtime import StopFlag
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import write_text
+
+LOG = "steps.jsonl"
+RECIPE = "recipe.yaml"
+
+
+def refuse_another_run(writer: ArtifactWriter, key: str, force: bool, source: str) -> None:
+    """Weights are never thrown away because a recipe changed: another run in `out` is refused, unless forced."""
+    others = [item for item, record in writer.items.items() if force or record["key"] != key]
+    if others and not force:
+        raise UsageError(
+            f"the output folder holds a run of another recipe, seed or {source}",
+            where={"run": writer.path, "its recipe": writer.path / RECIPE},
+            fix="choose another --out, or --force to throw that run away",
+        )
+    for item in others:
+        writer.discard(item)
+
+
+def log_until(path: Path, step: int) -> Any:
+    """The step log, cut back to `step` so that a resumed run logs every step once."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    write_text(path, "".join(line + "\n" for line in kept))
+    return path.open("a", encoding="utf-8")
+
+
+def say_stopped(stop: StopFlag, step: int, steps: int) -> None:
+    if stop.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise StoppedEarly(f"stopped at step {step} of {steps}", fix="run the same command again: it goes on from there")
