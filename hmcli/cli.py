@@ -10,9 +10,9 @@ import contextlib
 import copy
 import functools
 import inspect as signatures
-import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +21,14 @@ import typer
 
 import hmcli
 from hmcli.contracts import Description, StageResult
-from hmcli.errors import EXIT_INTERRUPTED, EXIT_QUARANTINED, HMError, UsageError
-from hmcli.runtime import Console, stop_on_sigterm
+from hmcli.errors import UsageError
+from hmcli.output import Result, emit, explain, unprinted
+from hmcli.registry import normal
+from hmcli.runtime import Console, Terminated, stop_on_sigterm
 
-Result = StageResult | Description
+OUR_SUFFIXES = (
+    ".dataset", ".latents", ".zarr", ".memory", ".run", ".generation", ".evaluation", ".yaml", ".yml",
+)  # fmt: skip
 
 app = typer.Typer(
     name="hm",
@@ -32,7 +36,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normal},
 )
 recipes_app = typer.Typer(help="Packaged recipes: ls, show, cp.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
@@ -50,7 +54,9 @@ SourceIn = Annotated[
 GenerationIn = Annotated[
     str | None, typer.Argument(metavar="[GENERATION]", help="Generation artifact; - reads it from stdin.")
 ]
-ModelIn = Annotated[Path | None, typer.Option("--model", help="Run, checkpoint, or mini (the packaged weights).")]
+ModelIn = Annotated[
+    Path | None, typer.Option("--model", help="Run, checkpoint, or mini (the packaged weights); - reads stdin.")
+]
 Clips = Annotated[list[str] | None, typer.Option("--clips", help="Only these clip ids (may be given several times).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
@@ -63,7 +69,11 @@ def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Ca
     def register(function: Callable[..., Result]) -> Callable[..., Result]:
         @functools.wraps(function)
         def guarded(*args: Any, json_output: bool, debug: bool, **kwargs: Any) -> None:
-            raise typer.Exit(_run(functools.partial(function, *args, **kwargs), json_output, debug))
+            raise typer.Exit(_run(functools.partial(work, *args, **kwargs), json_output, debug))
+
+        def work(*args: Any, **kwargs: Any) -> Result:
+            _refuse_two_dashes(kwargs)
+            return function(*args, **kwargs)
 
         extra = {
             "json_output": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
@@ -91,42 +101,19 @@ def _run(work: Callable[[], Result], json_output: bool, debug: bool) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             result = work()
-    except HMError as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except Exception as error:
-        if debug:
-            raise
-        print(f"error: {type(error).__name__}: {error}\n  fix  run again with --debug and report this", file=sys.stderr)
-        return 1
-    return _emit(result, json_output)
+            traceback.print_exception(error)
+        return explain(error)
+    return emit(result, json_output)
 
 
-def _emit(result: Result, json_output: bool) -> int:
-    """Print a stage's result; returns 4 when items were quarantined."""
-    if isinstance(result, Description):
-        print(json.dumps(dict(result.data), default=str) if json_output else result.text)
-        return 0
-    code = EXIT_QUARANTINED if result.quarantined else 0
-    if result.quarantined:
-        names = ", ".join(item.item for item in result.quarantined[:10])
-        print(f"{len(result.quarantined)} left out, the rest is done: {names} (exit code 4)", file=sys.stderr)
-    if json_output:
-        print(json.dumps({
-            "path": str(result.path.absolute()), "kind": result.kind, "fingerprint": result.fingerprint,
-            "counts": dict(result.counts), "details": dict(result.details), "exit_code": code,
-            "quarantined": [{"item": q.item, "reason": q.reason} for q in result.quarantined],
-        }, default=str))  # fmt: skip
-    elif not result.details.get("dry_run"):
-        print(result.path.absolute())
-    return code
+def _refuse_two_dashes(arguments: dict[str, Any]) -> None:
+    """stdin holds one path, so one input can be `-`; an output cannot."""
+    if str(arguments.get("out")) == "-":
+        raise UsageError("--out cannot be -", fix="name a folder; its path is printed on stdout")
+    if len(dashes := [name for name, value in arguments.items() if str(value) == "-"]) > 1:
+        raise UsageError(f"only one input can be read from stdin, got - for {' and '.join(dashes)}")
 
 
 def _given(text: str | Path | None) -> Path | None:
@@ -154,9 +141,22 @@ def _input(text: str | Path | None, *kinds: str, accept: Callable[[Any], bool] =
     return found
 
 
-def _named(out: Path | None, source: str | Path | None, kind: str) -> Path:
-    """The output as given, or `./<input stem>.<kind>`."""
-    return out or Path(f"{Path(source or 'mini').absolute().stem}.{kind}")
+def _named(out: Path | None, source: str | Path | None, kind: str, model: Path | None = None) -> Path:
+    """The output as given, or `./<input stem>.<kind>`; made by a model, `./<input stem>-<model stem>.<kind>`."""
+    stems = [_stem(source or "mini"), *([] if model is None else [_stem(model)])]
+    return out or Path(f"{'-'.join(stems)}.{kind}")
+
+
+def _stem(source: str | Path) -> str:
+    """A name without the suffix hm gave it: of `clips.v1` everything, of `clips.v1.latents` `clips.v1`."""
+    path = Path(os.path.abspath(source))
+    return path.stem if path.suffix in OUR_SUFFIXES else path.name
+
+
+def _made_with(recipe: dict[str, Any], *names: str) -> Callable[[Any], bool]:
+    """Takes artifacts whose codec (or text encoder) has the recipe's name; a side that names none fits all."""
+    named = [name for name in names if name in recipe]
+    return lambda manifest: all(manifest.recipe.get(n, recipe[n])["name"] == recipe[n]["name"] for n in named)
 
 
 def _recorded(model: Path | None) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def render(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> StageResult:
-    """Render clips with exit-entry events from a seed: video, masks, depth, cameras, subjects, captions."""
+    """Render clips with exit-entry events from a seed. Each: video, masks, depth, cameras, subjects, caption."""
     from hmcli.recipe import load_recipe
 
     more = [] if clips is None else [f"world.clips={clips}"]
@@ -202,7 +202,7 @@ def encode(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> StageResult:
-    """Encode videos into VAE latents, captions into embeddings and poses into camera rows."""
+    """Encode a folder of clips. Videos become VAE latents, captions embeddings, poses camera rows."""
     from hmcli.recipe import load_recipe
 
     resolved = load_recipe(recipe, override)
@@ -221,24 +221,31 @@ def tokenize_memory(
     latents: LatentsIn = None,
     model: ModelIn = None,
     clips: Clips = None,
-    out: ArtifactOut = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Default: ./<input stem>.memory; --model: ./<input stem>-<model folder name>.memory."
+        ),
+    ] = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
 ) -> StageResult:
-    """Describe the memory slots of each clip; with --model (context: frozen) also compute their keys and values."""
+    """Describe the memory slots of each clip. With --model (context: frozen) also compute their keys and values."""
     from hmcli.recipe import load_recipe
 
-    resolved = load_recipe(recipe, override, base=_recorded(model))
-    source = _input(latents, "latents")
+    weights = _given(model)
+    base = _recorded(weights)
+    resolved = load_recipe(recipe, override, base=base)
+    source = _input(latents, "latents", accept=_made_with(base, "codec"))
     from hmcli.runtime import pick_device
     from hmcli.stages import tokenize_memory as stage
 
     return stage.run(
-        resolved, latents=source, model=model, clips=tuple(clips or ()), out=_named(out, source, "memory"), force=force,
-        device=pick_device(device), reporter=Console(), dry_run=dry_run,
+        resolved, latents=source, model=weights, clips=tuple(clips or ()), force=force, device=pick_device(device),
+        out=_named(out, source, "memory", weights), reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -254,12 +261,13 @@ def train(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> StageResult:
-    """Train what the recipe says, from where the last run stopped."""
-    from hmcli.recipe import load_recipe
+    """Train what the recipe says, from where it last stopped."""
+    from hmcli.recipe import load_recipe, to_dict
 
     resolved = load_recipe(recipe, override)
     codec = resolved.train.part == "codec"
-    source = _input(latents, "dataset" if codec else "latents")
+    accept = _made_with(to_dict(resolved), "codec", "text")
+    source = _input(latents, "dataset" if codec else "latents", accept=accept)
     where = _named(out, recipe, "run")
     from hmcli.runtime import pick_device
 
@@ -282,7 +290,9 @@ def train(
 def generate(
     source: SourceIn = None,
     model: ModelIn = None,
-    memory: Annotated[Path | None, typer.Option("--memory", help="Memory artifact of the same model.")] = None,
+    memory: Annotated[
+        Path | None, typer.Option("--memory", help="Memory artifact of the same model; - reads stdin.")
+    ] = None,
     clips: Clips = None,
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
@@ -291,19 +301,20 @@ def generate(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> StageResult:
-    """Generate each clip's target video along its target cameras."""
+    """Generate each clip's target along its target cameras."""
     from hmcli.recipe import load_recipe
 
-    found = _input(source, "latents", "dataset")
+    given = _given(source)  # before anything else, so that a failed command before the pipe is what is reported
     weights = _input(model, "run")
     base = _recorded(weights)
+    found = _input(given, "latents", "dataset", accept=_made_with(base, "codec"))
     base.get("data", {}).pop("split", None)  # how the training clips were cut; a folder of clips is generated whole
     resolved = load_recipe(recipe, override, base=base)
     from hmcli.runtime import pick_device
     from hmcli.stages import generate as stage
 
     return stage.run(
-        resolved, source=found, model=weights, memory=memory, clips=tuple(clips or ()),
+        resolved, source=found, model=weights, memory=_given(memory), clips=tuple(clips or ()),
         out=_named(out, found, "generation"), force=force, device=pick_device(device), reporter=Console(),
         dry_run=dry_run,
     )  # fmt: skip
@@ -312,7 +323,7 @@ def generate(
 def evaluate(
     generation: GenerationIn = None,
     reference: Annotated[
-        Path | None, typer.Option("--reference", help="Folder of clips with the true target videos.")
+        Path | None, typer.Option("--reference", help="Folder of clips with the true target videos; - reads stdin.")
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -325,7 +336,7 @@ def evaluate(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> StageResult:
-    """Score generated videos: psnr, ssim, subject-consistency, background-consistency."""
+    """Score generated videos. Metrics: psnr, ssim, subject-consistency, background-consistency."""
     from hmcli.recipe import load_recipe
 
     resolved = load_recipe(recipe, override)
@@ -334,7 +345,7 @@ def evaluate(
     from hmcli.stages import evaluate as stage
 
     return stage.run(
-        resolved, generation=source, reference=reference, metrics=tuple(metric or resolved.eval.metrics),
+        resolved, generation=source, reference=_given(reference), metrics=tuple(metric or resolved.eval.metrics),
         out=_named(out, source, "evaluation"), force=force, device=pick_device(device), reporter=Console(),
         dry_run=dry_run,
     )  # fmt: skip
@@ -349,7 +360,7 @@ def inspect(
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Any artifact; - reads its path from stdin.")],
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file again and compare.")] = False,
 ) -> Description:
-    """Say what an artifact is, what made it, and whether it is whole."""
+    """Say what an artifact is, what made it, if it is whole."""
     from hmcli.stages import inspect as stage
 
     return stage.run(_input(artifact), verify=verify, reporter=Console())
@@ -362,7 +373,7 @@ def demo(
     device: Device = "auto",
     force: Force = False,
 ) -> StageResult:
-    """Run the whole chain on the embedded default, in one process, and say where the pictures are."""
+    """Run the whole chain on the embedded default. In one process; says where the pictures are."""
     from hmcli.runtime import pick_device
     from hmcli.stages import demo as stage
 
@@ -407,13 +418,18 @@ def recipes_cp(
     file = target / source.name if target.is_dir() else target
     if file.exists() and not force:
         raise UsageError(f"{file} exists", fix="choose another name, or --force")
-    file.write_bytes(source.read_bytes())
+    try:
+        file.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"{file} cannot be written: {error.strerror}", fix="name a file in a folder that is there"
+        ) from error
     return StageResult(path=file, kind="recipe")
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"hm {hmcli.__version__}")
+        typer.echo(f"hm {hmcli.__version__}")
         raise typer.Exit
 
 
@@ -428,4 +444,10 @@ def _root(
 
 def main() -> None:
     """Entry point of the installed command."""
-    app()
+    stop_on_sigterm()
+    try:
+        app()
+    except Terminated as error:  # before or after a command's own work
+        sys.exit(explain(error))
+    except OSError as error:  # commands catch their own: this is the help or the version, on a full disk
+        sys.exit(unprinted(error, "the help", 1))

@@ -18,11 +18,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from hmcli import registry
 from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
 from hmcli.errors import RecipeError
 
 FORMAT = 1
-_STRICT = ConfigDict(extra="forbid")
+SCENES = ("street", "meadow")  # what hmcli.world knows, here because importing it is slow (tests/cli compares them)
+SUBJECTS = ("walker", "dog", "hiker", "deer")
+TRAJECTORIES = ("any", "pan-away-and-back", "dolly-away-and-back", "arc-away-and-back")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,13 +270,12 @@ def load_recipe(
     recipe: Recipe | None = None
     try:
         recipe = _ADAPTER.validate_python(values)
-        problems += _impossible(recipe)
+        problems += _impossible(recipe) + _unknown_names(recipe)
     except ValidationError as error:
         problems += [_sentence(item) for item in error.errors() if item["type"] not in _OWN_REPORT]
         with contextlib.suppress(ValidationError):  # the rest of the recipe is still checked
-            problems += _impossible(
-                _ADAPTER.validate_python(_without(values, [item["loc"] for item in error.errors()]))
-            )
+            rest = _ADAPTER.validate_python(_without(values, [item["loc"] for item in error.errors()]))
+            problems += _impossible(rest) + _unknown_names(rest)
     if problems or recipe is None:
         raise RecipeError(
             f"{len(problems)} problem{'s' * (len(problems) != 1)} in the recipe",
@@ -367,6 +370,28 @@ def _unknown_keys(values: dict[str, Any], kind: type, prefix: str = "") -> list[
 def _sentence(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
     return f"{place or 'recipe'}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"
+
+
+def _unknown_names(r: Recipe) -> list[str]:
+    """Names nothing stands for, each with the known ones."""
+    places = (("world.scenes", r.world.scenes, SCENES), ("world.subjects", r.world.subjects, SUBJECTS),
+              ("world.camera.trajectory", (r.world.camera.trajectory,), TRAJECTORIES))  # fmt: skip
+    found = [
+        f"{key}: unknown name {name!r}, {registry.suggestion(name, known)}"
+        for key, asked, known in places
+        for name in asked
+        if registry.normal(name) not in known
+    ]
+    registered = (("codec.name", "codec", (r.codec.name,)), ("text.name", "text", (r.text.name,)),
+                  ("model.memory.policy", "policy", (r.model.memory.policy,)),
+                  ("eval.metrics", "metric", r.eval.metrics),
+                  ("eval.backbone", "backbone", (r.eval.backbone,)))  # fmt: skip
+    return found + [
+        f"{key}: unknown {kind} {name!r}, {registry.suggestion(name, registry.names(kind))}"
+        for key, kind, asked in registered
+        for name in asked
+        if not registry.is_known(kind, name)
+    ]
 
 
 def _impossible(r: Recipe) -> list[str]:

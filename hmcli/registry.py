@@ -6,8 +6,8 @@ Other packages join through the entry-point group `hmcli.<kind>` (docs/extending
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from hmcli.errors import UsageError
@@ -41,18 +41,29 @@ def normal(name: str) -> str:
 
 def names(kind: str) -> dict[str, str]:
     """Every known name of a kind with the place it lives, built-in ones first; a foreign one cannot shadow ours."""
+    from importlib.metadata import entry_points  # slow to import, and not needed for built-in names
+
     known = dict(BUILT_IN[kind])
     for point in entry_points(group=f"hmcli.{kind}"):
         known.setdefault(normal(point.name), point.value)
     return known
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What to write instead of an unknown name."""
+    close = difflib.get_close_matches(normal(name), known := sorted(known), n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
+
+
+def is_known(kind: str, name: str) -> bool:
+    """Whether `find` knows the name; imports nothing it stands for."""
+    return normal(name) in BUILT_IN[kind] or normal(name) in names(kind)
+
+
 def find(kind: str, name: str) -> Any:
     """Import and return what `name` stands for. Raises UsageError listing the known names."""
     known = names(kind)
     if (place := known.get(normal(name))) is None:
-        close = difflib.get_close_matches(normal(name), known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(f"unknown {kind} {name!r}", fix=f"{hint}known: {', '.join(sorted(known))}")
+        raise UsageError(f"unknown {kind} {name!r}", fix=suggestion(name, known))
     module, attribute = place.split(":")
     return getattr(import_module(module), attribute)

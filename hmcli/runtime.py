@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hmcli.errors import StoppedEarly, UsageError
+from hmcli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+DEVICE_TYPES = ("cpu", "cuda", "mps")
 PLAIN_PROGRESS_SECONDS = 10.0  # how often a progress line appears where stderr is no terminal
 
 
@@ -117,9 +118,13 @@ def pick_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}", fix="use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        known = device.type in DEVICE_TYPES
+    except RuntimeError:
+        known = False
+    if not known:
+        raise UsageError(f"unknown device {name!r}", fix="use auto, cpu, cuda or cuda:N")
+    cuda_missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if cuda_missing or (device.type == "mps" and not torch.backends.mps.is_available()):
         raise UsageError(f"device {name!r} is not there", fix="use --device cpu, or auto")
     return name
 
@@ -159,10 +164,14 @@ def stopping_at_boundaries() -> Iterator[StopFlag]:
             signal.signal(number, handler)
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt no Exception: a library's `except Exception` must not swallow it."""
+
+
 def stop_on_sigterm() -> None:
-    """From now on SIGTERM raises StoppedEarly; artifacts are resumable at any instant, so that is safe anywhere."""
+    """From now on SIGTERM raises Terminated; artifacts are resumable at any instant, so that is safe anywhere."""
 
     def stop(number: int, frame: Any) -> None:
-        raise StoppedEarly("stopped by SIGTERM", fix="run the same command again: it goes on where it stopped")
+        raise Terminated
 
     signal.signal(signal.SIGTERM, stop)

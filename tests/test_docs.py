@@ -48,18 +48,24 @@ def shell(hm: WarmCommand, tmp_path_factory: pytest.TempPathFactory):
         assert done.returncode == 0, f"{text}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    _tiny_dino(place / "work" / "weights" / "dino-vitb16")
+    _tiny_networks(place / "work" / "weights")
     for text in blocks(PROJECT / "README.md", "bash"):
         run(text)
     return run
 
 
-def _tiny_dino(folder: Path) -> None:
-    """A random model in the format of the weights that docs/metrics.md names."""
-    from transformers import ViTConfig, ViTModel
+def _tiny_networks(folder: Path) -> None:
+    """Random models in the formats, and the places, of the weights that docs/metrics.md names."""
+    from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
     sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    ViTModel(ViTConfig(image_size=32, patch_size=16, **sizes)).save_pretrained(folder)
+    picture = {"image_size": 32, "patch_size": 16}
+    ViTModel(ViTConfig(**picture, **sizes)).save_pretrained(folder / "dino-vitb16")
+    text = {"vocab_size": 20, "max_position_embeddings": 7, "projection_dim": 8, **sizes}
+    vision = {"projection_dim": 8, **picture, **sizes}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(
+        folder / "clip-vit-b32"
+    )
 
 
 @pytest.mark.timeout(900)

@@ -8,7 +8,7 @@ Shapes: T video frames, F latent frames, H rows, W columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from hmcli.errors import DataError
 from hmcli.recipe import DataConfig, PosesConfig, SplitConfig
 from hmcli.store.files import read_csv, read_json, read_json_lines
 from hmcli.store.hashing import HashCache, hash_file, hash_json
-from hmcli.store.manifest import is_artifact, is_unfinished, read_manifest
+from hmcli.store.manifest import Manifest, is_artifact, is_unfinished, read_manifest
 from hmcli.store.video import VideoInfo, probe_video, read_video
 from hmcli.world import framing, schema
 from hmcli.world.cameras import Cameras, latent_poses, parse_cameras, relative_camera_rows
@@ -51,7 +51,7 @@ class Dataset:
     layout: str  # released, rendered, examples, plain
     clips: tuple[ClipSource, ...]
     quarantined: tuple[Quarantined, ...]
-    fingerprint: str  # of the manifest when `hm render` made the folder, else over all clips' keys
+    fingerprint: str  # of the manifest while the folder is as `hm render` made it, else over all clips' keys
     notes: tuple[str, ...] = ()
 
 
@@ -104,23 +104,27 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
     clips: list[ClipSource] = []
     quarantined: list[Quarantined] = []
     hashes: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for clip in layout.clips:
         files = {role: path / name for role, name in clip.files.items()}
         try:
-            hashes[clip.id] = _clip_hash(clip, files, captions[clip.id], cache)
+            found = _file_hashes(clip, files, cache)
+            seen |= {clip.files[role]: value for role, value in found.items()}
+            hashes[clip.id] = _clip_hash(clip, found, captions[clip.id])
             clips.append(_clip_source(clip, files, captions[clip.id], hashes[clip.id], poses))
         except DataError as error:
             quarantined.append(Quarantined(item=clip.id, reason=str(error)))
     if not clips:
         first = {f"clip {item.item}": item.reason for item in quarantined[:3]}
         raise DataError(f"none of the {len(quarantined)} clips can be used", where={"data": path, **first})
+    changes = _changes(manifest, layout, names, seen, captions) if manifest else ()
     return Dataset(
         path=path,
         layout=layout.name,
         clips=tuple(clips),
         quarantined=tuple(quarantined),
-        fingerprint=manifest.fingerprint if manifest else hash_json(["clips", hashes]),
-        notes=_folder_notes(layout),
+        fingerprint=manifest.fingerprint if manifest and not changes else hash_json(["clips", hashes]),
+        notes=(*_folder_notes(layout), *changes),
     )
 
 
@@ -163,13 +167,47 @@ def _folder_notes(layout: Layout) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _clip_hash(clip: ClipFiles, files: Mapping[str, Path], caption: str, cache: HashCache) -> str:
-    """Hash of everything `load_clip` may read, so that a stage redoes a clip when, and only when, it changed."""
+def _file_hashes(clip: ClipFiles, files: Mapping[str, Path], cache: HashCache) -> dict[str, str]:
+    """Hashes of the clip's files by role; one that is not there is left out."""
     try:
-        hashes = {role: hash_file(file, cache=cache) for role, file in files.items() if file.exists()}
+        return {role: hash_file(file, cache=cache) for role, file in files.items() if file.exists()}
     except OSError as error:
         raise DataError("a file cannot be read", where={"clip": clip.id, "at": error}) from error
+
+
+def _clip_hash(clip: ClipFiles, hashes: Mapping[str, str], caption: str) -> str:
+    """Hash of everything `load_clip` may read, so that a stage redoes a clip when, and only when, it changed."""
     return hash_json({"id": clip.id, "caption": caption, "static": clip.static, "files": hashes})
+
+
+def _changes(
+    manifest: Manifest,
+    layout: Layout,
+    names: Collection[str],
+    seen: Mapping[str, str],
+    captions: Mapping[str, str],
+) -> tuple[str, ...]:
+    """How a rendered folder differs from what its manifest says: notes about changed, new and missing clips.
+
+    `names` are all files of the folder, `seen` the hashes of those that a stage may read.
+    """
+    there = set(names)
+    records = {record["path"]: record for record in manifest.items.values()}
+    edited, new = [], []
+    for clip in layout.clips:
+        if (record := records.pop(clip.id, None)) is None:
+            new.append(clip.id)
+            continue
+        written = {f"{clip.id}/{name}": entry["hash"] for name, entry in record["files"].items()}
+        same = written.keys() <= there and all(written.get(name) == seen.get(name) for name in clip.files.values())
+        if not same or captions[clip.id] != record["meta"].get("caption", captions[clip.id]):
+            edited.append(clip.id)
+    found = ((edited, "changed since they were rendered"), (new, "added"), (list(records), "gone"))
+    return tuple(f"{len(ids)} clips {what}: {_some(ids)}" for ids, what in found if ids)
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 def _clip_source(clip: ClipFiles, files: Mapping[str, Path], caption: str, key: str, poses: PosesConfig) -> ClipSource:

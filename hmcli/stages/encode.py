@@ -17,7 +17,7 @@ from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE, Reporter, StageResult, Te
 from hmcli.errors import DataError
 from hmcli.recipe import Recipe, sections
 from hmcli.stages.dataset import ClipSource, Dataset, LoadedClip, load_clip, open_dataset
-from hmcli.stages.outcome import require_some
+from hmcli.stages.outcome import check_output, require_some
 from hmcli.stages.weights import codec_hash, text_hash
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
@@ -47,6 +47,7 @@ def run(
         reporter.note(note)
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
     if dry_run:
+        check_output(out, "latents", reporter)
         reporter.note(
             f"{len(dataset.clips)} clips of {data} at {recipe.data.size} with codec {recipe.codec.name} into {out}"
         )
@@ -195,9 +196,8 @@ def _finish(
     writer: ArtifactWriter, dataset: Dataset, done: list[str], captions: dict[str, str], recipe: Recipe
 ) -> StageResult:
     """Stack the rows of each shape and write the manifest."""
-    by_id = {clip.id: clip for clip in dataset.clips}
-    used = list(dict.fromkeys(["", *(by_id[clip].caption for clip in done)]))
-    order = [*(captions[caption] for caption in used), *(_CLIP + clip for clip in done)]
+    used = list(captions)
+    order = [*captions.values(), *(_CLIP + clip for clip in done)]
     counts = {"clips": len(done), "captions": len(used)}
     if not writer.unchanged(order):
         attributes = _stack(writer, done, [captions[caption] for caption in used], used)

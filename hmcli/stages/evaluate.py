@@ -27,6 +27,7 @@ from hmcli.registry import find, names, normal
 from hmcli.reports.protocol import AVERAGES, protocol_card
 from hmcli.stages.dataset import ClipSource, Dataset, load_clip
 from hmcli.stages.generations import Generated, find_reference, open_generation
+from hmcli.stages.outcome import check_output
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import read_json, write_csv, write_json, write_text
 from hmcli.store.hashing import HashCache, hash_file, hash_json
@@ -71,6 +72,7 @@ def run(
     plan = _plan(recipe, generated, reference, metrics, device, reporter)
     labels = [plan.label(metric) for metric in plan.metrics]
     if dry_run:
+        check_output(out, "evaluation", reporter)
         reporter.note(f"{len(generated.clips)} clips, {', '.join(labels)}, into {out}")
         return StageResult(
             path=out,

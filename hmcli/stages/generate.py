@@ -23,7 +23,7 @@ from hmcli.stages.generations import LIST
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory import MemoryView, anchor_of, compute_memory, rows_from
 from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
-from hmcli.stages.outcome import require_some
+from hmcli.stages.outcome import check_output, require_some
 from hmcli.stages.weights import codec_hash
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines
@@ -69,25 +69,28 @@ def run(
 ) -> StageResult:
     """Generate the clips of latents, or of a folder of clips (encoded first); see `hm generate --help`."""
     folder = find_model(model)
-    left_out: tuple[Quarantined, ...] = ()
-    if not _is_latents(source):
-        source, left_out = _encode_first(recipe, source, out, folder, device, reporter, dry_run)
-        if dry_run:
-            return StageResult(path=out, kind="generation", details={"dry_run": True})
-    view = open_latents(source)
-    ids = view.ids(clips)
-    _check_codec(view, folder)
-    config = folder.manifest.recipe["model"]["memory"]
-    if memory is not None and config["context"] != "frozen":
+    if memory is not None and folder.manifest.recipe["model"]["memory"]["context"] != "frozen":
         raise UsageError(
             "this model's context is joint: it sees the target and changes at every step, so no memory is kept for it",
             where={"model": folder.path, "memory": memory}, fix="leave --memory out",
         )  # fmt: skip
+    left_out: tuple[Quarantined, ...] = ()
+    if not _is_latents(source):
+        source, left_out = _encode_first(recipe, source, out, folder, device, reporter, dry_run)
+        if dry_run:
+            check_output(out, "generation", reporter)
+            reporter.note(f"then {recipe.sample.steps} steps for each clip on {device}, into {out}")
+            return StageResult(path=out, kind="generation", details={"dry_run": True})
+    view = open_latents(source)
+    view.say_left_out(reporter)
+    ids = view.ids(clips)
+    _check_latents(view, folder, reporter)
     job = Job(
         recipe=recipe, view=view, model=folder, memory=None if memory is None else MemoryView(memory, folder),
         negative=_negative(recipe.sample, view, folder, device), device=device,
     )  # fmt: skip
     if dry_run:
+        check_output(out, "generation", reporter)
         reporter.note(f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}, into {out}")
         return StageResult(path=out, kind="generation", counts={"clips": len(ids)}, details={"dry_run": True})
     read = sections(recipe, "sample") | {"poses": view.manifest.recipe["poses"]}
@@ -121,16 +124,24 @@ def _encode_first(
     return done.path, done.quarantined
 
 
-def _check_codec(view: LatentsView, folder: ModelFolder) -> None:
-    """The model must decode what the latents' codec encoded."""
-    wanted = folder.manifest.recipe["codec"]["name"]
-    found = view.manifest.recipe["codec"]["name"]
-    if wanted != found or view.manifest.inputs["codec"] != codec_hash(folder.codec()):
-        weights = "" if wanted != found else " with other weights"
-        raise DataError(
-            f"latents were encoded with codec {found!r}{weights}, the model was trained with {wanted!r}",
-            where={"latents": view.path, "model": folder.path}, fix="encode again with the model's recipe",
-        )  # fmt: skip
+def _check_latents(view: LatentsView, folder: ModelFolder, reporter: Reporter) -> None:
+    """The model must read what the latents hold: same codec, same text encoder; another size is said."""
+    made_with, trained_with = view.manifest.recipe, folder.manifest.recipe
+    for section in ("codec", "text"):
+        wanted, found = trained_with[section]["name"], made_with[section]["name"]
+        same = wanted == found and (section == "text" or view.manifest.inputs["codec"] == codec_hash(folder.codec()))
+        if not same:
+            weights = "" if wanted != found else " with other weights"
+            raise DataError(
+                f"latents were encoded with {section} {found!r}{weights}, the model was trained with {wanted!r}",
+                where={"latents": view.path, "model": folder.path}, fix="encode again with the model's recipe",
+            )  # fmt: skip
+    for key, here, there in (
+        ("pixels", list(view.size), list(trained_with["data"]["size"])),
+        ("rows of text", view.text_shape[0], trained_with["text"]["length"]),
+    ):
+        if here != there:
+            reporter.warn(f"the latents have {here} {key}, the model was trained with {there}")
 
 
 def _negative(sample: SampleConfig, view: LatentsView, folder: ModelFolder, device: str) -> np.ndarray:
@@ -156,7 +167,7 @@ def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: 
     depends = [job.model.fingerprint, sections(job.recipe, "sample"), job.recipe.seed]
     with reporter.progress("generating", len(ids), "clip") as advance:
         for clip_id in ids:
-            key = hash_json([job.view.manifest.items[f"clip {clip_id}"]["hash"], depends])
+            key = hash_json([job.view.item_hash(clip_id), depends])
             if not writer.kept(clip_id, key):
                 try:
                     started = time.monotonic()
@@ -201,7 +212,7 @@ def generate_latents(job: Job, network: HydraTransformer3DModel, clip: LatentCli
     noise = start_noise(shape, generator, job.device)
     if network.config.context == "frozen":
         if job.memory is not None:
-            memory, anchor = job.memory.load(clip.id, job.device)
+            memory, anchor = job.memory.load(clip.id, job.view.item_hash(clip.id), job.device)
         else:
             memory, anchor = compute_memory(network, clip, job.device), anchor_of(clip)
         assert clip.poses is not None

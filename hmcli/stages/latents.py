@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.store.arrays import ROOT, StackReader
 from hmcli.store.manifest import Manifest, read_manifest
@@ -124,6 +125,15 @@ class LatentsView:
             caption=about["caption"],
             fps=float(about["fps"]),
         )
+
+    def item_hash(self, clip: str) -> str:
+        """Hash of everything stored of a clip."""
+        return str(self.manifest.items[f"clip {clip}"]["hash"])
+
+    def say_left_out(self, reporter: Reporter) -> None:
+        """Name the clips that could not be encoded: they are in no later artifact either."""
+        if missing := [row["item"] for row in self.manifest.quarantined]:
+            reporter.note(f"{len(missing)} clips were left out when the latents were made: {', '.join(missing[:5])}")
 
     def subjects(self, clip: str) -> dict[str, np.ndarray]:
         """What is known of subjects at latent rate: `masks` (F, h, w), `boxes` (F, S, 4), `visibility` (F, S)."""

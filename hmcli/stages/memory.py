@@ -97,8 +97,11 @@ class MemoryView:
                 fix=f"make it again: hm tokenize-memory LATENTS --model {model.path}",
             )  # fmt: skip
 
-    def load(self, clip: str, device: str) -> tuple[ContextMemory, np.ndarray]:
-        """A clip's memory and the anchor pose (4, 4) its camera rows are relative to."""
+    def load(self, clip: str, latents: str, device: str) -> tuple[ContextMemory, np.ndarray]:
+        """A clip's memory and the anchor pose (4, 4) its camera rows are relative to.
+
+        `latents` is the hash of the clip's latents. Raises DataError when the memory was made from others.
+        """
         import torch
 
         from hmcli.core.memory import ContextMemory
@@ -110,6 +113,11 @@ class MemoryView:
                 fix="make the memory again without --clips, or name this clip too",
             )  # fmt: skip
         record = self.manifest.items[clip]
+        if record["meta"]["latents"] != latents:
+            raise DataError(
+                "the memory of this clip was made from other latents", where={"memory": self.path, "clip": clip},
+                fix="make it again from these latents: hm tokenize-memory LATENTS --model MODEL",
+            )  # fmt: skip
         about, folder = record["meta"]["memory"], self.path / record["path"]
         tensors = {}
         for name in PER_BLOCK:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.recipe import CodecConfig, Recipe, TextConfig
+from hmcli.store.files import read_json
+from hmcli.store.hashing import HashCache, hash_file
 from hmcli.store.manifest import Manifest, is_artifact, read_manifest
 
 if TYPE_CHECKING:
@@ -33,10 +35,25 @@ class ModelFolder:
     def fingerprint(self) -> str:
         return self.manifest.fingerprint
 
+    def check_whole(self, part: str) -> None:
+        """Raise DataError unless every file of `part` (transformer, vae) is as it was written."""
+        cache = HashCache()
+        for name, entry in self.manifest.files.items():
+            if not name.startswith(f"{part}/"):
+                continue
+            file = self.path / name
+            if not file.is_file() or hash_file(file, cache=cache) != entry["hash"]:
+                raise DataError(
+                    "the checkpoint is damaged: a file is missing or not as it was written",
+                    where={"model": self.path, "file": name},
+                    fix="run the `hm train` that made it again: it sets the damaged checkpoint aside and goes on",
+                )
+
     def codec(self) -> CodecConfig:
         """The codec the model's latents come from; a vae/ in the checkpoint itself is preferred to a path elsewhere."""
         values = dict(self.manifest.recipe["codec"])
         if (self.path / "vae").is_dir():
+            self.check_whole("vae")
             values["path"] = str(self.path / "vae")
         return _config(CodecConfig, values)
 
@@ -44,9 +61,10 @@ class ModelFolder:
         return _config(TextConfig, dict(self.manifest.recipe["text"]))
 
     def load(self, dtype: torch.dtype, device: str) -> HydraTransformer3DModel:
-        """The transformer, weights checked one by one."""
+        """The transformer; files and weights are checked one by one."""
         from hmcli.core.transformer import load_model
 
+        self.check_whole("transformer")
         model: Any = load_model(self.path / "transformer", dtype)
         model.to(device)
         model.eval()
@@ -92,32 +110,40 @@ def model_arguments(recipe: Recipe, *, channels: int, text_dim: int) -> dict[str
 
 
 def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransformer3DModel:
-    """A transformer to train: random from the recipe's seed, or starting from `model.base`.
-
-    Raises RecipeError listing every shape in which the base differs from the recipe.
-    """
+    """A transformer to train: random from the recipe's seed, or starting from `model.base`."""
     import torch
 
     from hmcli.core.transformer import HydraTransformer3DModel, load_model
 
     wanted = model_arguments(recipe, channels=channels, text_dim=text_dim)
-    if recipe.model.base:
-        base = find_model(Path(recipe.model.base))
-        model = load_model(base.path / "transformer", torch.float32)
-        differing = {
-            key: f"{_plain(model.config[key])} in the base, {_plain(value)} in the recipe"
-            for key, value in wanted.items()
-            if _plain(model.config[key]) != _plain(value)
-        }
-        if differing:
-            raise RecipeError(
-                f"model.base={recipe.model.base!r} is another model than the recipe describes", where=differing,
-                fix="set the model section to the base's values, or model.base='' to start from random weights",
-            )  # fmt: skip
-        return model
+    if (base := find_base(recipe, wanted)) is not None:
+        base.check_whole("transformer")
+        return load_model(base.path / "transformer", torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return HydraTransformer3DModel(**wanted)
+
+
+def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
+    """The model that `model.base` names; None when training starts from random weights.
+
+    Raises RecipeError listing every shape in which it differs from the recipe. Reads no weights.
+    """
+    if not recipe.model.base:
+        return None
+    base = find_model(Path(recipe.model.base))
+    config = read_json(base.path / "transformer" / "config.json")
+    differing = {
+        key: f"{config[key]} in the base, {_plain(value)} in the recipe"
+        for key, value in wanted.items()
+        if config[key] != _plain(value)
+    }
+    if differing:
+        raise RecipeError(
+            f"model.base={recipe.model.base!r} is another model than the recipe describes", where=differing,
+            fix="set the model section to the base's values, or model.base='' to start from random weights",
+        )  # fmt: skip
+    return base
 
 
 def _plain(value: Any) -> Any:

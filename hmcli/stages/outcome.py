@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hmcli.contracts import Quarantined
+from hmcli.contracts import Quarantined, Reporter
 from hmcli.errors import DataError
+from hmcli.store.artifact import ArtifactWriter
 
 _SHOWN = 5
+
+
+def check_output(out: Path, kind: str, reporter: Reporter) -> None:
+    """For a dry run: raise what would keep a stage from writing `out` (something else there, another writer)."""
+    if out.exists():
+        with ArtifactWriter(out, kind, recipe={}, inputs={}, seed=0, reporter=reporter):
+            pass
 
 
 def require_some(done: Sequence[str], left_out: Sequence[Quarantined], source: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.recipe import Recipe, WorldConfig, sections
+from hmcli.stages.outcome import check_output
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json, write_json_lines, write_text
 from hmcli.store.hashing import hash_json
@@ -31,6 +32,7 @@ def run(
     world = recipe.world
     order = [clip_id(recipe.seed, index) for index in range(world.clips)]
     if dry_run:
+        check_output(out, "dataset", reporter)
         describe_clip(world, recipe.seed, 0)  # says now what cannot work
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
         reporter.note(f"{world.clips} clips of {frames} into {out}")

@@ -37,6 +37,15 @@ def log_until(path: Path, step: int) -> Any:
     return path.open("a", encoding="utf-8")
 
 
+def logged_losses(writer: ArtifactWriter) -> list[float]:
+    """Losses of all logged steps; a log that is gone is said, and an empty one takes its place."""
+    file = writer.path / LOG
+    if not file.is_file():
+        writer.reporter.warn(f"{LOG} is gone: the losses of this run are lost, its weights are whole")
+        write_text(file, "")
+    return [json.loads(line)["loss"] for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def say_stopped(stop: StopFlag, step: int, steps: int) -> None:
     if stop.signal == signal.SIGINT:
         raise KeyboardInterrupt

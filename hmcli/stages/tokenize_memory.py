@@ -18,7 +18,7 @@ from hmcli.runtime import pick_dtype
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory import ANCHOR, PER_BLOCK, anchor_of, compute_memory, memory_arrays
 from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
-from hmcli.stages.outcome import require_some
+from hmcli.stages.outcome import check_output, require_some
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
@@ -52,7 +52,9 @@ def run(
     config = recipe.model.memory
     if folder is not None:
         config = _check_model(folder, config)
+    view.say_left_out(reporter)
     if dry_run:
+        check_output(out, "memory", reporter)
         reporter.note(f"{len(ids)} clips of {latents}{'' if folder is None else f' with {folder.path}'} into {out}")
         return StageResult(path=out, kind="memory", counts={"clips": len(ids)}, details={"dry_run": True})
     read = {"memory": sections(recipe, "model")["model"]["memory"], "dtype": recipe.sample.dtype if folder else ""}
@@ -112,11 +114,12 @@ def _write_clips(
     done = []
     with reporter.progress("tokenizing memory", len(ids), "clip") as advance:
         for clip_id in ids:
-            key = hash_json([view.manifest.items[f"clip {clip_id}"]["hash"], depends])
+            key = hash_json([view.item_hash(clip_id), depends])
             if not writer.kept(clip_id, key):
                 try:
                     clip = view.clip(clip_id)
-                    arrays, about = describe_slots(clip, view, config, recipe.model.patch[0], reporter)
+                    arrays, described = describe_slots(clip, view, config, recipe.model.patch[0], reporter)
+                    about = described | {"latents": view.item_hash(clip_id)}
                     if folder is not None:
                         network = network or folder.load(pick_dtype(recipe.sample.dtype), device)
                         check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target)

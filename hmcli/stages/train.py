@@ -6,6 +6,7 @@ stopped anywhere therefore ends with the same weights as one that was never stop
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -16,16 +17,18 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe import Recipe, TrainConfig, sections, to_dict, to_yaml
+from hmcli.recipe import Recipe, TrainConfig, from_dict, sections, to_yaml
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.learning import Average, batches, freeze, learning_rate, make_batch, step_loss
-from hmcli.stages.models import build_model, check_memory_fits
-from hmcli.stages.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
+from hmcli.stages.models import build_model, check_memory_fits, find_base, model_arguments
+from hmcli.stages.outcome import check_output
+from hmcli.stages.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
+from hmcli.store.manifest import is_artifact, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from hmcli.core.flow import FlowSchedule
     from hmcli.core.transformer import HydraTransformer3DModel
 
-READS = ("data", "poses", "codec", "text", "model", "flow", "train")
+ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
+READS = (*ENCODED, "model", "flow", "train")
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
 CACHED_CLIPS = 4096  # up to so many clips are kept in memory
 
@@ -46,16 +50,20 @@ def run(
     Raises UsageError when `out` holds another run, DataError when no clip can be trained on, StoppedEarly on SIGTERM.
     """
     view = open_latents(latents)
+    view.say_left_out(reporter)
     clips = _usable(view, recipe)
+    recipe = as_encoded(recipe, view, reporter)
+    _check_model(recipe, view, clips)
     key = run_key(recipe, view.fingerprint)
     if dry_run:
+        check_output(out, "run", reporter)
         reporter.note(f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}, into {out}")
         return StageResult(path=out, kind="run", counts={"clips": len(clips)}, details={"dry_run": True})
     with (
         ArtifactWriter(
             out,
             "run",
-            recipe=to_dict(recipe),
+            recipe=sections(recipe, *READS),
             inputs={"latents": view.fingerprint},
             seed=recipe.seed,
             reporter=reporter,
@@ -64,9 +72,11 @@ def run(
     ):
         refuse_another_run(writer, key, force, "latents")
         if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
-            _train(_prepare(recipe, view, clips, device), clips, writer, key, reporter, stop)
+            _train(_prepare(recipe, view, device), clips, writer, key, reporter, stop)
         else:
             reporter.note(f"already trained to step {there}, {recipe.train.steps} were asked for")
+            if is_artifact(writer.path):
+                writer.recipe = read_manifest(writer.path).recipe  # as it was trained, whatever was asked now
         return _finish(writer, recipe, key)
 
 
@@ -98,6 +108,25 @@ def _usable(view: LatentsView, recipe: Recipe) -> list[str]:
             fix="encode with data.split to cut each clip in two, e.g. --set 'data.split={context: 37, target: 37}'",
         )  # fmt: skip
     return clips
+
+
+def as_encoded(recipe: Recipe, view: LatentsView, reporter: Reporter) -> Recipe:
+    """The recipe with the sections that encode read as it read them, so that a run records what it was trained on."""
+    made_with = {"format": recipe.format} | {name: view.manifest.recipe[name] for name in ENCODED}
+    encoded = from_dict(made_with)
+    for name in ENCODED:
+        if getattr(encoded, name) != getattr(recipe, name):
+            reporter.note(f"{name}: recorded as the latents were encoded, which is not what the recipe says")
+    return dataclasses.replace(recipe, **{name: getattr(encoded, name) for name in ENCODED})
+
+
+def _check_model(recipe: Recipe, view: LatentsView, clips: list[str]) -> None:
+    """Raise, before anything is built, what keeps the recipe's model from these clips."""
+    wanted = model_arguments(recipe, channels=view.channels, text_dim=view.text_shape[1])
+    find_base(recipe, wanted)
+    for clip in clips:
+        group = view.where[clip][0]
+        check_memory_fits(wanted, clip, context=group.context, target=group.target)
 
 
 # --- the loop ------------------------------------------------------------------------------------------------------
@@ -141,17 +170,14 @@ class Training:
         return {"step": step + 1, "loss": value, "grad_norm": norm, "lr": rate}
 
 
-def _prepare(recipe: Recipe, view: LatentsView, clips: list[str], device: str) -> Training:
-    """Model, optimizer and schedule at step 0. Raises what keeps the model from being trained on these clips."""
+def _prepare(recipe: Recipe, view: LatentsView, device: str) -> Training:
+    """Model, optimizer and schedule at step 0."""
     import torch
 
     from hmcli.core.flow import make_schedule
 
     train = recipe.train
     model = build_model(recipe, channels=view.channels, text_dim=view.text_shape[1])
-    for clip in clips:
-        group = view.where[clip][0]
-        check_memory_fits(model.config, clip, context=group.context, target=group.target)
     torch.nn.Module.to(model, device)
     model.train()
     if train.gradient_checkpointing:
@@ -220,13 +246,10 @@ def _require_finite(loss: float, step: int, chosen: list[LatentClip]) -> None:
 
 def _finish(writer: ArtifactWriter, recipe: Recipe, key: str) -> StageResult:
     last = max(kept_steps(writer, key))
-    losses = [json.loads(line)["loss"] for line in (writer.path / LOG).read_text(encoding="utf-8").splitlines()]
-    tail = losses[-max(1, len(losses) // 10) :]
-    details = {
-        "checkpoint": f"{CHECKPOINTS}/{step_name(last)}",
-        "loss_first": losses[0],
-        "loss_last_tenth": sum(tail) / len(tail),
-    }
+    details: dict[str, Any] = {"checkpoint": f"{CHECKPOINTS}/{step_name(last)}"}
+    if losses := logged_losses(writer):
+        tail = losses[-max(1, len(losses) // 10) :]
+        details |= {"loss_first": losses[0], "loss_last_tenth": sum(tail) / len(tail)}
     manifest = writer.finish(
         [step_name(step) for step in kept_steps(writer, key)],
         counts={"steps": last},

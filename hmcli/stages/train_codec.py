@@ -22,6 +22,7 @@ from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.checkpoints import CHECKPOINTS, STATE, kept_steps, step_name
 from hmcli.stages.dataset import ClipSource, Dataset, open_dataset
 from hmcli.stages.learning import freeze
+from hmcli.stages.outcome import check_output
 from hmcli.stages.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -60,6 +61,7 @@ def run(
     dataset = open_dataset(data, recipe.poses)
     key = hash_json({**_reads(recipe), "seed": recipe.seed, "clips": dataset.fingerprint})
     if dry_run:
+        check_output(out, KIND, reporter)
         train, count = recipe.train, len(dataset.clips)
         reporter.note(
             f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}, into {out}"

@@ -167,12 +167,30 @@ class ArtifactWriter:
         if place is not None and place.exists():
             self._journal.set_aside(place, text)
         else:
-            for shard in set(self._whole.bad_shards(record)) - self._copied:
+            copies = []
+            for shard in sorted(set(self._whole.bad_shards(record)) - self._copied):
                 self._copied.add(shard)
-                self._journal.set_aside(shard, text, copy=True)
-            self.reporter.warn(text)
+                name = _flat_name(shard.relative_to(self.path).as_posix())
+                copies.append(self._journal.set_aside(shard, text, copy=True, name=name, say=False))
+            self.reporter.warn(f"{text}: copied to {', '.join(map(str, copies))}" if copies else text)
         self._journal.forget(item)
         del self._records[item]
+
+    def _lose(self, name: str, damage: str) -> None:
+        """Set a damaged file outside of the items aside, and say so; of stacked arrays a copy, their rows are read."""
+        self._begin()
+        place, stacked = self.path / name, any("rows" in record for record in self._records.values())
+        if not place.is_file():
+            self.reporter.warn(f"{name} is missing: it was there when the artifact was finished")
+        elif place not in self._copied:
+            copy = stacked and name in self._array_files()
+            self._copied.add(place)
+            self._journal.set_aside(place, f"{name}: {damage}", copy=copy, name=_flat_name(name))
+
+    def _array_files(self) -> set[str]:
+        from hmcli.store.arrays import ROOT
+
+        return {name for name in (self._old.files if self._old else {}) if Path(name).parts[0] == ROOT}
 
     # -- items -------------------------------------------------------------------------------------------------------
 
@@ -271,11 +289,8 @@ class ArtifactWriter:
             self._journal.throw_away(self.path / before["path"])
         if place.exists():
             self._journal.set_aside(place, f"{path} was in the place of item {item} and not recorded")
-        hashes = {name: entry["hash"] for name, entry in files.items()}
-        if MANIFEST in hashes:  # an artifact inside this one, such as a checkpoint: what it is, not when it was made
-            hashes[MANIFEST] = load_manifest(made / MANIFEST).fingerprint
         place.parent.mkdir(parents=True, exist_ok=True)
-        record: Record = {"key": key, "hash": hash_json(hashes), "path": path, "files": files}
+        record: Record = {"key": key, "hash": _item_hash(made, files), "path": path, "files": files}
         self._done(item, record | {"meta": plain(dict(meta or {}))})
         os.replace(made, place)
         sync_folder(place.parent)
@@ -336,17 +351,29 @@ class ArtifactWriter:
             self._rows.setdefault(item, {})[name] = (entry["path"], row)
 
     def unchanged(self, order: Sequence[str]) -> bool:
-        """Is the artifact complete already, with just these items, recipe, inputs and quarantined items?"""
+        """Is the artifact complete already, with just these items, recipe, inputs and quarantined items, and whole?
+
+        A file outside of the items that is damaged goes to `quarantine/`; like a missing one it has to be made again.
+        """
         old = self._complete
         if old is None or self._missing(order):
             return False
         items = {item: self._records[item] for item in order}
-        return (
+        same = (
             compute_fingerprint(self.kind, self.recipe, self.inputs, items) == old.fingerprint
             and list(order) == list(old.items)
             and old.seed == self.seed
             and {row["item"]: row["reason"] for row in old.quarantined} == self._quarantined
         )
+        return same and not self._lose_damaged(old.files)
+
+    def _lose_damaged(self, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Set aside those of the files that are not as they were written; returns their names, missing ones too."""
+        found = {name: self._whole.changed(self.path / name, {"": entry}) for name, entry in files.items()}
+        damaged = {name: damage for name, damage in found.items() if damage is not None}
+        for name, damage in damaged.items():
+            self._lose(name, damage)
+        return list(damaged)
 
     def finish(
         self,
@@ -360,7 +387,8 @@ class ArtifactWriter:
         """Complete the artifact with these items in this order; other items in it are dropped, and that is said.
 
         `arrays` are entries of arrays written to `staged` without `stack`; `files` are paths in the artifact that were
-        written in place. An artifact that is complete and unchanged keeps its manifest, fingerprint and date.
+        written in place; one that was lost (see `unchanged`) and not written again is left out. An artifact that is
+        complete and unchanged keeps its manifest, fingerprint and date.
         """
         if missing := self._missing(order):
             raise ValueError(f"{len(missing)} items are neither kept nor made in this run: {', '.join(missing[:5])}")
@@ -428,9 +456,19 @@ class ArtifactWriter:
             if taken & {name, *(parent.as_posix() for parent in Path(name).parents)}:
                 raise ValueError(f"staged {name} would replace an item or a file of the store")
         old = self._old.files if self._old else {}
-        still = {name: entry for name, entry in old.items() if Path(name).parts[0] not in replaced}
-        written = {name: hash_tree(self.path / name)[""] for name in in_place}
+        still = {
+            name: entry for name, entry in old.items() if Path(name).parts[0] not in replaced and name not in in_place
+        }
+        lost = self._lose_damaged(still)
+        still = {name: entry for name, entry in still.items() if name not in lost}
+        written = {name: hash_tree(self.path / name)[""] for name in in_place if self._is_written(name)}
         return {**still, **written, **staged}
+
+    def _is_written(self, name: str) -> bool:
+        """Is a file that a stage writes in place still there? Items are worth more than a lost log."""
+        if not (there := (self.path / name).is_file()):
+            self.reporter.warn(f"{name} is not there any more: the finished artifact goes without it")
+        return there
 
     def _say_counts(self) -> None:
         counts = self.counts
@@ -442,6 +480,22 @@ class ArtifactWriter:
     def _begin(self) -> None:
         self._journal.begin()
         self._complete = None
+
+
+def _item_hash(made: Path, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Hash of an item's files; an artifact among them (a checkpoint) counts by what it is: its fingerprint alone."""
+    inside = {Path(name).parent for name in files if Path(name).name == MANIFEST}
+    hashes = {name: entry["hash"] for name, entry in files.items() if not inside & set(Path(name).parents)}
+    for folder in inside:
+        if not inside & set(folder.parents):
+            name = (folder / MANIFEST).as_posix()
+            hashes[name] = load_manifest(made / name).fingerprint
+    return hash_json(hashes)
+
+
+def _flat_name(path: str) -> str:
+    """A name in `quarantine/` that tells where in the artifact a file lay."""
+    return path.replace("/", "-")
 
 
 def _sync_tree(place: Path, files: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 from hmcli.errors import DataError, UsageError
 from hmcli.store.files import file_name, read_json, sync_folder, write_json, write_text
 from hmcli.store.hashing import HashCache, hash_json, remember
+from hmcli.store.lock import writing_output
 from hmcli.store.manifest import FORMAT, JOURNAL, MANIFEST, OLD_MANIFEST, WORKING, Manifest, load_manifest
 from hmcli.store.whole import Record
 
@@ -96,7 +97,8 @@ class Journal:
 
     def begin(self) -> None:
         """Mark the artifact unfinished: from here on nothing reads it as complete until `commit`."""
-        self.working.mkdir(parents=True, exist_ok=True)
+        with writing_output(self.artifact):
+            self.working.mkdir(parents=True, exist_ok=True)
         if not self._header.is_file():  # first of all: without it the folder would not be known as ours
             write_json(self._header, {"format": FORMAT, "kind": self.kind, "begun_at": _now()})
         for folder in (self.items, self.parts, self.staged, self.temporary):
@@ -147,21 +149,26 @@ class Journal:
 
     # -- moving things out of the way --------------------------------------------------------------------------------
 
-    def set_aside(self, place: Path, reason: str, *, copy: bool = False) -> None:
-        """Move (or copy) something into `quarantine/` with its reason, and say so; nothing there is overwritten."""
+    def set_aside(self, place: Path, reason: str, *, copy: bool = False, name: str = "", say: bool = True) -> Path:
+        """Move (or copy) something into `quarantine/`, with its reason; nothing there is overwritten.
+
+        It keeps its own name unless a better one is given. Returns where it lies now.
+        """
         folder = self.artifact / QUARANTINE
         folder.mkdir(exist_ok=True)
-        target, number = folder / place.name, 1
+        target, number = folder / (name or place.name), 1
         while target.exists():
             number += 1
-            target = folder / f"{place.name}.{number}"
+            target = folder / f"{name or place.name}.{number}"
         if copy:
             shutil.copy2(place, target)
         else:
             os.replace(place, target)
         with (folder / "reasons.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"name": target.name, "reason": reason, "at": _now()}, ensure_ascii=False) + "\n")
-        self._warn(f"{reason}: {'copied' if copy else 'moved'} to {target}")
+        if say:
+            self._warn(f"{reason}: {'copied' if copy else 'moved'} to {target}")
+        return target
 
     def throw_away(self, place: Path) -> None:
         """Delete something of ours; at once gone from its place, whenever the process ends."""

@@ -6,20 +6,43 @@ after kill -9 it stays behind, unlocked, and the next writer takes it over: the 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from hmcli.errors import HMError, LockedError
+from hmcli.errors import HMError, LockedError, UsageError
+
+_NOT_THE_PATH = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EINTR}
+
+
+@contextmanager
+def writing_output(path: Path) -> Iterator[None]:
+    """Turn what the system says about a place that cannot be written into a UsageError; a full disk stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.errno in _NOT_THE_PATH:
+            raise
+        raise UsageError(
+            "the output cannot be written there",
+            where={"out": path, "at": error},
+            fix="choose another --out: a folder in a place where folders can be made and written",
+        ) from error
 
 
 class ArtifactLock:
-    """Context manager that holds the exclusive right to write `artifact`. Raises LockedError when another has it."""
+    """Context manager that holds the exclusive right to write `artifact`.
+
+    Raises LockedError when another has it, and UsageError when nothing can be written beside it.
+    """
 
     def __init__(self, artifact: Path | str) -> None:
         self.artifact = Path(artifact).resolve()
@@ -36,9 +59,10 @@ class ArtifactLock:
         self.release()
 
     def acquire(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         while self._handle is None:
-            handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            with writing_output(self.artifact):
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 self._lock(handle)
                 if self._is_the_file(handle):  # else: its last holder removed it between our open and our lock

@@ -35,15 +35,16 @@ class Wholeness:
     def damage(self, record: Record) -> str | None:
         """What is wrong with a finished item's bytes; None when it is whole."""
         if "path" in record:
-            return self._changed(self.artifact / record["path"], record["files"])
+            return self.changed(self.artifact / record["path"], record["files"])
         if "part" in record:
-            return self._changed(self.parts / record["part"]["name"], {"": record["part"]})
+            return self.changed(self.parts / record["part"]["name"], {"": record["part"]})
         if all(self._shard_is_whole(path, row) for path, row in record.get("rows", {}).values()):
             return None
         try:
             arrays = {name: self.row(record, name) for name in record["arrays"]}
         except DataError as error:
-            return f"{error.what} ({error.where.get('array')}, row {error.where.get('row')})"
+            where = [f"{label} {error.where[label]}" for label in ("array", "row") if label in error.where]
+            return f"{error.what} ({', '.join(where)})"
         return None if hash_arrays(arrays) == record["hash"] else "its stacked rows are not those written"
 
     def row(self, record: Record, name: str) -> np.ndarray:
@@ -78,11 +79,16 @@ class Wholeness:
         if (shard := self._shard(path, row)) is None:
             return False
         if shard not in self._shards:
-            entry = self.files.get(shard.relative_to(self.artifact).as_posix())
-            self._shards[shard] = entry is not None and self._changed(shard, {"": entry}) is None
+            described = self.artifact / path / "zarr.json"  # says how the shard's bytes are to be read
+            self._shards[shard] = self._as_listed(shard) and self._as_listed(described)
         return self._shards[shard]
 
-    def _changed(self, place: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+    def _as_listed(self, file: Path) -> bool:
+        entry = self.files.get(file.relative_to(self.artifact).as_posix())
+        return entry is not None and self.changed(file, {"": entry}) is None
+
+    def changed(self, place: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """How files below `place` (under "" itself) differ from what was written down; None when they do not."""
         for name, entry in files.items():
             file = place / name if name else place
             if not file.is_file():

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from hmcli.cli import app
-from hmcli.recipe import load_recipe, recipe_names
+from hmcli.cli import _input, _made_with, _named, app
+from hmcli.recipe import load_recipe, recipe_names, to_dict
+from hmcli.runtime import Silent
+from hmcli.store.artifact import ArtifactWriter
 
 HM = Path(sys.executable).with_name("hm")
 
@@ -89,3 +93,144 @@ def test_completion_can_be_shown():
         env={**os.environ, "SHELL": "/bin/bash"},
     )
     assert "_HM_COMPLETE" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+@pytest.mark.parametrize(
+    ("ends", "code", "says"),
+    [
+        ("raise DataError('bad clip')", 3, "error: bad clip"),
+        ("raise KeyboardInterrupt", 130, "interrupted: run the same command again"),
+        ("raise ValueError('odd')", 1, "error: ValueError: odd"),
+        ("signal.raise_signal(signal.SIGTERM)", 75, "stopped by SIGTERM\n  fix  run the same command again"),
+    ],
+)
+def test_debug_adds_a_traceback_and_keeps_the_exit_code(ends: str, code: int, says: str, debug: list[str]):
+    script = f"""
+import signal, sys
+from hmcli import cli
+from hmcli.errors import DataError
+@cli.command(cli.app, "ends")
+def ends():
+    try:
+        {ends}
+    except RuntimeError:
+        pass
+sys.argv = ["hm", "ends", *{debug!r}]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+    assert ("Traceback" in done.stderr) == bool(debug)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads signal masks from /proc")
+def test_sigterm_while_a_command_waits_ends_with_75():
+    with subprocess.Popen([HM, "encode", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        deadline = time.monotonic() + 60
+        while not _catches_sigterm(waiting.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        waiting.terminate()
+        _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 75
+    assert "stopped by SIGTERM" in said
+    assert "Traceback" not in said
+
+
+def _catches_sigterm(pid: int) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def test_dashes_and_underscores_are_alike_in_commands_and_options(tmp_path: Path):
+    assert call("tokenize_memory", "--help").stdout == call("tokenize-memory", "--help").stdout != ""
+    done = call("tokenize_memory", "--dry_run", cwd=tmp_path)
+    assert (done.returncode, "latents" in done.stderr) == (2, True)
+    assert "No such" not in done.stderr
+
+
+def test_help_says_each_command_in_one_whole_line():
+    for asked in (["--help"], ["recipes", "--help"]):
+        shown = CliRunner().invoke(app, asked, terminal_width=80).stdout
+        rows = shown.partition("Commands:\n")[2].splitlines()
+        assert len(rows) >= 3
+        assert all(row.endswith(".") and not row.endswith("...") and len(row) <= 80 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [["tokenize-memory", "x", "--model"], ["generate", "x", "--model"], ["eval", "x", "--reference"],
+     ["generate", "x", "--model", "mini", "--memory"]],
+)  # fmt: skip
+def test_every_path_input_may_come_from_stdin(asked: list[str]):
+    done = CliRunner().invoke(app, [*asked, "-"], input="one\ntwo\n")
+    assert done.exit_code == 2
+    assert "expected one path on stdin, got 2 lines" in done.stderr
+
+
+def test_stdin_holds_one_input_and_no_output():
+    twice = CliRunner().invoke(app, ["generate", "-", "--model", "-"], input="x\n")
+    assert (twice.exit_code, "only one input" in twice.stderr) == (2, True)
+    out = CliRunner().invoke(app, ["encode", "x", "--out", "-"])
+    assert (out.exit_code, "--out cannot be -" in out.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "model", "name"),
+    [
+        ("a/x.latents", None, "x.memory"), ("a/x.latents", "b/big.run", "x-big.memory"),
+        ("clips", "mini", "clips-mini.memory"), ("clips.v1", None, "clips.v1.memory"),
+        ("clips.v1.dataset", None, "clips.v1.memory"), ("mini/demo", None, "demo.memory"),
+        ("../x.yaml", None, "x.memory"),
+    ],
+)  # fmt: skip
+def test_left_out_outputs_have_names_of_their_own(source: str, model: str | None, name: str):
+    assert _named(None, source, "memory", None if model is None else Path(model)) == Path(name)
+
+
+def test_a_recipe_cannot_be_copied_into_a_folder_that_is_not_there(tmp_path: Path):
+    done = CliRunner().invoke(app, ["recipes", "cp", "mini/demo", str(tmp_path / "nodir" / "x.yaml")])
+    assert done.exit_code == 2
+    assert "nodir/x.yaml cannot be written: No such file or directory" in done.stderr
+
+
+def test_an_unknown_codec_is_wrong_usage_also_in_a_dry_run():
+    done = CliRunner().invoke(app, ["encode", "x", "--set", "codec.name=nosuch", "--dry-run"])
+    assert done.exit_code == 2
+    assert "codec.name: unknown codec 'nosuch', known: mini, wan2.1" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_result_stdout_does_not_take_is_named_on_stderr(tmp_path: Path):
+    for asked, named in (
+        (["recipes", "cp", "mini/demo", "r.yaml"], f"recipe {tmp_path / 'r.yaml'}"),
+        (["recipes", "ls"], "the description"), (["--help"], "the help"), (["--version"], "the help"),
+    ):  # fmt: skip
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [HM, *asked], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False
+            )
+        assert done.returncode == 1
+        assert done.stderr == f"error: stdout takes nothing (No space left on device); not printed: {named}\n"
+
+
+def test_a_reader_that_went_away_is_no_failure():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([HM, "recipes", "ls"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_left_out_latents_are_the_newest_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, codec in (("older", "mini"), ("newer", "wan2.1")):
+        recipe = {"codec": {"name": codec}, "text": {"name": "mini"}}
+        with ArtifactWriter(tmp_path / name, "latents", recipe=recipe, inputs={}, seed=0, reporter=Silent()) as writer:
+            writer.finish([])
+    monkeypatch.chdir(tmp_path)
+    wanted = to_dict(load_recipe())
+    assert _input(None, "latents").name == "newer"
+    assert _input(None, "latents", accept=_made_with(wanted, "codec", "text")).name == "older"
+    assert _input(None, "latents", accept=_made_with({}, "codec")).name == "newer"

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import hmcli.recipe
 from hmcli.errors import RecipeError
 from hmcli.recipe import Recipe, find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
+from hmcli.registry import normal
+from hmcli.world.scenes import SCENES
+from hmcli.world.subjects import SUBJECTS
+from hmcli.world.trajectories import TRAJECTORIES
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -75,3 +80,38 @@ def test_an_unknown_recipe_lists_the_known_ones():
 
 def test_sections_hold_what_a_stage_read_with_defaults():
     assert sections(load_recipe(), "codec")["codec"]["name"] == "mini"
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_number_must_be_finite(value: str):
+    with pytest.raises(RecipeError, match=r"world\.camera\.degrees: .*finite"):
+        load_recipe(None, [f"world.camera.degrees={value}"])
+    with pytest.raises(RecipeError, match=r"train\.betas\.1: .*finite"):
+        load_recipe(None, [f"train.betas=[0.9, {value}]"])
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("codec.name=wan2.2", "did you mean 'wan2.1'"), ("text.name=umt4", "did you mean 'umt5'"),
+        ("model.memory.policy=afinity", "did you mean 'affinity'"), ("eval.backbone=dyno", "did you mean 'dino'"),
+        ("eval.metrics=[psnr, sim]", "did you mean 'ssim'"), ("world.scenes=[streat]", "did you mean 'street'"),
+        ("world.subjects=[cat]", "known: deer, dog, hiker, walker"),
+        ("world.camera.trajectory=pan_away", "did you mean 'pan-away-and-back'"),
+    ],
+)  # fmt: skip
+def test_an_unknown_name_is_a_problem_of_the_recipe(override: str, hint: str):
+    with pytest.raises(RecipeError, match="1 problem in the recipe") as caught:
+        load_recipe(None, [override])
+    assert override.partition("=")[0] in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_names_may_be_written_with_either_dash():
+    load_recipe(None, ["eval.metrics=[subject_consistency]", "world.camera.trajectory=pan_away_and_back"])
+
+
+def test_the_world_names_a_recipe_may_hold_are_the_worlds():
+    assert set(hmcli.recipe.SCENES) == set(map(normal, SCENES))
+    assert set(hmcli.recipe.SUBJECTS) == set(map(normal, SUBJECTS))
+    assert set(hmcli.recipe.TRAJECTORIES) == {"any", *map(normal, TRAJECTORIES)}

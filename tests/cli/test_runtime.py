@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import signal
 
 import pytest
 
 from hmcli.errors import UsageError
-from hmcli.runtime import Console, pick_device
+from hmcli.runtime import Console, Terminated, pick_device, stop_on_sigterm
 
 
 class Terminal(io.StringIO):
@@ -47,3 +49,19 @@ def test_a_device_that_is_not_there_is_an_error():
         pick_device("gpu")
     with pytest.raises(UsageError, match="is not there"):
         pick_device("cuda:97")
+
+
+@pytest.mark.parametrize("name", ["meta", "xpu", "cuda:-1", ""])
+def test_a_device_type_hm_does_not_use_is_unknown(name: str):
+    with pytest.raises(UsageError, match="unknown device"):
+        pick_device(name)
+
+
+def test_sigterm_is_no_exception_that_a_library_could_swallow():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        stop_on_sigterm()
+        with pytest.raises(Terminated), contextlib.suppress(Exception):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

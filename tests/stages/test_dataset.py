@@ -14,7 +14,11 @@ import pytest
 
 from hmcli.errors import DataError
 from hmcli.recipe import DataConfig, PosesConfig, SplitConfig
+from hmcli.runtime import Silent
 from hmcli.stages.dataset import ClipSource, Dataset, load_clip, open_dataset
+from hmcli.stages.generations import Generated, find_reference
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.manifest import make_manifest
 from hmcli.store.video import write_video
 from hmcli.world.cameras import relative_camera_rows, unreal_from_world
 
@@ -356,6 +360,92 @@ def test_keys_follow_content_and_the_fingerprint_follows_every_clip(tmp_path):
     assert after.clips[0].key == before.clips[0].key
     assert after.clips[1].key != before.clips[1].key
     assert after.fingerprint != before.fingerprint
+
+
+def make_rendered(root: Path, ids: tuple[str, ...]) -> str:
+    """A finished artifact of kind dataset; returns its fingerprint."""
+    with ArtifactWriter(root, "dataset", recipe={}, inputs={}, seed=0, reporter=Silent()) as writer:
+        for number, item in enumerate(ids):
+            with writer.item_folder(item, "k", meta={"caption": f"a box, {item}"}) as folder:
+                make_clip(folder, seed=number)
+                (folder / "depth.npz").write_bytes(b"depth")
+        (writer.staged / "clips.jsonl").write_text("".join(json.dumps({"id": item}) + "\n" for item in ids))
+        (writer.staged / "caption.txt").write_text("".join(f"{item}\ta box, {item}\n" for item in ids))
+        return writer.finish(ids).fingerprint
+
+
+def test_a_rendered_data_set_has_the_fingerprint_of_its_manifest(tmp_path):
+    fingerprint = make_rendered(tmp_path / "d", ("a", "b"))
+    dataset = open_dataset(tmp_path / "d", REFUSE)
+    assert (dataset.layout, dataset.fingerprint, dataset.notes) == ("rendered", fingerprint, ())
+
+
+def edit_camera(root: Path) -> None:
+    camera_json(root / "b" / "camera.json", track(9, start=0.1), track(5))
+
+
+def edit_caption(root: Path) -> None:
+    (root / "caption.txt").write_text("a\ta box, a\nb\ta sphere\n")
+
+
+def add_mask(root: Path) -> None:
+    shutil.copy(root / "b" / "cond.mp4", root / "b" / "cond_mask.mp4")
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (edit_camera, "1 clips changed since they were rendered: b"),
+        (edit_caption, "1 clips changed since they were rendered: b"),
+        (add_mask, "1 clips changed since they were rendered: b"),
+        (lambda root: (root / "b" / "tgt.mp4").unlink(), "1 clips changed since they were rendered: b"),
+        (lambda root: shutil.copytree(root / "b", root / "a2"), "1 clips added: a2"),
+        (lambda root: shutil.rmtree(root / "b"), "1 clips gone: b"),
+    ],
+)
+def test_a_rendered_data_set_that_was_edited_is_another_one_and_says_which_clips(tmp_path, change, note):
+    fingerprint = make_rendered(root := tmp_path / "d", ("a", "b"))
+    before = open_dataset(root, REFUSE)
+    if note.endswith("a2"):
+        (root / "caption.txt").write_text("a\ta box, a\na2\tanother\nb\ta box, b\n")
+    change(root)
+    after = open_dataset(root, REFUSE)
+    assert after.fingerprint != fingerprint
+    assert note in after.notes
+    assert after.clips[0].key == before.clips[0].key
+
+
+def test_two_different_edits_of_a_rendered_data_set_have_two_fingerprints(tmp_path):
+    make_rendered(tmp_path / "d", ("a", "b"))
+    edit_camera(tmp_path / "d")
+    first = open_dataset(tmp_path / "d", REFUSE).fingerprint
+    edit_caption(tmp_path / "d")
+    assert open_dataset(tmp_path / "d", REFUSE).fingerprint != first
+
+
+def test_what_was_set_aside_in_a_rendered_data_set_is_no_clip_of_it(tmp_path):
+    make_rendered(tmp_path / "d", ("a", "b"))
+    edit_camera(tmp_path / "d")
+    make_rendered(tmp_path / "d", ("a", "b"))
+    (tmp_path / "d" / "quarantine").mkdir(exist_ok=True)
+    shutil.copytree(tmp_path / "d" / "b", tmp_path / "d" / "quarantine" / "b")
+    dataset = open_dataset(tmp_path / "d", REFUSE)
+    assert ([clip.id for clip in dataset.clips], dataset.quarantined, dataset.notes) == (["a", "b"], (), ())
+
+
+def test_a_rendered_source_that_was_edited_is_no_default_reference(tmp_path):
+    fingerprint = make_rendered(root := tmp_path / "d", ("a", "b"))
+    manifest = make_manifest("generation", recipe={}, inputs={}, seed=0)
+    generated = Generated(
+        path=tmp_path, manifest=manifest, rows={}, data=SMALL, poses=REFUSE, source=str(root),
+        source_fingerprint=fingerprint,
+    )  # fmt: skip
+    dataset, why_not = find_reference(generated, None)
+    assert dataset is not None
+    edit_camera(root)
+    dataset, why_not = find_reference(generated, None)
+    assert dataset is None
+    assert "has changed since the generation was made from it" in why_not
 
 
 def test_sources_can_be_sent_to_worker_processes(tmp_path):

@@ -117,6 +117,9 @@ def test_a_truncated_video_is_quarantined_and_the_rest_is_done(
     manifest = read_manifest(tmp_path / "l.zarr")
     assert [row["item"] for row in manifest.quarantined] == [names[1]]
     assert open_latents(tmp_path / "l.zarr").ids() == [names[0], names[2]]
+    before = (tmp_path / "l.zarr" / "manifest.json").read_bytes()
+    assert hm("encode", broken, "--recipe", nano, "--out", tmp_path / "l.zarr").returncode == 4
+    assert (tmp_path / "l.zarr" / "manifest.json").read_bytes() == before
     shutil.copy(clips / names[1] / "cond.mp4", video)
     assert open_latents(ok(hm("encode", broken, "--recipe", nano, "--out", tmp_path / "l.zarr"))).ids() == names
 

@@ -190,3 +190,60 @@ def test_the_mean_pose_of_equal_poses_is_that_pose_and_it_is_always_rigid():
 def test_a_slot_shows_only_subjects_that_are_hidden_later():
     visibility = np.array([[0.2, 0.1], [0.0, 0.1], [0.0, 0.1], [0.3, 0.1]])  # one leaves and returns, one stays
     np.testing.assert_array_equal(shown_subjects(visibility, np.array([[0, 1], [2, 3]])), [[1, 0], [0, 0]])
+
+
+def test_memory_of_other_latents_is_refused_clip_by_clip(
+    hm: WarmCommand, nano: Path, run: Path, clips: Path, latents: Path, memory: Path, tmp_path: Path
+):
+    """An edited clip has other latents; its old memory must not be read for it, the others' memory may."""
+    edited = tmp_path / "edited"
+    shutil.copytree(clips, edited)
+    ids = open_latents(latents).ids()
+    shutil.copy(edited / ids[1] / "cond.mp4", edited / ids[0] / "cond.mp4")
+    other = ok(hm("encode", edited, "--recipe", nano, "--out", tmp_path / "l.zarr"))
+    done = hm("generate", other, "--model", run, "--memory", memory, "--out", tmp_path / "gen")
+    assert done.returncode == 4
+    assert "made from other latents" in done.stderr
+    assert [row["item"] for row in read_manifest(tmp_path / "gen").quarantined] == [ids[0]]
+
+
+def test_damaged_weights_are_refused(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    weights = copy / read_manifest(run).attributes["checkpoint"] / "transformer" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-20] ^= 1
+    weights.write_bytes(content)
+    for command in (["generate", latents], ["tokenize-memory", latents]):
+        done = hm(*command, "--model", copy, "--out", tmp_path / "out")
+        assert done.returncode == 3
+        assert "damaged" in done.stderr
+        assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_latents_of_another_size_are_generated_and_that_is_said(
+    hm: WarmCommand, nano: Path, run: Path, clips: Path, tmp_path: Path
+):
+    wide = ok(hm("encode", clips, "--recipe", nano, "--set", "data.size=[32,64]", "--out", tmp_path / "l.zarr"))
+    done = hm("generate", wide, "--model", run, "--out", tmp_path / "gen", "--set", "sample.steps=1")
+    ok(done)
+    assert "the latents have [32, 64] pixels, the model was trained with [32, 48]" in done.stderr
+
+
+def test_dry_runs_find_what_a_run_would_stumble_over(
+    hm: WarmCommand, nano: Path, run: Path, joint_run: Path, latents: Path, clips: Path, memory: Path, tmp_path: Path
+):
+    for code, *command in (
+        (3, "train", nano, "--latents", latents, "--set", "model.memory.top_k=50"),
+        (2, "train", nano, "--latents", latents, "--set", f"model.base={run}", "--set", "model.layers=5"),
+        (2, "train", nano, "--latents", latents, "--out", latents),
+        (2, "generate", latents, "--model", joint_run, "--memory", memory),
+        (2, "generate", clips, "--model", joint_run, "--memory", memory),
+        (2, "tokenize-memory", latents, "--out", run),
+        (2, "encode", clips, "--recipe", nano, "--out", run),
+        (2, "render", nano, "--out", run),
+        (3, "eval", run),
+    ):
+        done = hm(*command, "--dry-run", cwd=tmp_path)
+        assert done.returncode == code, (command, done.stderr)
+    assert list(tmp_path.iterdir()) == []

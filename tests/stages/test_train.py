@@ -203,3 +203,21 @@ def test_freezing_an_unknown_part_is_an_error():
     with pytest.raises(UsageError, match="names no parameter: nothing"):
         freeze(model, TrainConfig(train_only=("nothing",)))
     assert len(freeze(model, TrainConfig(train_only=("projector",)))) == 2
+
+
+def test_a_run_records_how_its_latents_were_encoded(hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path):
+    done = hm("train", nano, "--latents", latents, "--out", tmp_path / "run", "--set", "data.size=[64,112]")
+    recorded = read_manifest(ok(done)).recipe
+    assert recorded["data"]["size"] == [32, 48]
+    assert "data: recorded as the latents were encoded" in done.stderr
+
+
+def test_a_finished_run_stays_as_it_is_whatever_else_is_asked(
+    hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = (copy / "manifest.json").read_bytes()
+    for change in ("sample.steps=9", "train.steps=2"):
+        ok(hm("train", nano, "--latents", latents, "--out", copy, "--set", change))
+        assert (copy / "manifest.json").read_bytes() == before

@@ -165,7 +165,10 @@ def test_a_flipped_byte_in_a_shard_redoes_only_the_rows_it_hit(stage, flip):
     assert stage.made == ["c"]
     assert second.fingerprint == first.fingerprint
     assert shard.read_bytes() == damaged
-    assert len(list((stage.out / "quarantine").glob("0*"))) == 1
+    names = sorted(file.name for file in (stage.out / "quarantine").iterdir())
+    assert names == ["data.zarr-3x4-latents-c-1-0-0-0", "reasons.jsonl"]
+    assert len(stage.reporter.warnings) == 1
+    assert "item c: a row is damaged" in stage.reporter.warnings[0]
     assert verify(stage.out, stage.reporter) == []
 
 
@@ -175,6 +178,95 @@ def test_a_missing_shard_redoes_its_rows(stage):
     manifest = stage.run(CLIPS)
     assert stage.made == ["a", "b"]
     assert np.array_equal(rows(stage.out, manifest)["a"], latents(1.0))
+
+
+def test_a_damaged_description_of_an_array_redoes_its_rows_and_is_set_aside(stage):
+    first = stage.run(CLIPS)
+    described = stage.out / "data.zarr" / "3x4" / "latents" / "zarr.json"
+    described.write_text("{")
+    second = stage.run(CLIPS)
+    assert stage.made == list(CLIPS)
+    assert second.fingerprint == first.fingerprint
+    assert not any("None" in warning for warning in stage.reporter.warnings)
+    assert verify(stage.out, stage.reporter) == []
+
+
+def test_rows_are_not_read_by_a_description_that_was_changed(stage):
+    stage.run(CLIPS)
+    described = stage.out / "data.zarr" / "3x4" / "latents" / "zarr.json"
+    described.write_text(described.read_text().replace('"float32"', '"int32"'))
+    manifest = stage.run(CLIPS)
+    assert stage.made == list(CLIPS)
+    assert np.array_equal(rows(stage.out, manifest)["b"], latents(2.0))
+
+
+# -- files outside of the items ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["change", "cut", "remove"])
+def test_a_damaged_table_is_set_aside_and_made_again(tmp_path, notes, damage):
+    first, _ = write_clips(tmp_path / "d", notes, {"x": "one", "y": "two"})
+    table = tmp_path / "d" / "clips.jsonl"
+    written = table.read_text()
+    if damage == "remove":
+        table.unlink()
+    else:
+        table.write_text({"change": "x\nz", "cut": "x"}[damage])
+    second, made = write_clips(tmp_path / "d", notes, {"x": "one", "y": "two"})
+    assert (made, table.read_text()) == ([], written)
+    assert second.fingerprint == first.fingerprint
+    assert second.files == first.files
+    (warning,) = notes.warnings
+    assert "clips.jsonl" in warning
+    assert (tmp_path / "d" / "quarantine" / "clips.jsonl").is_file() == (damage != "remove")
+    assert verify(tmp_path / "d", notes) == []
+    before = tree(tmp_path / "d")
+    assert write_clips(tmp_path / "d", notes, {"x": "one", "y": "two"}) == (second, [])
+    assert tree(tmp_path / "d") == before
+
+
+def test_a_damaged_description_of_the_group_costs_no_row(stage):
+    first = stage.run(CLIPS)
+    described = stage.out / "data.zarr" / "zarr.json"
+    written = described.read_text()
+    described.write_text(written.replace("attributes", "atributes"))
+    second = stage.run(CLIPS)
+    assert stage.made == []
+    assert second.fingerprint == first.fingerprint
+    assert described.read_text() == written
+    assert (stage.out / "quarantine" / "data.zarr-zarr.json").is_file()
+    assert verify(stage.out, stage.reporter) == []
+
+
+def finish_run(out: Path, notes, log: str | None) -> tuple[dict[str, object], bool]:
+    """A run whose log is written in place, when there is one to write; returns (files, was it unchanged)."""
+    with ArtifactWriter(out, "run", recipe={}, inputs={}, seed=0, reporter=notes) as writer:
+        if not writer.kept("020", "k"):
+            with writer.item_file("020", "k", suffix=".pt", parent="checkpoints") as file:
+                file.write_bytes(b"weights")
+        if not (same := writer.unchanged(["020"])) and log is not None:
+            (out / "steps.jsonl").write_text(log)
+        return dict(writer.finish(["020"], files=["steps.jsonl"]).files), same
+
+
+def test_a_log_written_in_place_that_was_lost_is_reported_and_can_be_written_again(tmp_path, notes):
+    files, _ = finish_run(tmp_path / "r", notes, "step 1\n")
+    assert finish_run(tmp_path / "r", notes, None) == (files, True)
+    (tmp_path / "r" / "steps.jsonl").write_text("step 7\n")
+    assert finish_run(tmp_path / "r", notes, "step 1\n") == (files, False)
+    assert (tmp_path / "r" / "quarantine" / "steps.jsonl").read_text() == "step 7\n"
+    (tmp_path / "r" / "steps.jsonl").unlink()
+    assert finish_run(tmp_path / "r", notes, None) == ({}, False)
+    assert any("steps.jsonl is missing" in warning for warning in notes.warnings)
+    assert verify(tmp_path / "r", notes) == []
+    assert finish_run(tmp_path / "r", notes, None) == ({}, True)
+
+
+def test_a_log_that_is_gone_before_the_end_is_said_and_costs_no_item(tmp_path, notes):
+    assert finish_run(tmp_path / "r", notes, None) == ({}, False)
+    (warning,) = notes.warnings
+    assert "steps.jsonl is not there any more" in warning
+    assert (tmp_path / "r" / "checkpoints" / "020.pt").read_bytes() == b"weights"
 
 
 # -- items with files of their own -------------------------------------------------------------------------------------
@@ -277,6 +369,38 @@ def test_an_artifact_inside_counts_by_its_fingerprint_not_by_its_date(tmp_path, 
                 write_manifest(folder, make_manifest("checkpoint", recipe={"seed": seed}, inputs={}, seed=seed))
             fingerprints.append(writer.finish(["020"]).fingerprint)
         assert verify(tmp_path / name, notes) == []
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_files_beside_an_inner_manifest_do_not_count_for_the_item_but_are_still_watched(tmp_path, notes):
+    fingerprints = []
+    for name, state in (("one", b"uninterrupted"), ("two", b"resumed"), ("two", None)):
+        with ArtifactWriter(tmp_path / name, "run", recipe={}, inputs={}, seed=0, reporter=notes) as writer:
+            if not writer.kept("020", "k"):
+                with writer.item_folder("020", "k", parent="checkpoints") as folder:
+                    (folder / "state" / "deep").mkdir(parents=True)
+                    (folder / "training_state.pt").write_bytes(state or b"made again")
+                    (folder / "state" / "deep" / "more.pt").write_bytes(state or b"made again")
+                    write_manifest(folder, make_manifest("checkpoint", recipe={"lr": 1}, inputs={}, seed=3))
+            fingerprints.append(writer.finish(["020"]).fingerprint)
+        state_file = tmp_path / name / "checkpoints" / "020" / "training_state.pt"
+        assert verify(tmp_path / name, notes) == []
+        state_file.write_bytes(b"damaged")
+        assert len(verify(tmp_path / name, notes)) == 1
+    assert len(set(fingerprints)) == 1
+    assert (tmp_path / "two" / "quarantine" / "020" / "training_state.pt").read_bytes() == b"damaged"
+
+
+def test_an_artifact_deeper_in_an_item_counts_by_its_fingerprint_and_the_rest_by_its_bytes(tmp_path, notes):
+    fingerprints = []
+    for name, inner, outer in (("a", "1", "x"), ("b", "2", "x"), ("c", "1", "y")):
+        with ArtifactWriter(tmp_path / name, "run", recipe={}, inputs={}, seed=0, reporter=notes) as writer:
+            with writer.item_folder("020", "k") as folder:
+                (folder / "model").mkdir()
+                (folder / "model" / "state.pt").write_text(inner)
+                (folder / "notes.txt").write_text(outer)
+                write_manifest(folder / "model", make_manifest("checkpoint", recipe={}, inputs={}, seed=3))
+            fingerprints.append(writer.finish(["020"]).fingerprint)
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 

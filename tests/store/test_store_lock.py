@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from hmcli.errors import LockedError
-from hmcli.store.lock import ArtifactLock
+from hmcli.errors import LockedError, UsageError
+from hmcli.store.lock import ArtifactLock, writing_output
 
 HOLD = """
 import time
@@ -25,6 +27,29 @@ def test_a_second_writer_is_told_who_holds_the_lock(tmp_path, start):
         pass
     assert f"process {holder.pid} on " in caught.value.where["holder"]
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("out", ["file.yaml/sub", "file.yaml/sub/deeper", "x" * 300])
+def test_a_place_that_cannot_be_written_is_wrong_usage(tmp_path, out):
+    (tmp_path / "file.yaml").write_text("format: 1\n")
+    with pytest.raises(UsageError, match="cannot be written") as caught, ArtifactLock(tmp_path / out):
+        pass
+    assert caught.value.where["out"] == tmp_path / out
+    assert "--out" in caught.value.fix
+    assert [place.name for place in tmp_path.iterdir()] == ["file.yaml"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_file_system_that_takes_no_files_is_wrong_usage():
+    with pytest.raises(UsageError, match="cannot be written"), ArtifactLock("/proc/zz"):
+        pass
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, OSError), (errno.EROFS, UsageError)])
+def test_a_full_disk_is_not_the_fault_of_the_path(tmp_path, number, raised):
+    with pytest.raises((OSError, UsageError)) as caught, writing_output(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(caught.value, raised)
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path, start):
