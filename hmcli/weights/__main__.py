@@ -14,9 +14,14 @@ from pathlib import Path
 import diffusers
 import torch
 
+from hmcli.recipe import load_recipe, sections
 from hmcli.stages.models import PACKAGED, find_model
+from hmcli.store.files import read_json, write_json
 from hmcli.store.hashing import hash_json, hash_tree
 from hmcli.store.manifest import MANIFEST, make_manifest, write_manifest
+
+
+RECIPE = "mini/transformer"
 
 
 def package(run: Path, target: Path = PACKAGED) -> None:
@@ -29,13 +34,19 @@ def package(run: Path, target: Path = PACKAGED) -> None:
     for part in ("transformer", "scheduler"):
         shutil.rmtree(target / part, ignore_errors=True)
     model.half().save_pretrained(target / "transformer")
+    config = read_json(target / "transformer" / "config.json")
+    config.pop("_name_or_path", None)  # a path of the machine it was trained on
+    write_json(target / "transformer" / "config.json", config)
     diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source.path / "scheduler").save_pretrained(
         target / "scheduler"
     )
     shutil.copy2(source.path / "model_index.json", target / "model_index.json")
+    for file in target.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    sample = sections(load_recipe(RECIPE), "sample")["sample"]  # what to generate with may be chosen after training
     files = hash_tree(target)
     manifest = make_manifest(
-        "checkpoint", recipe=source.manifest.recipe, inputs=source.manifest.inputs, seed=source.manifest.seed,
+        "checkpoint", recipe=source.manifest.recipe | {"sample": sample}, inputs=source.manifest.inputs, seed=source.manifest.seed,
         items={"model": {"hash": hash_json({path: entry["hash"] for path, entry in files.items()})}}, files=files,
         counts=source.manifest.counts, attributes={**source.manifest.attributes, "parameters": parameters},
     )  # fmt: skip

@@ -71,6 +71,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(
     resumed = hm("train", nano, "--latents", latents, "--out", tmp_path / "stopped", *longer)
     assert "going on from step" in resumed.stderr
     assert same(weights_of(ok(resumed)), weights_of(whole))
+    assert read_manifest(tmp_path / "stopped").fingerprint == read_manifest(whole).fingerprint
     steps = [json.loads(line) for line in (tmp_path / "stopped" / "steps.jsonl").read_text().splitlines()]
     assert steps == [json.loads(line) for line in (whole / "steps.jsonl").read_text().splitlines()]
 
