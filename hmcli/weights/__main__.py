@@ -20,7 +20,6 @@ from hmcli.store.files import read_json, write_json
 from hmcli.store.hashing import hash_json, hash_tree
 from hmcli.store.manifest import MANIFEST, make_manifest, write_manifest
 
-
 RECIPE = "mini/transformer"
 
 
@@ -45,10 +44,11 @@ def package(run: Path, target: Path = PACKAGED) -> None:
         file.chmod(0o755 if file.is_dir() else 0o644)
     sample = sections(load_recipe(RECIPE), "sample")["sample"]  # what to generate with may be chosen after training
     files = hash_tree(target)
+    made = source.manifest
     manifest = make_manifest(
-        "checkpoint", recipe=source.manifest.recipe | {"sample": sample}, inputs=source.manifest.inputs, seed=source.manifest.seed,
+        "checkpoint", recipe=made.recipe | {"sample": sample}, inputs=made.inputs, seed=made.seed,
         items={"model": {"hash": hash_json({path: entry["hash"] for path, entry in files.items()})}}, files=files,
-        counts=source.manifest.counts, attributes={**source.manifest.attributes, "parameters": parameters},
+        counts=made.counts, attributes={**made.attributes, "parameters": parameters},
     )  # fmt: skip
     write_manifest(target, manifest)
 
