@@ -22,7 +22,7 @@ from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.learning import Average, batches, freeze, learning_rate, make_batch, step_loss
-from hmcli.stages.models import build_model, check_memory_fits, find_base, model_arguments
+from hmcli.stages.models import ModelFolder, build_model, check_memory_fits, find_base, model_arguments
 from hmcli.stages.outcome import check_output
 from hmcli.stages.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 READS = (*ENCODED, "model", "flow", "train")
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
-CACHED_CLIPS = 4096  # up to so many clips are kept in memory
+CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
 
 
 def run(
@@ -53,8 +53,10 @@ def run(
     view.say_left_out(reporter)
     clips = _usable(view, recipe)
     recipe = as_encoded(recipe, view, reporter)
-    _check_model(recipe, view, clips)
-    key = run_key(recipe, view.fingerprint)
+    inputs = {"latents": view.fingerprint}
+    if (base := _check_model(recipe, view, clips)) is not None:
+        inputs["base"] = base.fingerprint
+    key = run_key(recipe, inputs)
     if dry_run:
         check_output(out, "run", reporter)
         reporter.note(f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}, into {out}")
@@ -64,13 +66,13 @@ def run(
             out,
             "run",
             recipe=sections(recipe, *READS),
-            inputs={"latents": view.fingerprint},
+            inputs=inputs,
             seed=recipe.seed,
             reporter=reporter,
         ) as writer,
         stopping_at_boundaries() as stop,
     ):
-        refuse_another_run(writer, key, force, "latents")
+        refuse_another_run(writer, key, force, "latents (or model.base)")
         if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
             _train(_prepare(recipe, view, device), clips, writer, key, reporter, stop)
         else:
@@ -80,13 +82,13 @@ def run(
         return _finish(writer, recipe, key)
 
 
-def run_key(recipe: Recipe, latents: str) -> str:
-    """What makes a run this run: everything that changes its weights, except how long it lasts."""
+def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
+    """What makes a run this run: all that changes its weights, but for its length. `inputs` are fingerprints."""
     read = sections(recipe, *READS)
     kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
     if recipe.train.decay != "constant":
         kept["steps"] = recipe.train.steps
-    return hash_json({**read, "train": kept, "seed": recipe.seed, "latents": latents})
+    return hash_json({**read, "train": kept, "seed": recipe.seed, "inputs": inputs})
 
 
 def _usable(view: LatentsView, recipe: Recipe) -> list[str]:
@@ -120,13 +122,14 @@ def as_encoded(recipe: Recipe, view: LatentsView, reporter: Reporter) -> Recipe:
     return dataclasses.replace(recipe, **{name: getattr(encoded, name) for name in ENCODED})
 
 
-def _check_model(recipe: Recipe, view: LatentsView, clips: list[str]) -> None:
-    """Raise, before anything is built, what keeps the recipe's model from these clips."""
+def _check_model(recipe: Recipe, view: LatentsView, clips: list[str]) -> ModelFolder | None:
+    """Raise, before anything is built, what keeps the recipe's model from these clips; returns what it starts from."""
     wanted = model_arguments(recipe, channels=view.channels, text_dim=view.text_shape[1])
-    find_base(recipe, wanted)
+    base = find_base(recipe, wanted)
     for clip in clips:
         group = view.where[clip][0]
         check_memory_fits(wanted, clip, context=group.context, target=group.target)
+    return base
 
 
 # --- the loop ------------------------------------------------------------------------------------------------------
@@ -202,7 +205,8 @@ def _train(
     order = batches([list(group.ids) for group in view.groups if group.has_target], train.batch, training.recipe.seed)
     for _ in range(start):
         next(order)
-    cache = {clip: view.clip(clip) for clip in clips} if len(clips) <= CACHED_CLIPS else {}
+    fits = view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
+    cache = {clip: view.clip(clip) for clip in clips} if fits else {}
     log = log_until(writer.path / LOG, start)
     with log, reporter.progress("training", train.steps - start, "step") as advance:
         for step in range(start, train.steps):

@@ -123,6 +123,19 @@ def test_a_base_of_another_shape_is_refused_with_every_difference(
     assert "top_k" in done.stderr
 
 
+def test_a_run_from_a_base_that_has_changed_since_is_another_run(
+    hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
+):
+    base = tmp_path / "base"
+    shutil.copytree(run, base)
+    command = ["train", nano, "--latents", latents, "--out", tmp_path / "r", "--set", f"model.base={base}"]
+    assert read_manifest(ok(hm(*command))).inputs["base"] == find_model(run).fingerprint
+    ok(hm("train", nano, "--latents", latents, "--out", base, "--set", "train.steps=5"))
+    again = hm(*command)
+    assert again.returncode == 2
+    assert "run of another recipe, seed or latents" in again.stderr
+
+
 def test_only_what_the_recipe_names_is_trained(hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path):
     overrides = ["--set", f"model.base={run}", "--set", "train.train_only=[attn1, camera, projector]"]
     made = weights_of(ok(hm("train", nano, "--latents", latents, "--out", tmp_path / "r", *overrides)))
