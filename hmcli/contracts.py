@@ -53,18 +53,6 @@ class Reporter(Protocol):
     def progress(self, what: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Track:
-    """Cameras of one stretch of video, one pose per video frame.
-
-    `world_from_camera` is (T, 4, 4) float64: metres, right-handed world with Z up, camera axes right, down, forward.
-    `intrinsics` is (4,) float64: fx, fy, cx, cy in pixels of the video as stored; None when the source has none.
-    """
-
-    world_from_camera: np.ndarray
-    intrinsics: np.ndarray | None = None
-
-
 class VideoCodec(Protocol):
     """Pixels <-> latents. Latents are normalised with the VAE's own per-channel mean and standard deviation."""
 

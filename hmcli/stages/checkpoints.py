@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from hmcli.core.transformer import HydraTransformer3DModel
-    from hmcli.stages.train import Average
+    from hmcli.stages.learning import Average
 
 CHECKPOINTS = "checkpoints"
 STATE = "training_state.pt"

@@ -17,7 +17,7 @@ from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE, Reporter, StageResult, Te
 from hmcli.errors import DataError
 from hmcli.recipe import Recipe, sections
 from hmcli.stages.dataset import ClipSource, Dataset, LoadedClip, load_clip, open_dataset
-from hmcli.stages.outcome import check_output, require_some
+from hmcli.stages.outcome import check_output, require_some, result_of
 from hmcli.stages.weights import codec_hash, text_hash
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
@@ -108,9 +108,9 @@ def _encode_clips(
         for source in clips:
             key = hash_json([source.key, depends])
             if not writer.kept(_CLIP + source.id, key):
+                codec = codec or registry.find("codec", recipe.codec.name)(recipe.codec, device)
                 try:
                     clip = load_clip(source, recipe.data)
-                    codec = codec or registry.find("codec", recipe.codec.name)(recipe.codec, device)
                     arrays = encode_clip(clip, codec, device)
                 except DataError as error:
                     writer.quarantine(source.id, str(error))
@@ -205,13 +205,7 @@ def _finish(
     else:
         attributes = {}
     manifest = writer.finish(order, counts=counts, attributes=attributes)
-    return StageResult(
-        path=writer.path,
-        kind="latents",
-        fingerprint=manifest.fingerprint,
-        counts=counts,
-        quarantined=writer.quarantined,
-    )
+    return result_of(writer, manifest)
 
 
 def _stack(writer: ArtifactWriter, done: list[str], texts: list[str], captions: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from hmcli.stages.generations import LIST
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory import MemoryView, anchor_of, compute_memory, rows_from
 from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
-from hmcli.stages.outcome import check_output, require_some
-from hmcli.stages.weights import codec_hash
+from hmcli.stages.outcome import check_output, require_some, result_of
+from hmcli.stages.weights import codec_hash, text_hash
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines
 from hmcli.store.hashing import hash_json
@@ -46,12 +47,32 @@ class Job:
     view: LatentsView
     model: ModelFolder
     memory: MemoryView | None
-    negative: np.ndarray  # (L, D) embedding of the guidance branch
     device: str
 
     @property
     def sample(self) -> SampleConfig:
         return self.recipe.sample
+
+    @cached_property
+    def network(self) -> HydraTransformer3DModel:
+        return self.model.load(pick_dtype(self.sample.dtype), self.device)
+
+    @cached_property
+    def codec(self) -> VideoCodec:
+        config = self.model.codec()
+        codec: VideoCodec = registry.find("codec", config.name)(config, self.device)
+        return codec
+
+    @cached_property
+    def negative(self) -> np.ndarray:
+        """(L, D) embedding of the guidance branch; only a caption that says something needs the text encoder."""
+        if not self.sample.negative:
+            return self.view.text(0)
+        config = self.model.text()
+        rows = registry.find("text", config.name)(config, self.device).encode([self.sample.negative])[0]
+        padded = np.zeros(self.view.text_shape, np.float32)
+        padded[: len(rows)] = rows
+        return padded
 
 
 def run(
@@ -87,8 +108,10 @@ def run(
     _check_latents(view, folder, reporter)
     job = Job(
         recipe=recipe, view=view, model=folder, memory=None if memory is None else MemoryView(memory, folder),
-        negative=_negative(recipe.sample, view, folder, device), device=device,
+        device=device,
     )  # fmt: skip
+    if recipe.sample.negative:
+        text_hash(folder.text())  # a missing text encoder is said now, not after the first clip is loaded
     if dry_run:
         check_output(out, "generation", reporter)
         reporter.note(f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}, into {out}")
@@ -144,43 +167,27 @@ def _check_latents(view: LatentsView, folder: ModelFolder, reporter: Reporter) -
             reporter.warn(f"the latents have {here} {key}, the model was trained with {there}")
 
 
-def _negative(sample: SampleConfig, view: LatentsView, folder: ModelFolder, device: str) -> np.ndarray:
-    """The embedding of the guidance branch; only a negative caption that says something needs the text encoder."""
-    if not sample.negative:
-        return view.text(0)
-    config = folder.text()
-    encoder = registry.find("text", config.name)(config, device)
-    padded = np.zeros(view.text_shape, np.float32)
-    rows = encoder.encode([sample.negative])[0]
-    padded[: len(rows)] = rows
-    return padded
-
-
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
 def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: Reporter) -> list[str]:
     """Generate what is not there yet; returns the ids of all that are."""
-    network: HydraTransformer3DModel | None = None
-    codec: VideoCodec | None = None
     done = []
     depends = [job.model.fingerprint, sections(job.recipe, "sample"), job.recipe.seed]
     with reporter.progress("generating", len(ids), "clip") as advance:
         for clip_id in ids:
             key = hash_json([job.view.item_hash(clip_id), depends])
             if not writer.kept(clip_id, key):
+                network, started = job.network, time.monotonic()
                 try:
-                    started = time.monotonic()
                     clip = job.view.clip(clip_id)
-                    network = network or job.model.load(pick_dtype(job.sample.dtype), job.device)
                     check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target)
-                    latents = generate_latents(job, network, clip)
+                    latents = generate_latents(job, clip)
                 except DataError as error:
                     writer.quarantine(clip_id, str(error))
                     advance(1)
                     continue
-                codec = codec or _codec(job)
-                video = decode_video(latents, codec, job.device)
+                video = decode_video(latents, job.codec, job.device)
                 row = _row(job, clip, video) | {"seconds": round(time.monotonic() - started, 3)}
                 with writer.item_file(clip_id, key, suffix=".mp4", parent="videos", meta=row) as file:
                     write_video(file, video, fps=clip.fps)
@@ -189,18 +196,12 @@ def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: 
     return done
 
 
-def _codec(job: Job) -> VideoCodec:
-    config = job.model.codec()
-    codec: VideoCodec = registry.find("codec", config.name)(config, job.device)
-    return codec
-
-
 def clip_seed(seed: int, clip: str) -> int:
     """The seed of a clip's noise: depends on the run's seed and the clip's id alone."""
     return int.from_bytes(hashlib.sha256(f"{seed} {clip}".encode()).digest()[:8], "big") >> 1
 
 
-def generate_latents(job: Job, network: HydraTransformer3DModel, clip: LatentClip) -> np.ndarray:
+def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
     """Target latents (C, Ft, h, w) float32 of one clip."""
     import torch
 
@@ -210,13 +211,14 @@ def generate_latents(job: Job, network: HydraTransformer3DModel, clip: LatentCli
     generator = torch.Generator().manual_seed(clip_seed(job.recipe.seed, clip.id))
     shape = (1, clip.latents.shape[0], clip.target, *clip.latents.shape[2:])
     noise = start_noise(shape, generator, job.device)
+    network = job.network
     if network.config.context == "frozen":
         if job.memory is not None:
             memory, anchor = job.memory.load(clip.id, job.view.item_hash(clip.id), job.device)
         else:
             memory, anchor = compute_memory(network, clip, job.device), anchor_of(clip)
-        assert clip.poses is not None
-        past: dict[str, Any] = {"memory": memory, "camera": rows_from(clip.poses[clip.context :], anchor, job.device)}
+        cameras = rows_from(clip.world_poses()[clip.context :], anchor, job.device)
+        past: dict[str, Any] = {"memory": memory, "camera": cameras}
     else:
         context = torch.from_numpy(clip.context_latents)[None].to(job.device)
         past = {"context": context, "camera": torch.from_numpy(clip.camera)[None].to(job.device)}
@@ -267,17 +269,14 @@ def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
         write_json_lines(writer.staged / LIST, rows)
         _write_sheet(writer, job, done[:SHEET_CLIPS])
     manifest = writer.finish(done, counts=counts, attributes=attributes)
-    return StageResult(
-        path=writer.path, kind="generation", fingerprint=manifest.fingerprint, counts=counts,
-        quarantined=writer.quarantined, details={"contact_sheet": str(writer.path / SHEET)},
-    )  # fmt: skip
+    return result_of(writer, manifest, contact_sheet=str(writer.path / SHEET))
 
 
 def _write_sheet(writer: ArtifactWriter, job: Job, clips: list[str]) -> None:
     """Context, true target where there is one (both through the codec), and what was generated."""
     from hmcli.reports.contact_sheet import contact_sheet, save_png
 
-    codec = _codec(job)
+    codec = job.codec
     rows = []
     for clip_id in clips:
         clip = job.view.clip(clip_id)

@@ -54,6 +54,15 @@ class LatentClip:
     def context_latents(self) -> np.ndarray:
         return self.latents[:, : self.context]
 
+    def world_poses(self) -> np.ndarray:
+        """`poses`, for what frozen context needs. Raises DataError when the clip came with ready camera rows only."""
+        if self.poses is None:
+            raise DataError(
+                "frozen context needs camera poses, but this clip's file holds ready rows",
+                where={"clip": self.id}, fix="use model.memory.context=joint",
+            )  # fmt: skip
+        return self.poses
+
 
 class LatentsView:
     """An opened latents artifact."""
@@ -142,11 +151,7 @@ class LatentsView:
 
     def text(self, index: int) -> np.ndarray:
         """A stored embedding, zero padded to the length the model sees; index 0 is the empty caption."""
-        length, width = self.text_shape
-        used = int(self._reader("text_rows")[index])
-        padded = np.zeros((length, width), np.float32)
-        padded[:used] = self._reader("text")[index][:used]
-        return padded
+        return self._reader("text")[index]
 
     def _row(self, group: LatentGroup, name: str, row: int) -> np.ndarray:
         return self._reader(f"{group.name}/{name}")[row]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hmcli.errors import DataError, UsageError
+from hmcli.errors import UsageError
 from hmcli.recipe import TrainConfig
 from hmcli.stages.latents import LatentClip
+from hmcli.world.cameras import relative_camera_rows
 
 if TYPE_CHECKING:
     import torch
@@ -67,14 +68,8 @@ def make_batch(clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, text
 
 def anchored_rows(clip: LatentClip, anchor: int) -> np.ndarray:
     """Camera rows of a clip relative to one of its own latent frames, (F, 12) float32. Needs absolute poses."""
-    from hmcli.world.cameras import relative_camera_rows
-
-    if clip.poses is None:
-        raise DataError(
-            "frozen context needs camera poses, but this clip's file holds ready rows",
-            where={"clip": clip.id}, fix="train with model.memory.context=joint",
-        )  # fmt: skip
-    return relative_camera_rows(clip.poses, clip.poses[anchor]).astype(np.float32)
+    poses = clip.world_poses()
+    return relative_camera_rows(poses, poses[anchor]).astype(np.float32)
 
 
 def step_loss(

@@ -14,6 +14,7 @@ from hmcli.errors import DataError, UsageError
 from hmcli.stages.latents import LatentClip
 from hmcli.stages.models import ModelFolder
 from hmcli.store.manifest import Manifest, read_manifest
+from hmcli.world.cameras import relative_camera_rows
 
 if TYPE_CHECKING:
     import torch
@@ -34,19 +35,12 @@ ANCHOR = "anchor"
 
 def anchor_of(clip: LatentClip) -> np.ndarray:
     """The pose that frozen camera rows are relative to: the last context frame's, (4, 4) world_from_camera."""
-    if clip.poses is None:
-        raise DataError(
-            "frozen context needs camera poses, but this clip's file holds ready rows", where={"clip": clip.id},
-            fix="use a model with model.memory.context=joint",
-        )  # fmt: skip
-    return clip.poses[clip.context - 1]
+    return clip.world_poses()[clip.context - 1]
 
 
 def rows_from(poses: np.ndarray, anchor: np.ndarray, device: str) -> torch.Tensor:
     """Camera rows (1, F, 12) of poses (F, 4, 4) relative to an anchor pose."""
     import torch
-
-    from hmcli.world.cameras import relative_camera_rows
 
     return torch.from_numpy(relative_camera_rows(poses, anchor).astype(np.float32))[None].to(device)
 
@@ -55,12 +49,10 @@ def compute_memory(model: HydraTransformer3DModel, clip: LatentClip, device: str
     """Run a frozen model once over a clip's context."""
     import torch
 
-    poses = clip.poses
-    anchor = anchor_of(clip)
-    assert poses is not None
+    cameras = rows_from(clip.world_poses()[: clip.context], anchor_of(clip), device)
     latents = torch.from_numpy(clip.context_latents)[None].to(device, model.dtype)
     with torch.no_grad():
-        return model.encode_context(latents, rows_from(poses[: clip.context], anchor, device))
+        return model.encode_context(latents, cameras)
 
 
 def memory_arrays(memory: ContextMemory) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

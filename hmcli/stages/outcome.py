@@ -1,13 +1,15 @@
-"""How a stage ends when items had to be left out: with what is done, or, when nothing is, with an error."""
+"""How a stage begins and ends: may it write there; what is done; an error when nothing is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hmcli.contracts import Quarantined, Reporter
+from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.manifest import Manifest
 
 _SHOWN = 5
 
@@ -17,6 +19,14 @@ def check_output(out: Path, kind: str, reporter: Reporter) -> None:
     if out.exists():
         with ArtifactWriter(out, kind, recipe={}, inputs={}, seed=0, reporter=reporter):
             pass
+
+
+def result_of(writer: ArtifactWriter, manifest: Manifest, **details: Any) -> StageResult:
+    """What a stage returns of the artifact it has just finished."""
+    return StageResult(
+        path=writer.path, kind=manifest.kind, fingerprint=manifest.fingerprint, counts=manifest.counts,
+        quarantined=writer.quarantined, details=details,
+    )  # fmt: skip
 
 
 def require_some(done: Sequence[str], left_out: Sequence[Quarantined], source: Path) -> None:

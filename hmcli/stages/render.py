@@ -13,7 +13,7 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.recipe import Recipe, WorldConfig, sections
-from hmcli.stages.outcome import check_output
+from hmcli.stages.outcome import check_output, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json, write_json_lines, write_text
 from hmcli.store.hashing import hash_json
@@ -52,9 +52,7 @@ def run(
             write_json_lines(writer.staged / "clips.jsonl", rows)
             write_text(writer.staged / "caption.txt", "".join(f"{row['id']}\t{row['caption']}\n" for row in rows))
         manifest = writer.finish(order, counts={"clips": len(order)}, attributes=_attributes(world))
-    return StageResult(
-        path=Path(out).resolve(), kind="dataset", fingerprint=manifest.fingerprint, counts=manifest.counts
-    )
+    return result_of(writer, manifest)
 
 
 def clip_key(recipe: Recipe) -> str:

@@ -18,7 +18,7 @@ from hmcli.runtime import pick_dtype
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory import ANCHOR, PER_BLOCK, anchor_of, compute_memory, memory_arrays
 from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
-from hmcli.stages.outcome import check_output, require_some
+from hmcli.stages.outcome import check_output, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
@@ -51,7 +51,7 @@ def run(
     folder = None if model is None else find_model(model)
     config = recipe.model.memory
     if folder is not None:
-        config = _check_model(folder, config)
+        _check_model(folder, config)
     view.say_left_out(reporter)
     if dry_run:
         check_output(out, "memory", reporter)
@@ -67,16 +67,10 @@ def run(
         counts = {"clips": len(done)}
         files = [] if writer.unchanged(done) else _root(writer)
         manifest = writer.finish(done, counts=counts, attributes={"latents": str(latents.absolute())}, files=files)
-        return StageResult(
-            path=writer.path,
-            kind="memory",
-            fingerprint=manifest.fingerprint,
-            counts=counts,
-            quarantined=writer.quarantined,
-        )
+        return result_of(writer, manifest)
 
 
-def _check_model(folder: ModelFolder, config: MemoryConfig) -> MemoryConfig:
+def _check_model(folder: ModelFolder, config: MemoryConfig) -> None:
     """Only frozen models keep memory; the slots described are the model's own."""
     from hmcli.recipe import from_dict
 
@@ -93,7 +87,6 @@ def _check_model(folder: ModelFolder, config: MemoryConfig) -> MemoryConfig:
                 f"model.memory.{name} is {getattr(recorded, name)} in the model, {getattr(config, name)} in the recipe",
                 where={"model": folder.path}, fix="leave --recipe out: the model's own recipe is used then",
             )  # fmt: skip
-    return config
 
 
 def _write_clips(
@@ -116,12 +109,13 @@ def _write_clips(
         for clip_id in ids:
             key = hash_json([view.item_hash(clip_id), depends])
             if not writer.kept(clip_id, key):
+                if folder is not None:
+                    network = network or folder.load(pick_dtype(recipe.sample.dtype), device)
                 try:
                     clip = view.clip(clip_id)
                     arrays, described = describe_slots(clip, view, config, recipe.model.patch[0], reporter)
                     about = described | {"latents": view.item_hash(clip_id)}
-                    if folder is not None:
-                        network = network or folder.load(pick_dtype(recipe.sample.dtype), device)
+                    if network is not None:
                         check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target)
                         kept, about["memory"] = memory_arrays(compute_memory(network, clip, device))
                         arrays |= kept | {ANCHOR: anchor_of(clip)}

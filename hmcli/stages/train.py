@@ -23,7 +23,7 @@ from hmcli.stages.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, s
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.learning import Average, batches, freeze, learning_rate, make_batch, step_loss
 from hmcli.stages.models import ModelFolder, build_model, check_memory_fits, find_base, model_arguments
-from hmcli.stages.outcome import check_output
+from hmcli.stages.outcome import check_output, result_of
 from hmcli.stages.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -260,6 +260,4 @@ def _finish(writer: ArtifactWriter, recipe: Recipe, key: str) -> StageResult:
         attributes=details,
         files=[LOG, RECIPE],
     )
-    return StageResult(
-        path=writer.path, kind="run", fingerprint=manifest.fingerprint, counts=manifest.counts, details=details
-    )
+    return result_of(writer, manifest, **details)

@@ -22,7 +22,7 @@ from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.checkpoints import CHECKPOINTS, STATE, kept_steps, step_name
 from hmcli.stages.dataset import ClipSource, Dataset, open_dataset
 from hmcli.stages.learning import freeze
-from hmcli.stages.outcome import check_output
+from hmcli.stages.outcome import check_output, result_of
 from hmcli.stages.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -283,10 +283,7 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
     else:
         writer.reporter.note(f"already trained to step {recipe.train.steps}")
         manifest = writer.finish(order)
-    return StageResult(
-        path=writer.path, kind=KIND, fingerprint=manifest.fingerprint, counts=manifest.counts,
-        quarantined=writer.quarantined, details=manifest.attributes,
-    )  # fmt: skip
+    return result_of(writer, manifest, **manifest.attributes)
 
 
 def _scored(videos: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:

@@ -220,12 +220,11 @@ class ArtifactWriter:
         if before is not None and "part" in before and before["part"]["name"] != file.name:
             (self._journal.parts / before["part"]["name"]).unlink(missing_ok=True)
 
-    def get_arrays(self, item: str) -> dict[str, np.ndarray]:
-        """Arrays of a finished item, from its part or from the stacked rows of the complete artifact."""
-        return {name: self.get_array(item, name) for name in self._records[item]["arrays"]}
-
     def get_array(self, item: str, name: str) -> np.ndarray:
-        """One array of a finished item, as it was put. Raises DataError when it cannot be read."""
+        """One array of a finished item, as it was put: from its part, or from the complete artifact's rows.
+
+        Raises DataError when it cannot be read.
+        """
         record = self._records[item]
         if "part" not in record:
             return self._whole.row(record, name)

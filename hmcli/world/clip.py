@@ -60,7 +60,7 @@ class ClipDescription:
     light: Light
     actors: tuple[Actor, ...]
     trajectory: str
-    world_from_camera: np.ndarray  # (T, 4, 4) float64, see hmcli.contracts.Track
+    world_from_camera: np.ndarray  # (T, 4, 4) float64, metres, camera axes right, down, forward
     field_of_view: float  # degrees, horizontal
     fps: int
     context_frames: int

@@ -125,12 +125,6 @@ def turn_about_z(angle: float) -> np.ndarray:
     return turns_about_z(np.array(float(angle)))
 
 
-def turn_about_y(angle: float) -> np.ndarray:
-    """Rotation that tips +x downwards for positive angles (radians)."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
-
-
 def axes_along(direction_T3: np.ndarray) -> np.ndarray:
     """Right-handed axes whose third column is the given unit direction; the second stays near +y."""
     helper = np.where(np.abs(direction_T3[:, 1:2]) > 0.9, np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]))

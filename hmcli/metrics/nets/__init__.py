@@ -1,1 +1,0 @@
-"""Small networks shipped for metrics."""
