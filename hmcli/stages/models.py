@@ -80,10 +80,16 @@ def _config(kind: Any, values: dict[str, Any]) -> Any:
 def find_model(model: Path) -> ModelFolder:
     """A run (its last checkpoint), a checkpoint, or `mini` (the packaged weights).
 
-    Raises UsageError when there is nothing there, DataError when it is unfinished, MissingPartError when the package
-    came without its weights.
+    Raises UsageError when there is nothing there or `mini` is a folder here too, DataError when it is unfinished,
+    MissingPartError when the package came without its weights.
     """
-    if str(model) == "mini" and not model.exists():
+    if str(model) == "mini":
+        if model.exists():
+            raise UsageError(
+                "mini is the packaged weights, and also something in the working folder",
+                where={"here": model.absolute()},
+                fix="give the absolute path to mean that one; to mean the packaged weights, work in another folder",
+            )  # fmt: skip
         if not is_artifact(PACKAGED):
             raise MissingPartError("this installation has no packaged weights", where={"looked in": PACKAGED})
         return ModelFolder(path=PACKAGED, manifest=read_manifest(PACKAGED))

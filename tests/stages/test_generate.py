@@ -247,3 +247,11 @@ def test_dry_runs_find_what_a_run_would_stumble_over(
         done = hm(*command, "--dry-run", cwd=tmp_path)
         assert done.returncode == code, (command, done.stderr)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_mini_never_quietly_means_a_folder_of_that_name(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "mini")
+    refused = hm("generate", latents, "--model", "mini", "--out", "gen", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "packaged weights" in refused.stderr
+    ok(hm("generate", latents, "--model", tmp_path / "mini", "--out", "gen", cwd=tmp_path))
