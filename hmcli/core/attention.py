@@ -7,7 +7,7 @@ Q tokens of a slot, W window frames, K slots kept, H heads, D channels of a head
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -120,9 +120,11 @@ class Stretch:
     span_M2: Tensor  # of the slots made from its own frames, absolute
     key_table: Tensor  # rotary table of the memory's tail and its own frames
     slot_table: Tensor  # rotary table of the memory's slots and its own
+    camera_BAR: Tensor  # camera rows of all frames so far, float32 at least
     memory: ContextMemory | None = None
     tail_frames: int = 0  # last frames whose keys and values are kept for later (part context)
     inputs: RetrievalInputs | None = None
+    memo: dict[str, Tensor] = field(default_factory=dict)  # of the policy, for all blocks
 
 
 class RMSNorm(nn.RMSNorm):
@@ -182,7 +184,7 @@ class HydraAttention(nn.Module):
             descriptors_BMC=keys.to(torch.promote_types(keys.dtype, torch.float32)).mean(dim=2),
             span_M2=stretch.span_M2,
             grid=(tokens_BMRKC.shape[2], tokens_BMRKC.shape[3]),
-            camera_BMR=slot_cameras(stretch.camera_BFR, self.tokenizer.kernel[0]),
+            camera_BMR=slot_cameras(stretch.camera_BAR[:, stretch.first_frame :], self.tokenizer.kernel[0]),
         )
 
     def _attend(
@@ -191,18 +193,23 @@ class HydraAttention(nn.Module):
         """Ask the policy what to read, give everything its position, attend: (B, F, P, H, D)."""
         own = query.shape[1]
         asked = RetrievalRequest(
-            query_BFPC=query, slots=slots, first_frame=stretch.first_frame, total_frames=stretch.first_frame + own,
+            query_BFPC=query, slots=slots, part=stretch.part, first_frame=stretch.first_frame,
+            total_frames=stretch.first_frame + own, num_context=stretch.first_frame + stretch.num_context,
             window=self.window, top_k=self.top_k, affinity=self.affinity, grid=stretch.grid,
-            kernel=self.tokenizer.kernel, camera_BFR=stretch.camera_BFR, inputs=stretch.inputs,
+            kernel=self.tokenizer.kernel, camera_BAR=stretch.camera_BAR, inputs=stretch.inputs, memo=stretch.memo,
         )  # fmt: skip
         reading = self.policy(asked)
         record(reading, self.block, stretch.part)
         tokens = own * query.shape[2]
         query = self._placed(query, stretch.key_table[-tokens:])
         keys, values = self._placed(keys, stretch.key_table), values.unflatten(-1, (self.heads, -1))
-        if reading.frames_FW is None:
-            return dense_attention(query, keys, values)
         first_key = asked.total_frames - keys.shape[1]  # absolute number of the first frame in keys
+        if reading.frames_FW is None:
+            if reading.everywhere_BN is not None:
+                sample_B1 = torch.arange(len(keys), device=keys.device)[:, None]
+                frames_BN = (reading.everywhere_BN - first_key).to(keys.device)
+                keys, values = keys[sample_B1, frames_BN], values[sample_B1, frames_BN]
+            return dense_attention(query, keys, values)
         if slots is None or reading.slots_BFK is None:
             none = keys[:, :0]
             return gathered_attention(

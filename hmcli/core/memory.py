@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hmcli.core.rope import slot_times
 
-MEMORY_FORMAT = 1
+MEMORY_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,8 @@ class ContextMemory:
     blocks: tuple[BlockMemory, ...]
     span_M2: Tensor  # absolute latent frames, int64 on CPU
     time_M: Tensor  # rotary time of each slot in absolute latent frames, float64 on CPU
-    camera_BMR: Tensor  # mean camera row of each slot
+    camera_BMR: Tensor  # mean camera row of each slot, float32 at least
+    frame_camera_BAR: Tensor  # camera row of every context frame, float32 at least
     grid: tuple[int, int]  # rows and columns of patch tokens in a frame
     slot_grid: tuple[int, int]  # rows and columns of tokens in a slot
     num_context_frames: int
@@ -170,12 +171,14 @@ class ContextMemory:
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> ContextMemory:
-        """Keys, values, descriptors and cameras on another device or in another type; spans and times stay."""
+        """Everything on another device, keys, values and descriptors in another type too; spans and times stay."""
         blocks = tuple(
             BlockMemory(**{part: getattr(block, part).to(device=device, dtype=dtype) for part in _BLOCK_PARTS})
             for block in self.blocks
         )
-        return replace(self, blocks=blocks, camera_BMR=self.camera_BMR.to(device=device, dtype=dtype))
+        return replace(
+            self, blocks=blocks, camera_BMR=self.camera_BMR.to(device), frame_camera_BAR=self.frame_camera_BAR.to(device)
+        )
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A flat dict of tensors and a small JSON-able dict, from which `from_tensors` builds this memory again."""
@@ -185,6 +188,7 @@ class ContextMemory:
             for part in _BLOCK_PARTS
         }
         tensors |= {"span": self.span_M2, "time": self.time_M, "camera": self.camera_BMR}
+        tensors["frame_camera"] = self.frame_camera_BAR
         about = {
             "format": MEMORY_FORMAT,
             "blocks": len(self.blocks),
@@ -200,7 +204,7 @@ class ContextMemory:
         if about.get("format") != MEMORY_FORMAT:
             raise ValueError(f"context memory of format {about.get('format')!r}, this version reads {MEMORY_FORMAT}")
         names = [f"blocks.{number}.{_plain(part)}" for number in range(about["blocks"]) for part in _BLOCK_PARTS]
-        if missing := [name for name in [*names, "span", "time", "camera"] if name not in tensors]:
+        if missing := [name for name in [*names, "span", "time", "camera", "frame_camera"] if name not in tensors]:
             raise ValueError(f"context memory lacks {len(missing)} tensors, the first is {missing[0]!r}")
         blocks = tuple(
             BlockMemory(**{part: tensors[f"blocks.{number}.{_plain(part)}"] for part in _BLOCK_PARTS})
@@ -211,6 +215,7 @@ class ContextMemory:
             span_M2=tensors["span"].cpu(),
             time_M=tensors["time"].cpu(),
             camera_BMR=tensors["camera"],
+            frame_camera_BAR=tensors["frame_camera"],
             grid=(about["grid"][0], about["grid"][1]),
             slot_grid=(about["slot_grid"][0], about["slot_grid"][1]),
             num_context_frames=about["num_context_frames"],

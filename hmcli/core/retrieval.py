@@ -1,7 +1,7 @@
 """Retrieval: which frames and memory slots may each query frame attend to?
 
 Paper: Eq. 4 and 5, docs/paper-map.md row "retrieval". Known differences: docs/parity.md, "affinity" and "mask".
-Shape letters here: B batch, F query frames, P tokens of a frame, M memory slots, Q tokens of a slot, C channels (all
+Shape letters here: B batch, F query frames, A all frames so far, N frames read, P tokens of a frame, M memory slots, Q tokens of a slot, C channels (all
 heads together), W frames of a window, K slots kept. Frame numbers are absolute latent frames: context starts at 0.
 
 A policy is a function from `RetrievalRequest` to `Reading`, found by name through `hmcli.registry`; other packages
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ class RetrievalInputs:
     image_size: tuple[int, int] | None = None  # height, width in pixels
     near: float | None = None  # metres
     far: float | None = None  # metres
-    visibility_BM: Tensor | None = None  # slots that show a subject which is hidden later
+    overlap_BAM: Tensor | None = None  # share of what frame a sees that slot m saw, where it was computed beforehand
+    visibility_BM: Tensor | None = None  # slots that show a subject which is hidden later; slots beyond M show none
     generator: torch.Generator | None = None
 
 
@@ -43,15 +44,18 @@ class RetrievalRequest:
 
     query_BFPC: Tensor  # normalised, before rotary positions, all heads together
     slots: MemorySlots | None  # None when the policy does not need slots
+    part: str  # which run of the blocks: joint, context or target
     first_frame: int  # number of the first query frame
     total_frames: int  # frames that exist so far: windows end before this number
+    num_context: int  # the first frames, which are context
     window: int
     top_k: int
     affinity: str
     grid: tuple[int, int]  # rows and columns of a query frame, in tokens
     kernel: tuple[int, int, int]  # of the tokenizer, in tokens
-    camera_BFR: Tensor  # of the query frames
+    camera_BAR: Tensor  # camera rows of all frames so far (A = total_frames), float32 at least
     inputs: RetrievalInputs | None = None
+    memo: dict[str, Tensor] = field(default_factory=dict)  # what a policy computed once for all blocks of this run
 
     @property
     def frames(self) -> int:
@@ -60,9 +64,10 @@ class RetrievalRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What each query frame reads. `frames_FW` None means every full-resolution frame, and then no slots."""
+    """What each query frame reads. Without `frames_FW` and `everywhere_BN`: every full-resolution frame, no slots."""
 
     frames_FW: Tensor | None  # absolute frame numbers, int64 on CPU
+    everywhere_BN: Tensor | None = None  # instead: frames that every query frame of a sample reads, and then no slots
     slots_BFK: Tensor | None = None  # indices into the slots, best first
     scores_BFM: Tensor | None = None  # before masking; for inspection
     block: int = -1

@@ -214,7 +214,8 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             blocks=blocks,
             span_M2=stretch.span_M2[:slots],
             time_M=absolute_times(slots, step[0], 0),
-            camera_BMR=slot_cameras(stretch.camera_BFR, step[0])[:, :slots],
+            camera_BMR=slot_cameras(stretch.camera_BAR, step[0])[:, :slots],
+            frame_camera_BAR=stretch.camera_BAR,
             grid=stretch.grid,
             slot_grid=(stretch.grid[0] // step[1], stretch.grid[1] // step[2]),
             num_context_frames=latents.shape[2],
@@ -267,9 +268,11 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         if memory is not None:
             times = torch.cat([self._history(memory.time_M - first), times])
         frame_times = self._history(torch.arange(-tail, frames, dtype=torch.float64))
+        precise = camera.to(device, torch.promote_types(camera.dtype, torch.float32))
         stretch = Stretch(
             part=part,
-            camera_BFR=camera.to(device, dtype),
+            camera_BFR=precise.to(dtype),
+            camera_BAR=precise if memory is None else torch.cat([memory.frame_camera_BAR.to(precise), precise], dim=1),
             num_context=num_context,
             grid=grid,
             first_frame=first,

@@ -68,7 +68,8 @@ def memory_arrays(memory: ContextMemory) -> tuple[dict[str, np.ndarray], dict[st
     bits = {n: v.view(torch.uint16) if v.dtype == torch.bfloat16 else v for n, v in stacked.items()}
     arrays = {name: value.numpy() for name, value in bits.items()}
     arrays |= {"slot_span": tensors["span"].numpy(), "slot_time": tensors["time"].numpy()}
-    return arrays | {"slot_camera": tensors["camera"][0].float().cpu().numpy()}, about
+    cameras = {"slot_camera": tensors["camera"], "frame_camera": tensors["frame_camera"]}
+    return arrays | {name: rows[0].cpu().numpy() for name, rows in cameras.items()}, about
 
 
 class MemoryView:
@@ -120,6 +121,6 @@ class MemoryView:
                 tensors[f"blocks.{block}.{name}"] = part[None].to(device)
         tensors["span"] = torch.from_numpy(read_item_array(folder, "slot_span"))
         tensors["time"] = torch.from_numpy(read_item_array(folder, "slot_time"))
-        camera = torch.from_numpy(read_item_array(folder, "slot_camera"))[None]
-        tensors["camera"] = camera.to(device, tensors["blocks.0.slot_keys"].dtype)
+        for name, array in (("camera", "slot_camera"), ("frame_camera", "frame_camera")):
+            tensors[name] = torch.from_numpy(read_item_array(folder, array))[None].to(device)
         return ContextMemory.from_tensors(tensors, about), read_item_array(folder, ANCHOR)

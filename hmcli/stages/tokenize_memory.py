@@ -26,6 +26,7 @@ _UNITS = {
     "slot_span": (["slot", "end"], "first and last latent frame"),
     "slot_time": (["slot"], "rotary time in latent frames"),
     "slot_camera": (["slot", "row"], "mean camera row of the slot's frames, relative to the anchor"),
+    "frame_camera": (["frame", "row"], "camera row of each context frame, relative to the anchor"),
     "slot_pose": (["slot", "row", "column"], "mean world_from_camera of the slot's frames, metres"),
     "overlap": (["frame", "slot"], "share of what a target frame sees between near and far that the slot saw"),
     "shows": (["slot", "subject"], "1 where the slot shows a subject that is hidden later"),

@@ -109,7 +109,7 @@ def request(top_k: int = 1, **changes) -> RetrievalRequest:
     given = {
         "query_BFPC": query, "slots": slots, "first_frame": 0, "total_frames": 5, "window": 3,
         "top_k": top_k, "affinity": "pooled",
-        "grid": (5, 7), "kernel": (2, 2, 3), "camera_BFR": torch.zeros(2, 5, 12),
+        "grid": (5, 7), "kernel": (2, 2, 3), "camera_BAR": torch.zeros(2, 5, 12), "part": "joint", "num_context": 3,
     }  # fmt: skip
     return RetrievalRequest(**(given | changes))
 

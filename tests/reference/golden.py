@@ -74,6 +74,7 @@ def golden_stretch(camera: Tensor, dtype: torch.dtype, slot_rotary: Tensor | Non
     return Stretch(
         part="joint",
         camera_BFR=camera,
+        camera_BAR=camera,
         num_context=FRAMES // 2,
         grid=GRID,
         first_frame=0,
