@@ -41,6 +41,7 @@ class Description:
 
     text: str
     data: Mapping[str, Any]
+    quarantined: tuple[Quarantined, ...] = ()  # items that are not as they should be
 
 
 class Reporter(Protocol):

@@ -47,10 +47,10 @@ def unprinted(error: OSError, what: str, code: int) -> int:
 
 def emit(result: Result, json_output: bool) -> int:
     """Print a stage's result; returns 4 when items were quarantined."""
+    code = EXIT_QUARANTINED if result.quarantined else 0
     if isinstance(result, Description):
         text = json.dumps(dict(result.data), default=str) if json_output else result.text
-        return _print(text, "the description", 0)
-    code = EXIT_QUARANTINED if result.quarantined else 0
+        return _print(text, "the description", code)
     if result.quarantined:
         names = ", ".join(item.item for item in result.quarantined[:10])
         print(f"{len(result.quarantined)} left out, the rest is done: {names} (exit code 4)", file=sys.stderr)

@@ -227,7 +227,7 @@ def _clip_source(clip: ClipFiles, files: Mapping[str, Path], caption: str, key: 
             id=clip.id, caption=caption, files=files, static=clip.static, context_info=context, target_info=target,
             poses=poses, key=key, notes=tuple(notes),
         )  # fmt: skip
-        _read_cameras(source)
+        read_cameras(source)
         return source
 
 
@@ -249,7 +249,7 @@ def _at(**places: object) -> Iterator[None]:
 # --- cameras ---------------------------------------------------------------------------------------------------------
 
 
-def _read_cameras(source: ClipSource) -> Cameras:
+def read_cameras(source: ClipSource) -> Cameras:
     """The clip's cameras, one per frame of its videos. Raises DataError naming the counts that differ."""
     context, target = source.context_info.frames, source.target_info and source.target_info.frames
     if source.static:
@@ -290,7 +290,7 @@ def load_clip(source: ClipSource, data: DataConfig) -> LoadedClip:
     """Decode one clip and bring it to the recipe's size and length. Raises DataError; `notes` say what was changed."""
     notes = list(source.notes)
     with _at(clip=source.id):
-        cameras = _read_cameras(source)
+        cameras = read_cameras(source)
         notes += [f"the camera file's {key} is not read" for key in cameras.ignored]
         if data.split is None:
             context, target = _whole(source, cameras, data, notes)

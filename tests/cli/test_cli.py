@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hmcli.cli import _input, _made_with, _named, app
+from hmcli.cli import app
+from hmcli.commands import find_input, made_with, named
 from hmcli.recipe import load_recipe, recipe_names, to_dict
 from hmcli.runtime import Silent
 from hmcli.store.artifact import ArtifactWriter
@@ -185,7 +186,7 @@ def test_stdin_holds_one_input_and_no_output():
     ],
 )  # fmt: skip
 def test_left_out_outputs_have_names_of_their_own(source: str, model: str | None, name: str):
-    assert _named(None, source, "memory", None if model is None else Path(model)) == Path(name)
+    assert named(None, source, "memory", None if model is None else Path(model)) == Path(name)
 
 
 def test_a_recipe_cannot_be_copied_into_a_folder_that_is_not_there(tmp_path: Path):
@@ -202,7 +203,7 @@ def test_an_unknown_codec_is_wrong_usage_also_in_a_dry_run():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_result_stdout_does_not_take_is_named_on_stderr(tmp_path: Path):
-    for asked, named in (
+    for asked, what in (
         (["recipes", "cp", "mini/demo", "r.yaml"], f"recipe {tmp_path / 'r.yaml'}"),
         (["recipes", "ls"], "the description"), (["--help"], "the help"), (["--version"], "the help"),
     ):  # fmt: skip
@@ -211,7 +212,7 @@ def test_a_result_stdout_does_not_take_is_named_on_stderr(tmp_path: Path):
                 [HM, *asked], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False
             )
         assert done.returncode == 1
-        assert done.stderr == f"error: stdout takes nothing (No space left on device); not printed: {named}\n"
+        assert done.stderr == f"error: stdout takes nothing (No space left on device); not printed: {what}\n"
 
 
 def test_a_reader_that_went_away_is_no_failure():
@@ -229,6 +230,6 @@ def test_left_out_latents_are_the_newest_that_fit(tmp_path: Path, monkeypatch: p
             writer.finish([])
     monkeypatch.chdir(tmp_path)
     wanted = to_dict(load_recipe())
-    assert _input(None, "latents").name == "newer"
-    assert _input(None, "latents", accept=_made_with(wanted, "codec", "text")).name == "older"
-    assert _input(None, "latents", accept=_made_with({}, "codec")).name == "newer"
+    assert find_input(None, "latents").name == "newer"
+    assert find_input(None, "latents", accept=made_with(wanted, "codec", "text")).name == "older"
+    assert find_input(None, "latents", accept=made_with({}, "codec")).name == "newer"
