@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hmcli.commands import DatasetIn, Overrides, command, find_input, named
+from hmcli.commands import Clips, DatasetIn, Overrides, command, find_input, named
 from hmcli.contracts import Description, StageResult
 from hmcli.registry import normal
 from hmcli.runtime import Console
@@ -91,4 +91,25 @@ def import_(
     return stage.run(
         video, poses=poses, form=form, caption=caption, name=name, interpolate=interpolate,
         metres_per_unit=metres_per_unit, out=out, reporter=Console(),
+    )  # fmt: skip
+
+
+@command(dataset_app, "show")
+def show(
+    data: DatasetIn = None,
+    clips: Clips = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; default: ./<input stem>.gallery.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    override: Overrides = None,
+) -> StageResult:
+    """Make a gallery that plays the clips, and open it. One static page: timeline, contact sheet, view from above."""
+    from hmcli.recipe import load_recipe
+
+    resolved = load_recipe(None, override)
+    source = find_input(data, "dataset")
+    from hmcli.stages import dataset_show as stage
+
+    return stage.run(
+        source, clips=tuple(clips or ()), out=named(out, source, "gallery"), open_browser=open_browser,
+        poses=resolved.poses, reporter=Console(),
     )  # fmt: skip

@@ -146,23 +146,39 @@ def _find_events(
 ) -> None:
     """Exits and entries from the best source there is, and where the sources disagree."""
     context, frames = len(videos["context"]), sum(len(video) for video in videos.values())
-    gone: list[Absence] = []
+    gone, found.events_from = _out_of_sight(labels, seen)
+    found.events = exit_and_entry(gone, context, frames)
+    if labels is None:
+        return
+    in_masks = list(seen_in_masks(labels[0], exact=labels[1]).values())
+    if not in_masks:
+        found.problems.append("the masks show no subject in any frame")
+    elif seen:
+        _compare_seen(found, np.any(in_masks, axis=0), np.any(list(seen.values()), axis=0), context)
+    if written is not None:
+        _compare_written(found, gone, written, context, frames)
+
+
+def _out_of_sight(
+    labels: tuple[np.ndarray, bool] | None, seen: dict[str, np.ndarray] | None
+) -> tuple[list[Absence], str]:
+    """Every stretch in which a subject is out of sight, and where that is known from: masks, check.json, or nothing."""
     if labels is not None:
         numbers = seen_in_masks(labels[0], exact=labels[1])
-        for number, seen_T in numbers.items():
-            name = f"subject {number}" if labels[1] else "subjects"
-            gone += absences(name, seen_T, why_gone(labels[0], number, seen_T))
-        found.events_from = "masks"
-        if not numbers:
-            found.problems.append("the masks show no subject in any frame")
-        elif seen:
-            _compare_seen(found, np.any(list(numbers.values()), axis=0), np.any(list(seen.values()), axis=0), context)
-        if written is not None:
-            _compare_written(found, gone, written, context, frames)
-    elif seen is not None:
-        gone = [one for name, seen_T in seen.items() for one in absences(name, seen_T)]
-        found.events_from = "check.json"
-    found.events = exit_and_entry(gone, context, frames)
+        named = {f"subject {number}" if labels[1] else "subjects": number for number in numbers}
+        return [
+            one
+            for name, number in named.items()
+            for one in absences(name, numbers[number], why_gone(labels[0], number, numbers[number]))
+        ], "masks"
+    if seen is not None:
+        return [one for name, seen_T in seen.items() for one in absences(name, seen_T)], "check.json"
+    return [], ""
+
+
+def out_of_sight(source: ClipSource, videos: Mapping[str, np.ndarray]) -> tuple[list[Absence], str]:
+    """When each subject of a clip is out of sight, and the source of that: masks, check.json, or empty (unknown)."""
+    return _out_of_sight(_labels(source, videos), _seen_in_check(source, videos))
 
 
 def _compare_seen(found: Findings, masks_T: np.ndarray, check_T: np.ndarray, context: int) -> None:

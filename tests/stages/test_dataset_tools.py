@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -121,3 +122,15 @@ def test_a_video_with_a_tum_trajectory_becomes_a_clip_that_encodes(hm: WarmComma
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"]["clips"] == 2
     assert len(read_video(mine / "walk.mp4")) == 42
+
+
+def test_the_gallery_holds_all_it_shows(hm: WarmCommand, clips: Path, tmp_path: Path):
+    page = ok(hm("dataset", "show", clips, "--no-open", "--out", tmp_path / "gallery"))
+    moved = Path(shutil.copytree(page.parent, tmp_path / "elsewhere"))
+    text = (moved / "index.html").read_text(encoding="utf-8")
+    wanted = [name for group in re.findall(r'(?:src|data-videos)="([^"]+)"', text) for name in group.split()]
+    assert len(wanted) >= 3 * 5
+    assert [name for name in wanted if not (moved / name).is_file()] == []
+    refused = hm("dataset", "show", clips, "--no-open", "--clips", "nosuch", "--out", tmp_path / "gallery")
+    assert refused.returncode == 2
+    assert "nosuch" in refused.stderr
