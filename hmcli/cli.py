@@ -6,29 +6,47 @@ Torch loads inside the stages, so `hm --help` is instant.
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import functools
-import inspect as signatures
-import os
+import json
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 import hmcli
+from hmcli.cli_dataset import dataset_app
+from hmcli.commands import (
+    ArtifactOut,
+    Clips,
+    DatasetIn,
+    Device,
+    DryRun,
+    Force,
+    GenerationIn,
+    LatentsIn,
+    MaybeRecipe,
+    ModelIn,
+    Overrides,
+    RecipeArgument,
+    RecipeIn,
+    SourceIn,
+    command,
+    find_input,
+    given,
+    given_all,
+    made_with,
+    named,
+    recorded,
+)
 from hmcli.contracts import Description, StageResult
 from hmcli.errors import UsageError
-from hmcli.output import Result, emit, explain, unprinted
+from hmcli.output import explain, unprinted
 from hmcli.registry import normal
 from hmcli.runtime import Console, Terminated, stop_on_sigterm
 
-OUR_SUFFIXES = (
-    ".dataset", ".latents", ".zarr", ".memory", ".run", ".generation", ".evaluation", ".yaml", ".yml",
-)  # fmt: skip
+Target = Literal["checkpoint", "released", "diffusers"]
+FloatType = Literal["float32", "bfloat16", "float16"]
 
 app = typer.Typer(
     name="hm",
@@ -40,132 +58,7 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="Packaged recipes: ls, show, cp.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
-
-RecipeIn = Annotated[str | None, typer.Option("--recipe", help="YAML file or packaged recipe; default: all defaults.")]
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file or packaged recipe (hm recipes ls).")]
-MaybeRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="YAML file or packaged recipe.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")]
-ArtifactOut = Annotated[Path | None, typer.Option("--out", help="Where to write; default: ./<input stem>.<kind>.")]
-DatasetIn = Annotated[str | None, typer.Argument(metavar="[DATA]", help="Folder of clips; - reads it from stdin.")]
-LatentsIn = Annotated[str | None, typer.Argument(metavar="[LATENTS]", help="Latents artifact; - reads it from stdin.")]
-SourceIn = Annotated[
-    str | None, typer.Argument(metavar="[SOURCE]", help="Latents artifact or folder of clips; - reads it from stdin.")
-]
-GenerationIn = Annotated[
-    str | None, typer.Argument(metavar="[GENERATION]", help="Generation artifact; - reads it from stdin.")
-]
-ModelIn = Annotated[
-    Path | None, typer.Option("--model", help="Run, checkpoint, or mini (the packaged weights); - reads stdin.")
-]
-Clips = Annotated[list[str] | None, typer.Option("--clips", help="Only these clip ids (may be given several times).")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
-Force = Annotated[bool, typer.Option("--force", help="Do everything again, also what is already there.")]
-
-
-def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as a command; adds --json and --debug and turns errors into messages and exit codes."""
-
-    def register(function: Callable[..., Result]) -> Callable[..., Result]:
-        @functools.wraps(function)
-        def guarded(*args: Any, json_output: bool, debug: bool, **kwargs: Any) -> None:
-            raise typer.Exit(_run(functools.partial(work, *args, **kwargs), json_output, debug))
-
-        def work(*args: Any, **kwargs: Any) -> Result:
-            _refuse_two_dashes(kwargs)
-            return function(*args, **kwargs)
-
-        extra = {
-            "json_output": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
-            "debug": Annotated[bool, typer.Option("--debug", help="Show tracebacks.")],
-        }
-        own = signatures.signature(function, eval_str=True)
-        added = [
-            signatures.Parameter(key, signatures.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-            for key, kind in extra.items()
-        ]
-        guarded.__signature__ = own.replace(  # type: ignore[attr-defined]
-            parameters=[*own.parameters.values(), *added], return_annotation=None
-        )
-        guarded.__annotations__ = {p.name: p.annotation for p in guarded.__signature__.parameters.values()}  # type: ignore[attr-defined]
-        under.command(name, hidden=hidden)(guarded)
-        return function
-
-    return register
-
-
-def _run(work: Callable[[], Result], json_output: bool, debug: bool) -> int:
-    """Run a stage with stdout kept for its result; returns the exit code."""
-    debug = debug or bool(os.environ.get("HM_DEBUG"))
-    stop_on_sigterm()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            result = work()
-    except (Exception, KeyboardInterrupt, Terminated) as error:
-        if debug:
-            traceback.print_exception(error)
-        return explain(error)
-    return emit(result, json_output)
-
-
-def _refuse_two_dashes(arguments: dict[str, Any]) -> None:
-    """stdin holds one path, so one input can be `-`; an output cannot."""
-    if str(arguments.get("out")) == "-":
-        raise UsageError("--out cannot be -", fix="name a folder; its path is printed on stdout")
-    if len(dashes := [name for name, value in arguments.items() if str(value) == "-"]) > 1:
-        raise UsageError(f"only one input can be read from stdin, got - for {' and '.join(dashes)}")
-
-
-def _given(text: str | Path | None) -> Path | None:
-    """An input as written; `-` reads one path from stdin, and an empty stdin is an error."""
-    if text is None or str(text) != "-":
-        return None if text is None else Path(text)
-    lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
-    if len(lines) != 1:
-        found = "nothing" if not lines else f"{len(lines)} lines"
-        raise UsageError(
-            f"expected one path on stdin, got {found}",
-            fix="the command before the pipe failed, or printed no artifact; set -o pipefail shows which",
-        )
-    return Path(lines[0].strip())
-
-
-def _input(text: str | Path | None, *kinds: str, accept: Callable[[Any], bool] = lambda manifest: True) -> Path:
-    """An input as given, or the newest complete artifact of these kinds below the working folder, named on stderr."""
-    if (path := _given(text)) is not None:
-        return path
-    from hmcli.store.artifact import find_newest
-
-    found = find_newest(Path.cwd(), kinds, accept=accept)
-    Console().note(f"using {found} (the newest {' or '.join(kinds)} here)")
-    return found
-
-
-def _named(out: Path | None, source: str | Path | None, kind: str, model: Path | None = None) -> Path:
-    """The output as given, or `./<input stem>.<kind>`; made by a model, `./<input stem>-<model stem>.<kind>`."""
-    stems = [_stem(source or "mini"), *([] if model is None else [_stem(model)])]
-    return out or Path(f"{'-'.join(stems)}.{kind}")
-
-
-def _stem(source: str | Path) -> str:
-    """A name without the suffix hm gave it: of `clips.v1` everything, of `clips.v1.latents` `clips.v1`."""
-    path = Path(os.path.abspath(source))
-    return path.stem if path.suffix in OUR_SUFFIXES else path.name
-
-
-def _made_with(recipe: dict[str, Any], *names: str) -> Callable[[Any], bool]:
-    """Takes artifacts whose codec (or text encoder) has the recipe's name; a side that names none fits all."""
-    named = [name for name in names if name in recipe]
-    return lambda manifest: all(manifest.recipe.get(n, recipe[n])["name"] == recipe[n]["name"] for n in named)
-
-
-def _recorded(model: Path | None) -> dict[str, Any]:
-    """The recipe a model was made with, for what the command line leaves open."""
-    if model is None:
-        return {}
-    from hmcli.stages.models import find_model
-
-    return copy.deepcopy(find_model(model).manifest.recipe)
+app.add_typer(dataset_app, name="dataset")
 
 
 @command(app, "render")
@@ -174,6 +67,12 @@ def render(
     clips: Annotated[int | None, typer.Option("--clips", min=1, help="How many clips (world.clips).")] = None,
     out: ArtifactOut = None,
     override: Overrides = None,
+    processes: Annotated[
+        int, typer.Option("--num-processes", min=1, help="Processes that share the clips; the result is the same.")
+    ] = 1,
+    captioner: Annotated[
+        Path | None, typer.Option("--captioner", help="Folder of an image-text-to-text model that writes the captions.")
+    ] = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -182,13 +81,14 @@ def render(
     from hmcli.recipe import load_recipe
 
     more = [] if clips is None else [f"world.clips={clips}"]
+    more += [] if captioner is None else [f"world.captioner={json.dumps(str(captioner))}"]
     resolved = load_recipe(recipe, [*(override or []), *more])
     from hmcli.runtime import pick_device
     from hmcli.stages import render as stage
 
     return stage.run(
-        resolved, out=_named(out, recipe, "dataset"), force=force, device=pick_device(device), reporter=Console(),
-        dry_run=dry_run,
+        resolved, out=named(out, recipe, "dataset"), force=force, device=pick_device(device), processes=processes,
+        reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -206,12 +106,12 @@ def encode(
     from hmcli.recipe import load_recipe
 
     resolved = load_recipe(recipe, override)
-    source = _input(data, "dataset")
+    source = find_input(data, "dataset")
     from hmcli.runtime import pick_device
     from hmcli.stages import encode as stage
 
     return stage.run(
-        resolved, data=source, out=_named(out, source, "latents"), force=force, device=pick_device(device),
+        resolved, data=source, out=named(out, source, "latents"), force=force, device=pick_device(device),
         reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
@@ -220,6 +120,10 @@ def encode(
 def tokenize_memory(
     latents: LatentsIn = None,
     model: ModelIn = None,
+    after: Annotated[
+        Path | None,
+        typer.Option("--after", help="Memory artifact of the same model that these frames follow; - reads stdin."),
+    ] = None,
     clips: Clips = None,
     out: Annotated[
         Path | None,
@@ -236,16 +140,16 @@ def tokenize_memory(
     """Describe the memory slots of each clip. With --model (context: frozen) also compute their keys and values."""
     from hmcli.recipe import load_recipe
 
-    weights = _given(model)
-    base = _recorded(weights)
+    weights = given(model)
+    base = recorded(weights)
     resolved = load_recipe(recipe, override, base=base)
-    source = _input(latents, "latents", accept=_made_with(base, "codec"))
+    source = find_input(latents, "latents", accept=made_with(base, "codec"))
     from hmcli.runtime import pick_device
     from hmcli.stages import tokenize_memory as stage
 
     return stage.run(
         resolved, latents=source, model=weights, clips=tuple(clips or ()), force=force, device=pick_device(device),
-        out=_named(out, source, "memory", weights), reporter=Console(), dry_run=dry_run,
+        out=named(out, source, "memory", weights), reporter=Console(), after=given(after), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -254,6 +158,10 @@ def train(
     recipe: RecipeArgument,
     latents: Annotated[
         str | None, typer.Option("--latents", help="Latents artifact (part codec: folder of clips); - reads stdin.")
+    ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option("--memory", help="Memory artifact of the latents, made without a model; - reads stdin."),
     ] = None,
     out: ArtifactOut = None,
     override: Overrides = None,
@@ -266,12 +174,14 @@ def train(
 
     resolved = load_recipe(recipe, override)
     codec = resolved.train.part == "codec"
-    accept = _made_with(to_dict(resolved), "codec", "text")
-    source = _input(latents, "dataset" if codec else "latents", accept=accept)
-    where = _named(out, recipe, "run")
+    accept = made_with(to_dict(resolved), "codec", "text")
+    source = find_input(latents, "dataset" if codec else "latents", accept=accept)
+    where = named(out, recipe, "run")
     from hmcli.runtime import pick_device
 
     if codec:
+        if memory is not None:
+            raise UsageError("--memory has no effect with train.part=codec", fix="leave --memory out")
         from hmcli.stages import train_codec
 
         return train_codec.run(
@@ -281,8 +191,8 @@ def train(
     from hmcli.stages import train as stage
 
     return stage.run(
-        resolved, latents=source, out=where, force=force, device=pick_device(device), reporter=Console(),
-        dry_run=dry_run,
+        resolved, latents=source, memory=given(memory), out=where, force=force, device=pick_device(device),
+        reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -291,7 +201,11 @@ def generate(
     source: SourceIn = None,
     model: ModelIn = None,
     memory: Annotated[
-        Path | None, typer.Option("--memory", help="Memory artifact of the same model; - reads stdin.")
+        list[Path] | None,
+        typer.Option(
+            "--memory",
+            help="Memory artifact of the same model (several: in order of time), or of no model; - reads stdin.",
+        ),
     ] = None,
     clips: Clips = None,
     out: ArtifactOut = None,
@@ -304,18 +218,18 @@ def generate(
     """Generate each clip's target along its target cameras."""
     from hmcli.recipe import load_recipe
 
-    given = _given(source)  # before anything else, so that a failed command before the pipe is what is reported
-    weights = _input(model, "run")
-    base = _recorded(weights)
-    found = _input(given, "latents", "dataset", accept=_made_with(base, "codec"))
+    asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
+    weights = find_input(model, "run")
+    base = recorded(weights)
+    found = find_input(asked, "latents", "dataset", accept=made_with(base, "codec"))
     base.get("data", {}).pop("split", None)  # how the training clips were cut; a folder of clips is generated whole
     resolved = load_recipe(recipe, override, base=base)
     from hmcli.runtime import pick_device
     from hmcli.stages import generate as stage
 
     return stage.run(
-        resolved, source=found, model=weights, memory=_given(memory), clips=tuple(clips or ()),
-        out=_named(out, found, "generation"), force=force, device=pick_device(device), reporter=Console(),
+        resolved, source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
+        out=named(out, found, "generation"), force=force, device=pick_device(device), reporter=Console(),
         dry_run=dry_run,
     )  # fmt: skip
 
@@ -340,13 +254,13 @@ def evaluate(
     from hmcli.recipe import load_recipe
 
     resolved = load_recipe(recipe, override)
-    source = _input(generation, "generation")
+    source = find_input(generation, "generation")
     from hmcli.runtime import pick_device
     from hmcli.stages import evaluate as stage
 
     return stage.run(
-        resolved, generation=source, reference=_given(reference), metrics=tuple(metric or resolved.eval.metrics),
-        out=_named(out, source, "evaluation"), force=force, device=pick_device(device), reporter=Console(),
+        resolved, generation=source, reference=given(reference), metrics=tuple(metric or resolved.eval.metrics),
+        out=named(out, source, "evaluation"), force=force, device=pick_device(device), reporter=Console(),
         dry_run=dry_run,
     )  # fmt: skip
 
@@ -355,15 +269,90 @@ command(app, "eval")(evaluate)
 command(app, "evaluate", hidden=True)(evaluate)
 
 
+def _refuse_idle(options: Mapping[str, object], when: str, fix: str) -> None:
+    """Raise UsageError when an option was given that would do nothing."""
+    if without := [name for name, value in options.items() if value]:
+        raise UsageError(f"{', '.join(without)} has no effect {when}", fix=fix)
+
+
 @command(app, "inspect")
 def inspect(
-    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Any artifact; - reads its path from stdin.")],
+    artifact: Annotated[
+        str, typer.Argument(metavar="ARTIFACT", help="Any artifact, or a model with --latents; - reads stdin.")
+    ],
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file again and compare.")] = False,
-) -> Description:
-    """Say what an artifact is, what made it, if it is whole."""
-    from hmcli.stages import inspect as stage
+    latents: Annotated[
+        Path | None, typer.Option("--latents", help="Clips on which to look into the model's memory; - reads stdin.")
+    ] = None,
+    memory: Annotated[
+        list[Path] | None, typer.Option("--memory", help="With --latents: as hm generate takes it; - reads stdin.")
+    ] = None,
+    clips: Clips = None,
+    out: ArtifactOut = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> Description | StageResult:
+    """Say what an artifact is, what made it, if it is whole. With --latents: draw what memory a model reads."""
+    if latents is None:
+        looking = {"--memory": memory, "--clips": clips, "--out": out, "--set": override, "--dry-run": dry_run,
+                   "--force": force, "--device": device != "auto"}  # fmt: skip
+        _refuse_idle(looking, "without --latents", fix="hm inspect MODEL --latents LATENTS looks into a model's memory")
+        from hmcli.stages import inspect as stage
 
-    return stage.run(_input(artifact), verify=verify, reporter=Console())
+        return stage.run(find_input(artifact), verify=verify, reporter=Console())
+    _refuse_idle({"--verify": verify}, "with --latents", fix="hm inspect ARTIFACT --verify")
+    from hmcli.recipe import load_recipe
+
+    weights, source = find_input(artifact), find_input(latents)
+    resolved = load_recipe(None, override, base=recorded(weights))
+    from hmcli.runtime import pick_device
+    from hmcli.stages import inspect_memory
+
+    return inspect_memory.run(
+        resolved, model=weights, latents=source, memory=given_all(memory), clips=tuple(clips or ()),
+        out=named(out, source, "inspection", weights), force=force, device=pick_device(device), reporter=Console(),
+        dry_run=dry_run,
+    )  # fmt: skip
+
+
+@command(app, "convert")
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="File or folder of weights, run, checkpoint, or mini; - reads stdin."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; default: ./<input stem>.<what it becomes>.")
+    ] = None,
+    to: Annotated[
+        Target | None,
+        typer.Option(
+            "--to",
+            help="checkpoint (default): what --model and model.base take; released: one file, named "
+            "as HyDRA and Wan published; diffusers: a plain Wan folder.",
+        ),
+    ] = None,
+    lora: Annotated[Path | None, typer.Option("--lora", help="Adapter (.safetensors) to put into the weights.")] = None,
+    dtype: Annotated[FloatType | None, typer.Option("--dtype", help="Type of the weights; default: kept.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Settings of the model; default: the source's, or as released.")
+    ] = None,
+    override: Overrides = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Convert weights between released HyDRA, original Wan2.1, diffusers folders and checkpoints of hm."""
+    found = given(source)
+    assert found is not None  # an argument that must be there
+    from hmcli.stages import convert as stage
+
+    kind = {None: "checkpoint", "released": "released.safetensors"}.get(to, to)
+    return stage.run(
+        found, to=to, out=named(out, found.stem if found.is_file() else found, str(kind)), recipe=recipe, lora=lora,
+        dtype=dtype, overrides=list(override or ()), force=force, reporter=Console(), dry_run=dry_run,
+    )  # fmt: skip
 
 
 @command(app, "demo")

@@ -23,9 +23,20 @@ from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
 from hmcli.errors import RecipeError
 
 FORMAT = 1
-SCENES = ("street", "meadow")  # what hmcli.world knows, here because importing it is slow (tests/cli compares them)
-SUBJECTS = ("walker", "dog", "hiker", "deer")
-TRAJECTORIES = ("any", "pan-away-and-back", "dolly-away-and-back", "arc-away-and-back")
+SCENES = (  # what hmcli.world knows, here because importing it is slow (tests/cli compares them)
+    "street", "market", "night-city", "meadow", "snow", "autumn", "bamboo", "beach", "harbour", "desert", "canyon",
+    "temple", "lunar", "museum", "warehouse", "playground", "stadium",
+)  # fmt: skip
+SUBJECTS = (
+    "walker", "hiker", "jogger", "office-worker", "builder", "firefighter", "doctor", "chef", "farmer",
+    "schoolchild", "elder", "rain-walker", "porter", "monk", "wizard", "knight", "pirate", "cowboy", "astronaut",
+    "diver", "clown", "ninja", "king", "bride", "ballerina", "scarecrow", "robot", "dog", "deer", "horse", "cow",
+    "pig", "sheep", "fox", "bear", "panda", "elephant", "giraffe", "zebra", "camel", "lion", "tiger", "tortoise",
+    "crocodile", "rabbit", "ostrich", "flamingo", "penguin", "kangaroo",
+)  # fmt: skip
+_MOVES = ("pan", "sweep", "truck", "truck-with-pan", "truck-against-pan", "dolly-in", "dolly-out", "orbit-with-pan",
+          "orbit-against-pan", "crane-up", "crane-down", "truck-and-rise", "swoop", "diagonal")  # fmt: skip
+TRAJECTORIES = ("any", *(f"{move}-{side}" for move in _MOVES for side in ("left", "right")))
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -40,13 +51,19 @@ class WorldConfig:
     """What `hm render` draws."""
 
     clips: int = 8
-    context_frames: int = 33  # 4k+1
-    target_frames: int = 33  # 4k+1
+    context_frames: int = 49  # 4k+1
+    target_frames: int = 49  # 4k+1
     fps: int = 15
     size: tuple[int, int] = (64, 112)  # pixels: height, width
     field_of_view: float = 37.0  # degrees, horizontal
     scenes: tuple[str, ...] = ()  # names of hmcli.world.scenes; empty: all
     subjects: tuple[str, ...] = ()  # names of hmcli.world.subjects; empty: all
+    subjects_per_clip: tuple[int, int] = (1, 3)  # fewest and most
+    split: Literal["easy", "hard", "crowd", "mixed"] = "mixed"  # what the hidden motion asks for (docs/world.md)
+    hold_out: Literal["train", "test", "all"] = "all"  # families of scenes and subjects: those of one side, or all
+    visible_seconds: float = 2.0  # a subject is seen so long, then hidden so long, and comes back within the target
+    hidden_seconds: float = 1.5
+    captioner: str = ""  # folder of an image-text-to-text model; empty: captions from the scene's description
     camera: CameraPathConfig = field(default_factory=CameraPathConfig)
     antialias: bool = True
 
@@ -119,7 +136,7 @@ class MemoryConfig:
 class ModelConfig:
     """The diffusion transformer. `base` starts from existing weights; then the shape fields must agree with them."""
 
-    base: str = ""  # empty: random initialisation; mini: the packaged weights; or a checkpoint or Wan folder
+    base: str = ""  # empty: random initialisation; mini: the packaged weights; or a run or checkpoint (hm convert)
     layers: int = 6
     dim: int = 192
     heads: int = 4
@@ -137,6 +154,17 @@ class FlowConfig:
     target: Literal["noise_minus_clean", "clean_minus_noise"] = "noise_minus_clean"  # stored in the checkpoint
     weighting: Literal["uniform", "bell"] = "uniform"  # bell: the released weight, 0 at t=1000, for fine-tuning
     timesteps: int = 1000
+    noise: Literal["shared", "per-frame"] = "shared"  # per-frame: each frame its own level; stored in the checkpoint
+    loss: Literal["target", "all"] = "target"  # frames that are scored; all needs per-frame noise on the context too
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters: they are trained instead of the weights they sit on (docs/weights.md)."""
+
+    rank: int = 16
+    alpha: float = 16.0  # the adapter counts alpha / rank
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of names of the layers that get one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +180,9 @@ class TrainConfig:
     clip_norm: float = 1.0
     text_dropout: float = 0.1  # share of samples trained on the empty caption, for guidance
     train_only: tuple[str, ...] = ()  # parts of parameter names that stay trainable; empty: everything
+    lora: LoraConfig | None = None  # then only the adapters train, and what train_only names
     gradient_checkpointing: bool = False
+    attention: str = "auto"  # kernel, by a name of hmcli.core.backends
     dtype: Literal["float32", "bfloat16"] = "float32"
     checkpoint_every: int = 20  # steps
     keep: int = 2  # checkpoints kept
@@ -166,8 +196,10 @@ class SampleConfig:
 
     steps: int = 20
     guidance: float = 3.0  # 1: without guidance
+    history_guidance: float = 1.0  # 1: without; more needs a joint model trained with flow.noise=per-frame
     shift: float = 5.0
     negative: str = ""  # caption of the guidance branch
+    attention: str = "auto"  # kernel, by a name of hmcli.core.backends
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -442,11 +474,34 @@ def _impossible(r: Recipe) -> list[str]:
         ("train.keep", r.train.keep), ("sample.steps", r.sample.steps), ("flow.timesteps", r.flow.timesteps),
     ):  # fmt: skip
         need(value >= 1, f"{key}={value} must be at least 1")
+    for key, seconds in (("visible", r.world.visible_seconds), ("hidden", r.world.hidden_seconds)):
+        need(seconds > 0, f"world.{key}_seconds={seconds:g} must be positive")
     need(r.model.memory.top_k >= 0, f"model.memory.top_k={r.model.memory.top_k} must not be negative")
     need(0 < r.model.memory.near < r.model.memory.far, "model.memory.near must be positive and below model.memory.far")
     need(r.model.memory.max_history >= 0, "model.memory.max_history must not be negative (0: no limit)")
     need(0 <= r.train.ema < 1, f"train.ema={r.train.ema} must be in [0, 1)")
     need(0 <= r.train.text_dropout < 1, f"train.text_dropout={r.train.text_dropout} must be in [0, 1)")
     need(r.train.lr > 0, f"train.lr={r.train.lr} must be positive")
-    need(r.sample.guidance >= 1, f"sample.guidance={r.sample.guidance} must be at least 1 (1 is without guidance)")
+    if (lora := r.train.lora) is not None:
+        need(r.train.part == "transformer", "train.lora is for train.part=transformer")
+        need(lora.rank >= 1, f"train.lora.rank={lora.rank} must be at least 1")
+        need(lora.alpha > 0, f"train.lora.alpha={lora.alpha} must be positive")
+        need(bool(lora.targets), "train.lora.targets is empty: name layers such as to_q, to_v, ffn.net.2")
+    for key, weight in (("guidance", r.sample.guidance), ("history_guidance", r.sample.history_guidance)):
+        need(weight >= 1, f"sample.{key}={weight} must be at least 1 (1 is without guidance)")
+    own_levels = r.flow.noise == "per-frame" and r.model.memory.context == "joint"  # of context frames
+    need(
+        r.flow.loss == "target" or own_levels,
+        "flow.loss=all needs flow.noise=per-frame and model.memory.context=joint: clean context has no noise in it",
+    )
+    need(
+        r.sample.history_guidance == 1 or own_levels,
+        f"sample.history_guidance={r.sample.history_guidance} needs flow.noise=per-frame and "
+        "model.memory.context=joint: other models never saw context masked by noise",
+    )
+    reads_frames = registry.normal(r.model.memory.policy) in ("frames-fov", "recent")
+    need(
+        not reads_frames or r.model.memory.top_k >= 1,
+        f"model.memory.top_k=0: policy {r.model.memory.policy} reads at least one context frame",
+    )
     return found

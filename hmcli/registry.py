@@ -16,9 +16,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "codec": {"mini": "hmcli.codecs.video:mini_codec", "wan2.1": "hmcli.codecs.video:wan_codec"},
     "text": {"mini": "hmcli.codecs.text:mini_text", "umt5": "hmcli.codecs.text:umt5_text"},
     "policy": {
-        "affinity": "hmcli.core.retrieval:affinity",
-        "none": "hmcli.core.retrieval:window_only",
-        "all": "hmcli.core.retrieval:everything",
+        "affinity": "hmcli.core.policies.affinity:affinity",
+        "fov": "hmcli.core.policies.fov:fov",
+        "random": "hmcli.core.policies.chance:random",
+        "oracle": "hmcli.core.policies.oracle:oracle",
+        "none": "hmcli.core.policies.window_only:window_only",
+        "all": "hmcli.core.policies.everything:everything",
+        "frames-fov": "hmcli.core.policies.frames_fov:frames_fov",
+        "recent": "hmcli.core.policies.recent:recent",
     },
     "metric": {
         "psnr": "hmcli.metrics.pixel:psnr",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-import types
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,6 +67,18 @@ def _tiny_networks(folder: Path) -> None:
     )
 
 
+def _tiny_hydra(file: Path) -> None:
+    """A random checkpoint under the released names."""
+    import torch
+
+    from hmcli.core.transformer import HydraTransformer3DModel
+    from hmcli.store.names import to_released
+
+    sizes = {"attention_head_dim": 128, "ffn_dim": 8, "freq_dim": 8, "text_dim": 8}
+    model = HydraTransformer3DModel(num_layers=1, num_attention_heads=1, **sizes)
+    torch.save({"state_dict": to_released(model.state_dict())}, file)
+
+
 @pytest.mark.timeout(900)
 def test_the_chain_of_the_readme_runs(shell):
     assert "subject-consistency" in shell("cat gen.evaluation/scores.json").stdout
@@ -85,25 +96,30 @@ def test_the_commands_of_a_page_run(page: Path, shell):
 def test_the_commands_for_hm_world_run_on_the_example_clips(shell, shared: Path, tmp_path: Path):
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "Wan2.1_VAE.pth").write_bytes(b"a dry run only looks for it")
+    _tiny_hydra(tmp_path / "hydra.ckpt")
     for page in PAGES:
         for text in blocks(page, "bash"):
             if NEEDS.search(text):
                 shell(text, HM_WORLD=str(shared / "data" / "hm-world-examples"), WEIGHTS=str(tmp_path))
 
 
-def test_a_new_policy_takes_as_little_as_extending_says(monkeypatch: pytest.MonkeyPatch):
-    """The page's own code, as a foreign package with an entry point."""
+def test_a_new_policy_takes_as_little_as_extending_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The page's own code, as an installed foreign package with the page's own entry point."""
     import torch
 
-    from hmcli import registry
     from hmcli.core.transformer import HydraTransformer3DModel
 
     policy, metric = blocks(PROJECT / "docs" / "extending.md", "python")
     assert len(policy.strip().splitlines()) < 40
-    module = types.ModuleType("evenly")
-    monkeypatch.setitem(sys.modules, "evenly", module)
-    exec(policy, module.__dict__)
-    monkeypatch.setitem(registry.BUILT_IN["policy"], "evenly", "evenly:evenly")
+    (points,) = blocks(PROJECT / "docs" / "extending.md", "toml")
+    about = tmp_path / "my_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(_entry_points(points))
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "evenly.py").write_text(policy)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_recipe(None, ["model.memory.policy=evenly"]).model.memory.policy == "evenly"
     model = HydraTransformer3DModel(
         num_layers=2, num_attention_heads=2, attention_head_dim=12, ffn_dim=20, freq_dim=8, text_dim=6, policy="evenly",
         top_k=2, window=3, context="joint",
@@ -119,6 +135,15 @@ def test_a_new_policy_takes_as_little_as_extending_says(monkeypatch: pytest.Monk
     video = np.zeros((3, 8, 10, 3), np.uint8)
     video[:, :, ::2] = 90
     np.testing.assert_allclose(namespace["sharpness"](prediction=video), [90, 90, 90])
+
+
+def _entry_points(pyproject: str) -> str:
+    """What an installer makes of the entry points of a pyproject.toml."""
+    groups = tomllib.loads(pyproject)["project"]["entry-points"]
+    return "\n".join(
+        f"[{group}]\n" + "\n".join(f"{name} = {place}" for name, place in points.items())
+        for group, points in groups.items()
+    )
 
 
 def test_links_between_pages_lead_somewhere():

@@ -165,7 +165,7 @@ def _import_everything() -> None:
 
     import hmcli.core.pipeline
     import hmcli.registry
-    from hmcli.stages import demo, encode, evaluate, generate, render, tokenize_memory, train, train_codec  # noqa: F401
+    from hmcli.stages import convert, demo, encode, evaluate, generate, render, tokenize_memory, train, train_codec  # noqa: F401
     from hmcli.stages import inspect as _inspect  # noqa: F401
 
     for kind, known in hmcli.registry.BUILT_IN.items():

@@ -1,4 +1,4 @@
-"""Attention over a local window plus retrieved memory slots, as the equation reads and in a fast form.
+"""Attention over a local window plus retrieved memory slots, as the equation reads, and the layer that does it fast.
 
 Paper: Eq. 5 and 6, docs/paper-map.md row "attention". Known differences: docs/parity.md.
 Shape letters here: B batch, F query frames, G frames with full-resolution keys, P tokens of a frame, M memory slots,
@@ -7,18 +7,19 @@ Q tokens of a slot, W window frames, K slots kept, H heads, D channels of a head
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import rms_norm
 
-from hmcli.core.memory import BlockMemory, ContextMemory, MemorySlots, MemoryTokenizer, slot_cameras
-from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, RetrievalInputs, RetrievalRequest, needs_of, record
-from hmcli.core.rope import rotate
-
-GATHER_BYTES = 256 * 2**20  # gathered keys and values of one chunk of query frames
+from hmcli.core.backends import attend
+from hmcli.core.fast import fast_attention
+from hmcli.core.inspection import record, record_mass
+from hmcli.core.memory import BlockMemory, ContextMemory, Held, MemorySlots, MemoryTokenizer, slot_cameras
+from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, Reading, RetrievalInputs, RetrievalRequest, needs_of
+from hmcli.core.rope import rotate, table_rows
 
 
 def plain_attention(
@@ -45,67 +46,10 @@ def plain_attention(
     return torch.stack(out).unflatten(0, query_BFPHD.shape[:2])
 
 
-def gathered_attention(
-    query_BFPHD: Tensor,
-    keys_BGPHD: Tensor,
-    values_BGPHD: Tensor,
-    slot_keys_BMQHD: Tensor,
-    slot_values_BMQHD: Tensor,
-    frames_FW: Tensor,
-    slots_BFK: Tensor,
-    gather_bytes: int = GATHER_BYTES,
-) -> Tensor:
-    """The same as `plain_attention`, fast: gather what a chunk of query frames reads, then one batched attention.
-
-    Keys and values gathered at a time stay below `gather_bytes` (or one query frame); backward gathers them again
-    instead of keeping them.
-    """
-    B, F, P, H, D = query_BFPHD.shape
-    tokens = frames_FW.shape[1] * P + slots_BFK.shape[2] * slot_keys_BMQHD.shape[2]
-    step = max(1, min(F, gather_bytes // max(1, 2 * B * tokens * H * D * keys_BGPHD.element_size())))
-    frames_FW = frames_FW.to(query_BFPHD.device)
-    out = []
-    for start in range(0, F, step):
-        part = slice(start, start + step)
-        inputs = (query_BFPHD[:, part], keys_BGPHD, values_BGPHD, slot_keys_BMQHD, slot_values_BMQHD)
-        chosen = (frames_FW[part], slots_BFK[:, part])
-        if step < F and torch.is_grad_enabled():
-            out.append(checkpoint(_attend_chunk, *inputs, *chosen, use_reentrant=False, preserve_rng_state=False))
-        else:
-            out.append(_attend_chunk(*inputs, *chosen))
-    return torch.cat(out, dim=1)
-
-
-def _attend_chunk(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slot_keys: Tensor,
-    slot_values: Tensor,
-    frames_FW: Tensor,
-    slots: Tensor,
-) -> Tensor:
-    """Gather and attend for the query frames given; shapes as in `gathered_attention`."""
-    B, F = query.shape[:2]
-    M = slot_keys.shape[1]
-    flat_slots = (slots + M * torch.arange(B, device=slots.device)[:, None, None]).flatten()
-
-    def gather(full: Tensor, memory: Tensor) -> Tensor:
-        """Window and slots of every query frame side by side, (B * F, H, tokens, D)."""
-        near = full.index_select(1, frames_FW.flatten()).unflatten(1, frames_FW.shape).flatten(2, 3)
-        far = memory.flatten(0, 1).index_select(0, flat_slots).unflatten(0, slots.shape).flatten(2, 3)
-        return torch.cat([near, far], dim=2).flatten(0, 1).transpose(1, 2)
-
-    attended = scaled_dot_product_attention(
-        query.flatten(0, 1).transpose(1, 2), gather(keys, slot_keys), gather(values, slot_values)
-    )
-    return attended.transpose(1, 2).unflatten(0, (B, F))
-
-
-def dense_attention(query_BFPHD: Tensor, keys_BGPHD: Tensor, values_BGPHD: Tensor) -> Tensor:
+def dense_attention(query_BFPHD: Tensor, keys_BGPHD: Tensor, values_BGPHD: Tensor, backend: str = "auto") -> Tensor:
     """Every query attends to every full-resolution token; returns (B, F, P, H, D)."""
     query, keys, values = (part.flatten(1, 2).transpose(1, 2) for part in (query_BFPHD, keys_BGPHD, values_BGPHD))
-    return scaled_dot_product_attention(query, keys, values).transpose(1, 2).unflatten(1, query_BFPHD.shape[1:3])
+    return attend(query, keys, values, backend).transpose(1, 2).unflatten(1, query_BFPHD.shape[1:3])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +69,21 @@ class Stretch:
     tail_frames: int = 0  # last frames whose keys and values are kept for later (part context)
     inputs: RetrievalInputs | None = None
     memo: dict[str, Tensor] = field(default_factory=dict)  # of the policy, for all blocks
+
+
+def past_frames(reading: Reading, stretch: Stretch) -> Tensor:
+    """Frames before the stretch that anything reads at full resolution, (T,) ascending on CPU.
+
+    Raises ValueError for a frame that memory does not keep (a policy that wants any frame needs `ALL_FRAMES`).
+    """
+    first, kept = stretch.first_frame, 0 if stretch.memory is None else stretch.memory.tail_frames
+    frames = reading.everywhere_BN if reading.frames_FW is None else reading.frames_FW
+    if frames is None:
+        return torch.arange(first - kept, first)
+    past_T = frames[frames < first].unique().cpu()
+    if len(past_T) and int(past_T[0]) < first - kept:
+        raise ValueError(f"frame {int(past_T[0])} is to be read, but memory keeps only the last {kept} before {first}")
+    return past_T
 
 
 class RMSNorm(nn.RMSNorm):
@@ -155,6 +114,7 @@ class HydraAttention(nn.Module):
         dim = heads * head_dim
         self.heads, self.policy, self.affinity, self.top_k, self.window = heads, policy, affinity, top_k, window
         self.block = block
+        self.backend = "auto"  # a name of hmcli.core.backends
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
         self.norm_q, self.norm_k = (RMSNorm(dim, eps=eps) for _ in range(2))
@@ -165,11 +125,8 @@ class HydraAttention(nn.Module):
         query, keys, values = self.norm_q(self.to_q(x_BFPC)), self.norm_k(self.to_k(x_BFPC)), self.to_v(x_BFPC)
         slots = self.make_slots(x_BFPC, stretch) if SLOTS in needs_of(self.policy) else None
         kept = self._keep(keys, values, slots, stretch) if stretch.part == "context" else None
-        if (memory := stretch.memory) is not None:
-            past = memory.blocks[self.block]
-            keys = torch.cat([past.tail_keys_BWPC, keys], dim=1)
-            values = torch.cat([past.tail_values_BWPC, values], dim=1)
-            slots = None if slots is None else memory.slots_of(self.block).then(slots)
+        if stretch.memory is not None and slots is not None:
+            slots = stretch.memory.slots_of(self.block).then(slots)
         out = self._attend(query, keys, values, slots, stretch)
         return self.to_out[0](out.flatten(-2)), kept
 
@@ -199,28 +156,41 @@ class HydraAttention(nn.Module):
             kernel=self.tokenizer.kernel, camera_BAR=stretch.camera_BAR, inputs=stretch.inputs, memo=stretch.memo,
         )  # fmt: skip
         reading = self.policy(asked)
-        record(reading, self.block, stretch.part)
-        tokens = own * query.shape[2]
-        query = self._placed(query, stretch.key_table[-tokens:])
-        keys, values = self._placed(keys, stretch.key_table), values.unflatten(-1, (self.heads, -1))
-        first_key = asked.total_frames - keys.shape[1]  # absolute number of the first frame in keys
+        record(asked, reading, self.block)
+        past_T = past_frames(reading, stretch)
+        number_G = torch.cat([past_T, torch.arange(asked.first_frame, asked.total_frames)])  # of the frames in keys
+        query = self._placed(query, stretch.key_table[-own * query.shape[2] :])
+        if stretch.memory is not None:
+            tail = stretch.memory.blocks[self.block].tail
+            past_keys, past_values = tail.read(past_T - asked.first_frame + tail.count)
+            keys, values = torch.cat([past_keys, keys], dim=1), torch.cat([past_values, values], dim=1)
+        key_table = table_rows(stretch.key_table, number_G - asked.total_frames, keys.shape[2])
+        keys, values = self._placed(keys, key_table), values.unflatten(-1, (self.heads, -1))
         if reading.frames_FW is None:
             if reading.everywhere_BN is not None:
                 sample_B1 = torch.arange(len(keys), device=keys.device)[:, None]
-                frames_BN = (reading.everywhere_BN - first_key).to(keys.device)
+                frames_BN = torch.searchsorted(number_G, reading.everywhere_BN.cpu()).to(keys.device)
                 keys, values = keys[sample_B1, frames_BN], values[sample_B1, frames_BN]
-            return dense_attention(query, keys, values)
+            return dense_attention(query, keys, values, self.backend)
+        window_FW = torch.searchsorted(number_G, reading.frames_FW)
         if slots is None or reading.slots_BFK is None:
             none = keys[:, :0]
-            return gathered_attention(
-                query, keys, values, none, none, reading.frames_FW - first_key,
-                torch.empty(query.shape[0], own, 0, dtype=torch.int64, device=query.device),
-            )  # fmt: skip
-        slot_keys = self._placed(slots.keys_BMQC, stretch.slot_table)
-        slot_values = slots.values_BMQC.unflatten(-1, (self.heads, -1))
-        return gathered_attention(
-            query, keys, values, slot_keys, slot_values, reading.frames_FW - first_key, reading.slots_BFK
-        )
+            nothing_BF0 = torch.empty(query.shape[0], own, 0, dtype=torch.int64, device=query.device)
+            return fast_attention(query, keys, values, none, none, window_FW, nothing_BF0, self.backend)
+        slot_keys, slot_values, index_BFK, number_U = slots.fetch(reading.slots_BFK)
+        slot_table = table_rows(stretch.slot_table, number_U, slot_keys.shape[2])
+        slot_keys = self._placed(slot_keys, slot_table)
+        slot_values = slot_values.unflatten(-1, (self.heads, -1))
+        record_mass(query, keys, window_FW, self._slot_keys(slots, stretch))
+        return fast_attention(query, keys, values, slot_keys, slot_values, window_FW, index_BFK, self.backend)
+
+    def _slot_keys(self, slots: MemorySlots, stretch: Stretch) -> Iterator[Tensor]:
+        """Keys of all slots in order with their positions, some slots (B, m, Q, H, D) at a time."""
+        number = 0
+        for keys in slots.key_pieces():
+            numbers_m = torch.arange(number, number + keys.shape[1])
+            yield self._placed(keys, table_rows(stretch.slot_table, numbers_m, keys.shape[2]))
+            number += keys.shape[1]
 
     def _placed(self, x_BGPC: Tensor, table: Tensor) -> Tensor:
         """Split heads and rotate: (B, G, P, H, D)."""
@@ -232,10 +202,12 @@ class HydraAttention(nn.Module):
         start = keys.shape[1] - (keys.shape[1] if ALL_FRAMES in needs_of(self.policy) else stretch.tail_frames)
         B, _, _, C = keys.shape
         empty = keys.new_empty(B, 0, 0, C)
+        no_mean = keys.new_empty(B, 0, C, dtype=torch.promote_types(keys.dtype, torch.float32))
         return BlockMemory(
-            slot_keys_BMQC=empty if slots is None else slots.keys_BMQC,
-            slot_values_BMQC=empty if slots is None else slots.values_BMQC,
-            descriptors_BMC=keys.new_empty(B, 0, C) if slots is None else slots.descriptors_BMC,
-            tail_keys_BWPC=keys[:, start:],
-            tail_values_BWPC=values[:, start:],
+            slots=Held(
+                keys_BNQC=empty if slots is None else slots.keys_BMQC,
+                values_BNQC=empty if slots is None else slots.values_BMQC,
+            ),
+            descriptors_BMC=no_mean if slots is None else slots.descriptors_BMC,
+            tail=Held(keys_BNQC=keys[:, start:], values_BNQC=values[:, start:]),
         )

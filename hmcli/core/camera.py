@@ -1,10 +1,13 @@
 """Cameras: how the model is told where each frame was taken, and how much two cameras see of the same place.
 
 Paper: Eq. 2, docs/paper-map.md row "camera". Known differences: docs/parity.md, "camera".
-Shape letters here: B batch, F latent frames, C channels, S frustum samples; `...` any leading axes.
+Shape letters here: B batch, F and G cameras (latent frames, or slots), R entries of a camera row, C channels, S frustum
+samples; `...` any leading axes.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -55,19 +58,65 @@ def field_of_view_overlap(
     far: float,
     samples: int = 8,
 ) -> Tensor:
-    """Share of what camera A sees between `near` and `far` (metres) that also projects inside B's image.
+    """Share of what camera A sees between `near` and `far` (metres) that B sees too: in its image and before `far`.
 
     Poses are (..., 4, 4) with camera axes right, down, forward, metres; intrinsics (..., 4) as fx, fy, cx, cy in
     pixels of an image of `size` (height, width); leading axes broadcast. Returns (...) in [0, 1]: 1 for one and the
-    same camera, 0 for two back to back. Walls are not considered: this is geometry without a scene. Not symmetric.
+    same camera, 0 for two back to back. Walls are not considered: this is geometry without a scene. Not symmetric: a
+    wide view holds all of a narrow one, which holds a part of it.
     """
     points = frustum_points(intrinsics_a, size, near, far, samples)
     b_from_a = torch.linalg.inv(world_from_b) @ world_from_a
     seen = points @ b_from_a[..., :3, :3].mT + b_from_a[..., None, :3, 3]
     z = seen[..., 2]
-    ahead = z > 0
-    safe = torch.where(ahead, z, torch.ones_like(z))
+    within = (z > 0) & (z <= far)
+    safe = torch.where(within, z, torch.ones_like(z))
     fx, fy, cx, cy = (value[..., None] for value in intrinsics_b.unbind(-1))
     x, y = fx * seen[..., 0] / safe + cx, fy * seen[..., 1] / safe + cy
-    inside = ahead & (x >= 0) & (x <= size[1]) & (y >= 0) & (y <= size[0])
+    inside = within & (x >= 0) & (x <= size[1]) & (y >= 0) & (y <= size[0])
     return inside.to(points.dtype).mean(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """What a camera sees of what lies around it, apart from where it stands."""
+
+    intrinsics_B4: Tensor  # fx, fy, cx, cy in pixels
+    size: tuple[int, int]  # height, width in pixels
+    near: float  # metres
+    far: float  # metres
+
+
+def camera_overlap(a_BFR: Tensor, b_BGR: Tensor, lens: Lens) -> Tensor:
+    """`field_of_view_overlap` of all cameras A with all cameras B of a sample, given as camera rows: (B, F, G) float64.
+
+    Rows may be means of several rows (those of a memory slot): see `mean_poses`. Computed in float64, so that which of
+    two cameras overlaps more does not depend on a model's type, and one frame F at a time to bound the memory.
+    """
+    a_BF44, b_BG44 = mean_poses(a_BFR), mean_poses(b_BGR)
+    intrinsics_B14 = lens.intrinsics_B4.to(a_BF44)[:, None]
+    rows = [
+        field_of_view_overlap(
+            a_BF44[:, f, None], b_BG44, intrinsics_B14, intrinsics_B14, lens.size, near=lens.near, far=lens.far
+        )
+        for f in range(a_BF44.shape[1])
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def mean_poses(camera: Tensor) -> Tensor:
+    """Poses (..., 4, 4) float64 of camera rows (..., 12), or of means of several cameras' rows.
+
+    The mean of several poses is their mean position and the rotation nearest to the mean of their rotations (in the
+    Frobenius norm), which is the rotation halfway for two. It depends on the frame that the rows are relative to
+    no more than each pose does. Rotations that cancel (two turned half around from each other) have no mean.
+    """
+    rows = camera.double().unflatten(-1, (3, 4))
+    left, _, right = torch.linalg.svd(rows[..., :3])
+    flip = torch.ones_like(rows[..., 0])
+    flip[..., 2] = torch.linalg.det(left @ right).sign()  # never a mirror image
+    pose = torch.zeros(*rows.shape[:-2], 4, 4, dtype=rows.dtype, device=rows.device)
+    pose[..., :3, :3] = (left * flip[..., None, :]) @ right
+    pose[..., :3, 3] = rows[..., 3]
+    pose[..., 3, 3] = 1
+    return pose

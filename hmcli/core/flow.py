@@ -1,6 +1,6 @@
-"""Flow matching: the noise schedule, noising, the target, and the loss on target frames.
+"""Flow matching: the noise schedule, noise levels per clip or per frame, noising, the target, and the loss.
 
-Paper: Eq. 1, docs/paper-map.md row "flow". Known differences: docs/parity.md, "flow target" and "loss weight".
+Paper: Eq. 1, docs/paper-map.md row "flow". Known differences: docs/parity.md, "flow target", "loss weight", "noise".
 Shape letters here: B batch, C latent channels, F latent frames, h and w latent pixels, N steps of a schedule.
 Sigma is the share of noise, 1 (noise) to 0 (clean); a timestep is 1000 * sigma. Clean latents are z0 in the paper,
 noise is z1.
@@ -16,6 +16,7 @@ from torch import Tensor
 
 TIMESTEP_SCALE = 1000.0  # the model reads 1000 * sigma
 Target = Literal["noise_minus_clean", "clean_minus_noise"]
+Noise = Literal["shared", "per-frame"]  # one level for all target frames of a clip, or one of its own for every frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,19 @@ def bell_weights(timesteps: Tensor) -> Tensor:
     return lifted * (steps / total) if total > 0 else torch.ones_like(timesteps)
 
 
+def draw_levels(levels: int, batch: int, frames: int, noise: Noise, generator: torch.Generator) -> Tensor:
+    """At which of a schedule's `levels` each sample (B,) or each of its frames (B, F) is trained: index, uniform."""
+    if noise not in ("shared", "per-frame"):
+        raise ValueError(f"flow.noise={noise!r}: known are shared and per-frame")
+    shape = (batch,) if noise == "shared" else (batch, frames)
+    return torch.randint(levels, shape, generator=generator)
+
+
+def clean_frames(num_context_frames: int, noise: Noise, context: Literal["joint", "frozen"]) -> int:
+    """How many first frames stay clean in training: the context's, unless a joint model's each have their own level."""
+    return 0 if noise == "per-frame" and context == "joint" else num_context_frames
+
+
 def _per_frame(value: Tensor, latents_BCFhw: Tensor) -> Tensor:
     """(B,) or (B, F) -> shaped to multiply latents."""
     frames = value.to(latents_BCFhw.device, latents_BCFhw.dtype)
@@ -91,14 +105,17 @@ def _sign(kind: Target) -> int:
 
 
 def with_clean_context(clean_BCFhw: Tensor, noise_BCFhw: Tensor, sigma: Tensor, num_context_frames: int) -> Tensor:
-    """The model's input in training: clean context frames, then noised target frames."""
+    """The model's input in training: clean context frames, then noised target frames; `sigma` is (B,) or (B, F)."""
     noisy = add_noise(clean_BCFhw, noise_BCFhw, sigma)
     n = num_context_frames
     return torch.cat([clean_BCFhw[:, :, :n], noisy[:, :, n:]], dim=2)
 
 
 def flow_loss(prediction_BCFhw: Tensor, target_BCFhw: Tensor, weight: Tensor, num_context_frames: int) -> Tensor:
-    """Weighted mean squared error over the frames after the context; `weight` is (B,) or (B, F). A scalar."""
+    """Weighted mean squared error over the frames after the context; `weight` is (B,) or (B, F). A scalar.
+
+    With `num_context_frames=0` every frame counts (flow.loss=all).
+    """
     n = num_context_frames
     precise = torch.promote_types(prediction_BCFhw.dtype, torch.float32)
     error_BF = (prediction_BCFhw.to(precise) - target_BCFhw.to(precise)).square().mean(dim=(1, 3, 4))[:, n:]

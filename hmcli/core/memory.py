@@ -2,42 +2,142 @@
 
 Paper: Eq. 3, docs/paper-map.md row "memory tokenizer". Known differences: docs/parity.md, "spans" and "frozen context".
 Shape letters here: B batch, F latent frames, R rows and K columns in patch tokens, P = R * K, M slots,
-Q tokens of one slot, C channels (all heads together), W frames of the tail.
+Q tokens of one slot, C channels (all heads together), A context frames, N numbered slots or frames, U of them read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hmcli.core.rope import slot_times
 
-MEMORY_FORMAT = 2
+PIECE_BYTES = 256 * 2**20  # keys in hand at a time where all of them are looked through
+
+
+class KeyValues(Protocol):
+    """Keys and values of the numbered slots, or frames, of one block: in memory, or read from elsewhere when asked."""
+
+    @property
+    def count(self) -> int: ...
+
+    def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of these numbers (int64 on CPU, ascending), each (B, U, tokens, C)."""
+
+    def read_keys(self, numbers_U: Tensor) -> Tensor:
+        """The keys alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Keys and values in memory."""
+
+    keys_BNQC: Tensor
+    values_BNQC: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.keys_BNQC.shape[1]
+
+    def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
+        if len(numbers_U) == self.count:  # ascending, so these are all
+            return self.keys_BNQC, self.values_BNQC
+        numbers_U = numbers_U.to(self.keys_BNQC.device)
+        return self.keys_BNQC.index_select(1, numbers_U), self.values_BNQC.index_select(1, numbers_U)
+
+    def read_keys(self, numbers_U: Tensor) -> Tensor:
+        return self.read(numbers_U)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Some keys and values, and after them others."""
+
+    first: KeyValues
+    second: KeyValues
+
+    @property
+    def count(self) -> int:
+        return self.first.count + self.second.count
+
+    def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
+        pieces = [part.read(numbers) for part, numbers in self._split(numbers_U)]
+        keys, values = zip(*pieces, strict=True)
+        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def read_keys(self, numbers_U: Tensor) -> Tensor:
+        return torch.cat([part.read_keys(numbers) for part, numbers in self._split(numbers_U)], dim=1)
+
+    def _split(self, numbers_U: Tensor) -> list[tuple[KeyValues, Tensor]]:
+        border = int((numbers_U < self.first.count).sum())
+        parts = [(self.first, numbers_U[:border]), (self.second, numbers_U[border:] - self.first.count)]
+        return [(part, numbers) for part, numbers in parts if len(numbers)] or parts[:1]
+
+
+def join(first: KeyValues, second: KeyValues) -> KeyValues:
+    """`first`, then `second`; what is in memory already is joined there."""
+    if isinstance(first, Held) and isinstance(second, Held):
+        return Held(
+            keys_BNQC=torch.cat([first.keys_BNQC, second.keys_BNQC], dim=1),
+            values_BNQC=torch.cat([first.values_BNQC, second.values_BNQC], dim=1),
+        )
+    return Joined(first=first, second=second)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySlots:
     """What a block can retrieve. Keys and values are before rotary positions; spans count absolute latent frames."""
 
-    keys_BMQC: Tensor
+    keys_BMQC: Tensor  # of the slots in memory; those of `earlier` come before them
     values_BMQC: Tensor
-    descriptors_BMC: Tensor  # mean key of each slot, for pooled affinity
+    descriptors_BMC: Tensor  # mean key of each slot, of `earlier` too, for pooled affinity
     span_M2: Tensor  # first and last latent frame a slot stands for, int64 on CPU
     grid: tuple[int, int]  # rows and columns of one slot, Q = rows * columns
     camera_BMR: Tensor | None = None  # mean camera row of the frames of each slot (R = 12)
+    earlier: KeyValues | None = None  # the first slots, where their keys and values lie elsewhere until they are chosen
 
     @property
     def count(self) -> int:
-        return self.keys_BMQC.shape[1]
+        return self.descriptors_BMC.shape[1]
+
+    @property
+    def all(self) -> KeyValues:
+        """Keys and values of all slots, by number."""
+        held = Held(keys_BNQC=self.keys_BMQC, values_BNQC=self.values_BMQC)
+        return held if self.earlier is None else Joined(first=self.earlier, second=held)
+
+    def fetch(self, slots_BFK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What was chosen, by any sample: keys and values (B, U, Q, C), where each choice lies in them (B, F, K), and
+        the numbers of those slots (U,), ascending.
+
+        All slots are returned, without a copy, where they are in memory and are no more than the choices.
+        """
+        if self.earlier is None and self.count <= slots_BFK.numel():
+            return self.keys_BMQC, self.values_BMQC, slots_BFK, torch.arange(self.count, device=slots_BFK.device)
+        numbers_U, index_BFK = torch.unique(slots_BFK, return_inverse=True)
+        keys_BUQC, values_BUQC = self.all.read(numbers_U.cpu())
+        return keys_BUQC, values_BUQC, index_BFK, numbers_U
+
+    def key_pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[Tensor]:
+        """Keys of all slots in order, some slots (B, m, Q, C) at a time: below `piece_bytes`, or one slot.
+
+        The pieces are the same wherever the keys lie, so what is computed from them is too.
+        """
+        B, _, Q, C = self.keys_BMQC.shape
+        step = max(1, piece_bytes // max(1, B * Q * C * self.keys_BMQC.element_size()))
+        for start in range(0, self.count, step):
+            yield self.all.read_keys(torch.arange(start, min(start + step, self.count)))
 
     def then(self, later: MemorySlots) -> MemorySlots:
-        """These slots followed by later ones: they compete in one retrieval."""
+        """These slots followed by later ones in memory: they compete in one retrieval."""
         if self.grid != later.grid:
             raise ValueError(f"slots of {self.grid} and of {later.grid} tokens (rows, columns) cannot be joined")
+        if later.earlier is not None:
+            raise ValueError("slots that lie elsewhere come first: they cannot follow others")
         cameras = (self.camera_BMR, later.camera_BMR)
         return MemorySlots(
             keys_BMQC=torch.cat([self.keys_BMQC, later.keys_BMQC], dim=1),
@@ -46,6 +146,7 @@ class MemorySlots:
             span_M2=torch.cat([self.span_M2, later.span_M2]),
             grid=self.grid,
             camera_BMR=None if cameras[0] is None or cameras[1] is None else torch.cat(cameras, dim=1),  # type: ignore[arg-type]
+            earlier=self.earlier,
         )
 
 
@@ -123,14 +224,9 @@ def slot_cameras(camera_BFR: Tensor, kernel_time: int) -> Tensor:
 class BlockMemory:
     """What one block keeps of frozen context; all keys are normalised and before rotary positions."""
 
-    slot_keys_BMQC: Tensor
-    slot_values_BMQC: Tensor
+    slots: KeyValues
     descriptors_BMC: Tensor
-    tail_keys_BWPC: Tensor  # full-resolution keys of the last frames, which early target windows read
-    tail_values_BWPC: Tensor
-
-
-_BLOCK_PARTS = tuple(BlockMemory.__dataclass_fields__)
+    tail: KeyValues  # full-resolution keys and values of the last frames, which early target windows read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +245,7 @@ class ContextMemory:
     grid: tuple[int, int]  # rows and columns of patch tokens in a frame
     slot_grid: tuple[int, int]  # rows and columns of tokens in a slot
     num_context_frames: int
+    first_frame: int = 0  # number of its first frame; not 0: it follows other memory and is read joined to it
 
     @property
     def batch(self) -> int:
@@ -156,75 +253,63 @@ class ContextMemory:
 
     @property
     def tail_frames(self) -> int:
-        return self.blocks[0].tail_keys_BWPC.shape[1]
+        return self.blocks[0].tail.count
 
     def slots_of(self, block: int) -> MemorySlots:
         """The slots of one block, ready to retrieve from."""
         kept = self.blocks[block]
+        inside = isinstance(kept.slots, Held)
+        held = kept.slots if isinstance(kept.slots, Held) else self._nothing(kept)
         return MemorySlots(
-            keys_BMQC=kept.slot_keys_BMQC,
-            values_BMQC=kept.slot_values_BMQC,
+            keys_BMQC=held.keys_BNQC,
+            values_BMQC=held.values_BNQC,
             descriptors_BMC=kept.descriptors_BMC,
             span_M2=self.span_M2,
             grid=self.slot_grid,
             camera_BMR=self.camera_BMR,
+            earlier=None if inside else kept.slots,
         )
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> ContextMemory:
-        """Everything on another device, keys, values and descriptors in another type too; spans and times stay."""
-        blocks = tuple(
-            BlockMemory(**{part: getattr(block, part).to(device=device, dtype=dtype) for part in _BLOCK_PARTS})
-            for block in self.blocks
-        )
+    def _nothing(self, kept: BlockMemory) -> Held:
+        """No slots, of the right shape and type."""
+        keys, values = kept.slots.read(torch.arange(0))
+        return Held(keys_BNQC=keys, values_BNQC=values)
+
+    def starting_at(self, frame: int) -> ContextMemory:
+        """The same memory with frames numbered from `frame` on, to follow other memory."""
+        moved = frame - self.first_frame
+        return replace(self, span_M2=self.span_M2 + moved, time_M=self.time_M + moved, first_frame=frame)
+
+    def then(self, later: ContextMemory) -> ContextMemory:
+        """This memory followed by that of the next frames, which has the same anchor pose: one history.
+
+        Raises ValueError when `later` does not begin where this ends, or was made by another kind of model.
+        """
+        for name in ("batch", "grid", "slot_grid"):
+            if (mine := getattr(self, name)) != (other := getattr(later, name)):
+                raise ValueError(f"memory with {name} {mine} cannot be followed by memory with {name} {other}")
+        if len(self.blocks) != len(later.blocks):
+            raise ValueError(f"memory of {len(self.blocks)} blocks cannot be followed by one of {len(later.blocks)}")
+        if later.first_frame != self.first_frame + self.num_context_frames:
+            end = self.first_frame + self.num_context_frames
+            raise ValueError(f"memory that ends before frame {end} cannot be followed by one from {later.first_frame}")
+        short = later.tail_frames == later.num_context_frames  # its windows, or all frames, reach back further
         return replace(
-            self, blocks=blocks, camera_BMR=self.camera_BMR.to(device), frame_camera_BAR=self.frame_camera_BAR.to(device)
+            self,
+            blocks=tuple(
+                BlockMemory(
+                    slots=join(first.slots, second.slots),
+                    descriptors_BMC=torch.cat([first.descriptors_BMC, second.descriptors_BMC], dim=1),
+                    tail=join(first.tail, second.tail) if short else second.tail,
+                )
+                for first, second in zip(self.blocks, later.blocks, strict=True)
+            ),
+            span_M2=torch.cat([self.span_M2, later.span_M2]),
+            time_M=torch.cat([self.time_M, later.time_M]),
+            camera_BMR=torch.cat([self.camera_BMR, later.camera_BMR], dim=1),
+            frame_camera_BAR=torch.cat([self.frame_camera_BAR, later.frame_camera_BAR], dim=1),
+            num_context_frames=self.num_context_frames + later.num_context_frames,
         )
-
-    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """A flat dict of tensors and a small JSON-able dict, from which `from_tensors` builds this memory again."""
-        tensors = {
-            f"blocks.{number}.{_plain(part)}": getattr(block, part)
-            for number, block in enumerate(self.blocks)
-            for part in _BLOCK_PARTS
-        }
-        tensors |= {"span": self.span_M2, "time": self.time_M, "camera": self.camera_BMR}
-        tensors["frame_camera"] = self.frame_camera_BAR
-        about = {
-            "format": MEMORY_FORMAT,
-            "blocks": len(self.blocks),
-            "grid": list(self.grid),
-            "slot_grid": list(self.slot_grid),
-            "num_context_frames": self.num_context_frames,
-        }
-        return tensors, about
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> ContextMemory:
-        """The inverse of `to_tensors`. Raises ValueError when a part is missing or of another format."""
-        if about.get("format") != MEMORY_FORMAT:
-            raise ValueError(f"context memory of format {about.get('format')!r}, this version reads {MEMORY_FORMAT}")
-        names = [f"blocks.{number}.{_plain(part)}" for number in range(about["blocks"]) for part in _BLOCK_PARTS]
-        if missing := [name for name in [*names, "span", "time", "camera", "frame_camera"] if name not in tensors]:
-            raise ValueError(f"context memory lacks {len(missing)} tensors, the first is {missing[0]!r}")
-        blocks = tuple(
-            BlockMemory(**{part: tensors[f"blocks.{number}.{_plain(part)}"] for part in _BLOCK_PARTS})
-            for number in range(about["blocks"])
-        )
-        return cls(
-            blocks=blocks,
-            span_M2=tensors["span"].cpu(),
-            time_M=tensors["time"].cpu(),
-            camera_BMR=tensors["camera"],
-            frame_camera_BAR=tensors["frame_camera"],
-            grid=(about["grid"][0], about["grid"][1]),
-            slot_grid=(about["slot_grid"][0], about["slot_grid"][1]),
-            num_context_frames=about["num_context_frames"],
-        )
-
-
-def _plain(part: str) -> str:
-    """A field name without its shape letters: slot_keys_BMQC -> slot_keys."""
-    return part.rpartition("_")[0]
 
 
 def absolute_times(slots: int, kernel_time: int, first_frame: int) -> Tensor:

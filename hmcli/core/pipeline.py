@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hmcli.core.flow import make_schedule
 from hmcli.core.memory import ContextMemory
+from hmcli.core.retrieval import RetrievalInputs
 from hmcli.core.sampler import denoise, start_noise
 from hmcli.core.transformer import HydraTransformer3DModel
 
@@ -53,12 +54,14 @@ class HydraPipeline(DiffusionPipeline):
         negative_prompt_embeds: Tensor | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 5.0,
+        history_guidance_scale: float = 1.0,
+        retrieval: RetrievalInputs | None = None,
     ) -> Tensor:
         """Target latents (B, C, num_frames, h, w), normalised as the context latents are.
 
         The past comes as `context_latents` (B, C, Fc, h, w), or as `memory` of a frozen model with the latent `size`
-        (h, w); `camera` covers context and target, or the target alone beside `memory`. The rest as in
-        `hmcli.core.sampler.denoise`.
+        (h, w); `camera` covers context and target, or the target alone beside `memory`; `retrieval` is what the memory
+        policy needs. The rest as in `hmcli.core.sampler.denoise`.
         """
         if context_latents is not None:
             size = (context_latents.shape[3], context_latents.shape[4])
@@ -67,9 +70,13 @@ class HydraPipeline(DiffusionPipeline):
         shape = (camera.shape[0], self.transformer.config.in_channels, num_frames, *size)
         schedule = make_schedule(num_inference_steps, self.scheduler.config.shift)
         noise = start_noise(shape, generator, self.transformer.device).to(self.transformer.dtype)
+        history_noise = None
+        if history_guidance_scale != 1 and context_latents is not None:
+            history_noise = start_noise(tuple(context_latents.shape), generator, self.transformer.device).to(noise)
         with self.progress_bar(total=num_inference_steps) as bar:
             return denoise(
                 self.transformer, noise, schedule=schedule, camera=camera, text=prompt_embeds,
                 negative_text=negative_prompt_embeds, guidance=guidance_scale, context=context_latents, memory=memory,
+                retrieval=retrieval, history_guidance=history_guidance_scale, history_noise=history_noise,
                 after_step=lambda _step, _latents: bar.update(),
             )  # fmt: skip

@@ -1,8 +1,10 @@
 """Retrieval: which frames and memory slots may each query frame attend to?
 
 Paper: Eq. 4 and 5, docs/paper-map.md row "retrieval". Known differences: docs/parity.md, "affinity" and "mask".
-Shape letters here: B batch, F query frames, A all frames so far, N frames read, P tokens of a frame, M memory slots, Q tokens of a slot, C channels (all
-heads together), W frames of a window, K slots kept. Frame numbers are absolute latent frames: context starts at 0.
+Policies are in hmcli.core.policies, one to a file; here is what they share: question and answer, windows, scores.
+Shape letters here: B batch, F query frames, A all frames so far, N frames read, P tokens of a frame, M memory slots,
+Q tokens of a slot, C channels (all heads together), W frames of a window, K slots (or frames) kept, R entries of a
+camera row. Frame numbers are absolute latent frames: context starts at 0.
 
 A policy is a function from `RetrievalRequest` to `Reading`, found by name through `hmcli.registry`; other packages
 may bring their own. `@needs(...)` says what a policy uses, so that nothing else is computed or kept for it.
@@ -10,19 +12,19 @@ may bring their own. `@needs(...)` says what a policy uses, so that nothing else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from hmcli.core.camera import Lens
 from hmcli.core.memory import MemorySlots
 
 MASKED = -1e9  # score of a slot that lies wholly inside the window
 SLOTS = "slots"  # a need: memory slots are made and offered
 ALL_FRAMES = "all frames"  # a need: frozen context keeps every full-resolution frame, not only the tail
+CONTEXT_FRAMES = "context frames"  # a need: `top_k` counts full-resolution context frames, so many must exist
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,15 @@ class RetrievalInputs:
     image_size: tuple[int, int] | None = None  # height, width in pixels
     near: float | None = None  # metres
     far: float | None = None  # metres
-    overlap_BAM: Tensor | None = None  # share of what frame a sees that slot m saw, where it was computed beforehand
+    overlap_BAM: Tensor | None = None  # share of what frame a sees that slot m saw; NaN or beyond it: not known yet
     visibility_BM: Tensor | None = None  # slots that show a subject which is hidden later; slots beyond M show none
-    generator: torch.Generator | None = None
+    generator: torch.Generator | Sequence[torch.Generator] | None = None  # on the CPU; or one for each sample
+
+    def lens(self) -> Lens:
+        """What the clips' cameras see. Raises ValueError when a part of it was not given."""
+        if self.intrinsics_B4 is None or self.image_size is None or self.near is None or self.far is None:
+            raise ValueError("fields of view need retrieval inputs intrinsics_B4, image_size, near and far")
+        return Lens(intrinsics_B4=self.intrinsics_B4, size=self.image_size, near=self.near, far=self.far)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,11 @@ class RetrievalRequest:
     def frames(self) -> int:
         return self.query_BFPC.shape[1]
 
+    @property
+    def given(self) -> RetrievalInputs:
+        """The inputs; without any, every field is None."""
+        return self.inputs or RetrievalInputs()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -70,15 +83,13 @@ class Reading:
     everywhere_BN: Tensor | None = None  # instead: frames that every query frame of a sample reads, and then no slots
     slots_BFK: Tensor | None = None  # indices into the slots, best first
     scores_BFM: Tensor | None = None  # before masking; for inspection
-    block: int = -1
-    part: str = ""  # which run of the blocks: joint, context or target
 
 
 Policy = Callable[[RetrievalRequest], Reading]
 
 
 def needs(*parts: str) -> Callable[[Policy], Policy]:
-    """Say what a policy uses: `SLOTS`, `ALL_FRAMES`, or names of fields of RetrievalInputs."""
+    """Say what a policy uses: `SLOTS`, `ALL_FRAMES`, `CONTEXT_FRAMES`, or names of fields of RetrievalInputs."""
 
     def mark(policy: Policy) -> Policy:
         policy.needs = frozenset(parts)  # type: ignore[attr-defined]
@@ -94,7 +105,7 @@ def needs_of(policy: Policy) -> frozenset[str]:
 
 def check_inputs(policy: Policy, inputs: RetrievalInputs | None) -> None:
     """Raise ValueError when the caller did not hand over what the policy uses."""
-    wanted = needs_of(policy) - {SLOTS, ALL_FRAMES}
+    wanted = needs_of(policy) - {SLOTS, ALL_FRAMES, CONTEXT_FRAMES}
     if missing := sorted(name for name in wanted if inputs is None or getattr(inputs, name) is None):
         raise ValueError(f"memory policy {policy.__name__} needs retrieval inputs {', '.join(missing)}")
 
@@ -105,8 +116,8 @@ def check_inputs(policy: Policy, inputs: RetrievalInputs | None) -> None:
 def local_window(first_frame: int, frames: int, total_frames: int, window: int) -> tuple[Tensor, Tensor]:
     """First and last frame of the window around each of `frames` query frames, each (F,) int64.
 
-    Windows are clamped at both ends of 0..total_frames - 1, so all have the same length; when fewer frames exist
-    than the window holds, the window is all of them.
+    Windows are clamped at both ends of 0..total_frames - 1, so all have the same length; an even window reaches one
+    frame further back than ahead; when fewer frames exist than the window holds, the window is all of them.
     """
     if window < 1 or frames < 1 or first_frame < 0 or first_frame + frames > total_frames:
         raise ValueError(f"no window of {window} for {frames} frames from {first_frame} on of {total_frames}")
@@ -158,56 +169,56 @@ def topk_slots(scores_BFM: Tensor, near_FM: Tensor, top_k: int) -> Tensor:
     return masked.sort(dim=-1, descending=True, stable=True).indices[..., :top_k]
 
 
-# --- policies ------------------------------------------------------------------------------------------------------
+def affinity_scores(asked: RetrievalRequest) -> Tensor:
+    """How well each slot's keys answer each frame's queries, by the affinity the model was built with: (B, F, M).
 
-
-@needs(SLOTS)
-def affinity(asked: RetrievalRequest) -> Reading:
-    """HyDRA: the local window and the slots whose keys answer the frame's queries best; no gradient flows here."""
-    if asked.slots is None:
-        raise ValueError("policy affinity chooses among memory slots, and none were given")
-    first_F, last_F = local_window(asked.first_frame, asked.frames, asked.total_frames, asked.window)
+    The choice made from it carries no gradient: queries and keys learn through what is read.
+    """
+    slots = slots_of(asked)
     with torch.no_grad():
-        if asked.affinity == "spatial":
-            scores_BFM = spatial_affinity(asked.query_BFPC, asked.slots.keys_BMQC, asked.grid, asked.kernel)
-        else:
-            scores_BFM = pooled_affinity(asked.query_BFPC, asked.slots.descriptors_BMC)
-        near_FM = inside_window(asked.slots.span_M2, first_F, last_F)
-        slots_BFK = topk_slots(scores_BFM, near_FM, asked.top_k)
-    return Reading(frames_FW=window_frames(first_F, last_F), slots_BFK=slots_BFK, scores_BFM=scores_BFM)
+        if asked.affinity == "spatial" and slots.count:
+            pieces = [spatial_affinity(asked.query_BFPC, keys, asked.grid, asked.kernel) for keys in slots.key_pieces()]
+            return torch.cat(pieces, dim=-1)
+        return pooled_affinity(asked.query_BFPC, slots.descriptors_BMC)
 
 
-@needs()
-def window_only(asked: RetrievalRequest) -> Reading:
-    """Policy `none`: the local window and nothing else."""
+def slots_of(asked: RetrievalRequest) -> MemorySlots:
+    """The slots a policy chooses from. Raises ValueError when none were given."""
+    if asked.slots is None:
+        raise ValueError("this policy chooses among memory slots, and none were given")
+    return asked.slots
+
+
+# --- readings ------------------------------------------------------------------------------------------------------
+
+
+def read_window(asked: RetrievalRequest) -> Reading:
+    """Each frame's local window and nothing else."""
     return Reading(
         frames_FW=window_frames(*local_window(asked.first_frame, asked.frames, asked.total_frames, asked.window))
     )
 
 
-@needs(ALL_FRAMES)
-def everything(asked: RetrievalRequest) -> Reading:
-    """Policy `all`: dense attention over every full-resolution frame, the paper's baseline."""
-    return Reading(frames_FW=None)
+def read_best_slots(asked: RetrievalRequest, scores_BFM: Tensor) -> Reading:
+    """Each frame's local window and its `top_k` slots of highest score."""
+    first_F, last_F = local_window(asked.first_frame, asked.frames, asked.total_frames, asked.window)
+    near_FM = inside_window(slots_of(asked).span_M2, first_F, last_F)
+    return Reading(
+        frames_FW=window_frames(first_F, last_F),
+        slots_BFK=topk_slots(scores_BFM, near_FM, asked.top_k),
+        scores_BFM=scores_BFM,
+    )
 
 
-# --- inspection ----------------------------------------------------------------------------------------------------
-
-_RECORD: ContextVar[list[Reading] | None] = ContextVar("hm_readings", default=None)
-
-
-@contextmanager
-def recorded() -> Iterator[list[Reading]]:
-    """Collect what every block reads while this is open, in the order of running."""
-    readings: list[Reading] = []
-    token = _RECORD.set(readings)
-    try:
-        yield readings
-    finally:
-        _RECORD.reset(token)
+def read_context_frames(asked: RetrievalRequest, frames_BK: Tensor) -> Reading:
+    """For every query frame alike: these context frames of each sample (in any order) and all target frames."""
+    target = torch.arange(asked.num_context, asked.total_frames).expand(len(frames_BK), -1)
+    return Reading(frames_FW=None, everywhere_BN=torch.cat([frames_BK.cpu().sort(dim=1).values, target], dim=1))
 
 
-def record(reading: Reading, block: int, part: str) -> None:
-    """Note a reading if somebody is listening."""
-    if (readings := _RECORD.get()) is not None:
-        readings.append(replace(reading, block=block, part=part))
+def check_frames_to_choose(asked: RetrievalRequest) -> None:
+    """Raise ValueError unless `top_k` context frames can be chosen."""
+    if not 1 <= asked.top_k <= asked.num_context:
+        raise ValueError(
+            f"model.memory.top_k={asked.top_k}, but the policy reads from 1 to all {asked.num_context} context frames"
+        )

@@ -10,10 +10,13 @@ that is what released weights were trained with. Positions may be negative: froz
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 BASE = 10000.0  # the slowest pair of an axis turns about 1 / BASE radians per position
+KEPT_TABLES = 8  # full and slot tables of a few shapes
 
 
 def axis_split(head_dim: int) -> tuple[int, int, int]:
@@ -33,26 +36,58 @@ def angles(position_N: Tensor, channels: int) -> Tensor:
     return position_N.double()[:, None] * BASE ** (-pair / channels)
 
 
-def rotary_table(time_T: Tensor, row_R: Tensor, column_K: Tensor, head_dim: int, dtype: torch.dtype) -> Tensor:
+@functools.lru_cache(maxsize=KEPT_TABLES)
+def _table(
+    times: tuple[float, ...],
+    rows: tuple[float, ...],
+    columns: tuple[float, ...],
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """(cos, sin) of every token of a grid, token order (time, row, column): (T * R * K, D / 2, 2).
+
+    Kept from call to call, so nobody may write to it; a plain tensor even when first asked for in inference mode.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        time, row, column = (
+            angles(torch.tensor(position, dtype=torch.float64), channels)
+            for position, channels in zip((times, rows, columns), axis_split(head_dim), strict=True)
+        )
+        T, R, K = len(times), len(rows), len(columns)
+        table = torch.empty(T, R, K, head_dim // 2, 2, dtype=dtype)
+        axes = (time[:, None, None], row[None, :, None], column[None, None, :])
+        for part, angle in zip(table.split([axis.shape[-1] for axis in axes], dim=-2), axes, strict=True):
+            part.copy_(torch.stack([angle.cos(), angle.sin()], dim=-1))
+        return table.flatten(0, 2).to(device)
+
+
+def rotary_table(
+    time_T: Tensor,
+    row_R: Tensor,
+    column_K: Tensor,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> Tensor:
     """(cos, sin) of every token of a T x R x K grid, token order (time, row, column): (T * R * K, D / 2, 2).
 
     Computed in float64, kept as float64 when `dtype` is, else as float32: bfloat16 cannot hold the angles of a
-    position beyond 256.
+    position beyond 256. The last few tables are kept and returned again: read only. `device` defaults to that of
+    the times; positions on the CPU spare a wait for the device.
     """
-    T, R, K = len(time_T), len(row_R), len(column_K)
-    time, rows, columns = (
-        angles(position, channels)
-        for position, channels in zip((time_T, row_R, column_K), axis_split(head_dim), strict=True)
-    )
-    grid = torch.cat(
-        [
-            time[:, None, None].expand(T, R, K, -1),
-            rows[None, :, None].expand(T, R, K, -1),
-            columns[None, None, :].expand(T, R, K, -1),
-        ],
-        dim=-1,
-    ).flatten(0, 2)
-    return torch.stack([grid.cos(), grid.sin()], dim=-1).to(table_dtype(dtype))
+    places = (tuple(position.tolist()) for position in (time_T, row_R, column_K))
+    return _table(*places, head_dim, table_dtype(dtype), device or time_T.device)
+
+
+def table_rows(table: Tensor, numbers_U: Tensor, tokens: int) -> Tensor:
+    """Rows of the numbered frames or slots, of `tokens` each, one after another; all of them without a copy.
+
+    Numbers ascend, from 0 at the table's start or from -1 downwards at its end.
+    """
+    if len(numbers_U) * tokens == len(table):
+        return table
+    return table.unflatten(0, (-1, tokens))[numbers_U.to(table.device)].flatten(0, 1)
 
 
 def table_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -60,21 +95,27 @@ def table_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def full_table(time_T: Tensor, grid: tuple[int, int], head_dim: int, dtype: torch.dtype) -> Tensor:
+def full_table(
+    time_T: Tensor, grid: tuple[int, int], head_dim: int, dtype: torch.dtype, device: torch.device | None = None
+) -> Tensor:
     """Table of full-resolution frames at the given times; `grid` is (rows, columns) in tokens."""
-    rows, columns = (torch.arange(side, dtype=torch.float64, device=time_T.device) for side in grid)
-    return rotary_table(time_T, rows, columns, head_dim, dtype)
+    rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
+    return rotary_table(time_T, rows, columns, head_dim, dtype, device)
 
 
 def slot_table(
-    time_M: Tensor, grid: tuple[int, int], kernel: tuple[int, int, int], head_dim: int, dtype: torch.dtype
+    time_M: Tensor,
+    grid: tuple[int, int],
+    kernel: tuple[int, int, int],
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Table of memory slots at the given times; `grid` is (rows, columns) of a slot, `kernel` in tokens."""
     rows, columns = (
-        step * torch.arange(side, dtype=torch.float64, device=time_M.device)
-        for side, step in zip(grid, kernel[1:], strict=True)
+        step * torch.arange(side, dtype=torch.float64) for side, step in zip(grid, kernel[1:], strict=True)
     )
-    return rotary_table(time_M, rows, columns, head_dim, dtype)
+    return rotary_table(time_M, rows, columns, head_dim, dtype, device)
 
 
 def slot_times(slots: int, kernel_time: int, device: torch.device | str = "cpu") -> Tensor:
@@ -84,7 +125,6 @@ def slot_times(slots: int, kernel_time: int, device: torch.device | str = "cpu")
 
 def rotate(x_BNHD: Tensor, table: Tensor) -> Tensor:
     """Turn neighbouring channel pairs of every head by the token's angles; same shape and type as the input."""
-    even, odd = x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = table[:, None].unbind(-1)  # (N, 1, D / 2)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).to(x_BNHD.dtype)
+    pairs = torch.view_as_complex(x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)))
+    turned = pairs * torch.view_as_complex(table)[:, None]  # one pass: (a + ib) (cos + i sin)
+    return torch.view_as_real(turned).flatten(-2).to(x_BNHD.dtype)

@@ -8,6 +8,7 @@ L text rows. Parameter names are those of diffusers' Wan transformer, plus `came
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +25,15 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 from torch import Tensor, nn
 
 from hmcli import registry
+from hmcli.core import backends, caching
 from hmcli.core.attention import HydraAttention, RMSNorm, Stretch
 from hmcli.core.camera import CAMERA_ROW, CameraEncoder
 from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens, slot_cameras, slot_spans
 from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, RetrievalInputs, check_inputs, needs_of
 from hmcli.core.rope import axis_split, full_table, slot_table
 from hmcli.errors import DataError
+
+PutAway = Callable[[int, BlockMemory], BlockMemory]
 
 
 def sinusoid(timestep: Tensor, channels: int) -> Tensor:
@@ -81,8 +85,8 @@ class HydraBlock(nn.Module):
 
     def forward(
         self, x_BFPC: Tensor, text_BLC: Tensor | None, modulation_BF6C: Tensor, stretch: Stretch
-    ) -> tuple[Tensor, BlockMemory | None]:
-        """One block; without text (frozen context) cross-attention is skipped. Also returns what memory keeps."""
+    ) -> Tensor | tuple[Tensor, BlockMemory | None]:
+        """One block; without text cross-attention is skipped. Of frozen context also returns what memory keeps."""
         table_BF61C = (self.scale_shift_table + modulation_BF6C).unsqueeze(-2)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table_BF61C.unbind(dim=2)
 
@@ -96,7 +100,8 @@ class HydraBlock(nn.Module):
             x_BFPC = x_BFPC + self.attn2(tokens_BNC, text_BLC).unflatten(1, x_BFPC.shape[1:3])
 
         y = self.norm3(x_BFPC) * (1 + ffn_scale) + ffn_shift
-        return x_BFPC + ffn_gate * self.ffn(y), kept
+        x_BFPC = x_BFPC + ffn_gate * self.ffn(y)
+        return (x_BFPC, kept) if stretch.part == "context" else x_BFPC
 
 
 class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):  # type: ignore[misc]
@@ -133,9 +138,10 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         spans: str = "exact",  # exact, or the released guess
         max_history: int = 0,  # frozen memory further back than this many latent frames sits here; 0: no limit
         flow_target: str = "noise_minus_clean",  # what is predicted; or clean_minus_noise
+        flow_noise: str = "shared",  # trained with one noise level per clip; or one per frame (per-frame)
     ) -> None:
         super().__init__()
-        _check_choices(affinity=affinity, context=context, spans=spans, flow_target=flow_target)
+        _check_choices(affinity=affinity, context=context, spans=spans, flow_target=flow_target, flow_noise=flow_noise)
         if patch_size[0] != 1:
             raise ValueError(f"model.patch={list(patch_size)}: must start with 1: latent frames are token frames")
         axis_split(attention_head_dim)
@@ -186,6 +192,8 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             flow = self._run(hidden_states, timestep, text_BLC, stretch)[0]
         else:
             n = num_context_frames
+            if n and self.is_cache_enabled:
+                raise ValueError("a cache skips blocks, frozen context runs whole: give memory made by encode_context")
             if n:
                 memory = self.encode_context(hidden_states[:, :, :n], camera[:, :n], retrieval)
             target = hidden_states[:, :, n:]
@@ -196,19 +204,25 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         return Transformer2DModelOutput(sample=flow) if return_dict else (flow,)
 
     def encode_context(
-        self, latents: Tensor, camera: Tensor, retrieval: RetrievalInputs | None = None
+        self,
+        latents: Tensor,
+        camera: Tensor,
+        retrieval: RetrievalInputs | None = None,
+        put_away: PutAway | None = None,
     ) -> ContextMemory:
         """Run clean context latents (B, C, Fc, h, w) once, at timestep 0 and without text; keep what targets read.
 
-        `camera` (B, Fc, 12) is relative to an anchor pose that the caller keeps beside the memory.
+        `camera` (B, Fc, 12) is relative to an anchor pose that the caller keeps beside the memory. `put_away` is given
+        the number and the memory of every block as soon as it has run, and returns what is kept in memory of it.
         """
         if self.config.context != "frozen":
             raise ValueError(f"model.memory.context is {self.config.context!r}: only frozen models keep context memory")
         zero = torch.zeros(latents.shape[0], device=latents.device)
         self._check_call(latents, zero, camera, latents.shape[2], retrieval, None)
         stretch = self._stretch("context", latents, camera, latents.shape[2], None, retrieval)
-        _, blocks = self._run(latents, zero, None, stretch)
-        slots = blocks[0].slot_keys_BMQC.shape[1]
+        with caching.whole_run(self):
+            _, blocks = self._run(latents, zero, None, stretch, put_away)
+        slots = blocks[0].descriptors_BMC.shape[1]
         step = self.kernel_tokens
         return ContextMemory(
             blocks=blocks,
@@ -221,19 +235,46 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             num_context_frames=latents.shape[2],
         )
 
+    def enable_cache(self, config: Any) -> None:
+        """Skip blocks at some steps as one of diffusers' caches does; refuses those that cannot be right here."""
+        super().enable_cache(caching.fitting_config(self, config))
+
+    def set_attention(self, name: str, *, dtype: torch.dtype | None = None, backward: bool = False) -> str:
+        """Compute attention by the kernel named (hmcli.core.backends), in self- and cross-attention; for a log, which.
+
+        Call it where the model will run; `dtype` is what attention computes in (default: the model's). Raises
+        UsageError when the kernel is unknown or cannot do it there.
+        """
+        place = (self.device, dtype or self.dtype, self.config.attention_head_dim)
+        backends.check_backend(name, *place, backward=backward)
+        blocks: Any = self.blocks
+        for block in blocks:
+            block.attn1.backend = name
+            block.attn2.processor._attention_backend = backends.cross_attention_backend(name)
+        return backends.described(name, *place)
+
     def _run(
-        self, latents: Tensor, timestep: Tensor, text_BLC: Tensor | None, stretch: Stretch
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text_BLC: Tensor | None,
+        stretch: Stretch,
+        put_away: PutAway | None = None,
     ) -> tuple[Tensor, tuple[BlockMemory, ...]]:
         """Patch, all blocks, head, unpatch; the flow is of no use for context (part "context")."""
         x_BFPC = self.patch_embedding(latents.to(self.dtype)).flatten(3).permute(0, 2, 3, 1)
         embedding_BFC, modulation_BF6C = self.condition_embedder(timestep)
-        kept = []
-        for block in self.blocks:
+        kept: list[BlockMemory] = []
+        for number, block in enumerate(self.blocks):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x_BFPC, keep = self._gradient_checkpointing_func(block, x_BFPC, text_BLC, modulation_BF6C, stretch)
+                made = self._gradient_checkpointing_func(block, x_BFPC, text_BLC, modulation_BF6C, stretch)
             else:
-                x_BFPC, keep = block(x_BFPC, text_BLC, modulation_BF6C, stretch)
-            kept.append(keep)
+                made = block(x_BFPC, text_BLC, modulation_BF6C, stretch)
+            if stretch.part != "context":
+                x_BFPC = made
+                continue
+            x_BFPC, keep = made
+            kept.append(keep if put_away is None else put_away(number, keep))
         if stretch.part == "context":
             return latents[:, :, :0], tuple(kept)
         shift, scale = (self.scale_shift_table + embedding_BFC.unsqueeze(2)).unsqueeze(-2).unbind(dim=2)
@@ -277,9 +318,9 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             grid=grid,
             first_frame=first,
             span_M2=slot_spans(frames, kernel[0], self.config.spans)[:slots] + first,
-            key_table=full_table(frame_times.to(device), grid, head_dim, dtype),
+            key_table=full_table(frame_times, grid, head_dim, dtype, device),
             slot_table=slot_table(
-                times.to(device), (grid[0] // kernel[1], grid[1] // kernel[2]), kernel, head_dim, dtype
+                times, (grid[0] // kernel[1], grid[1] // kernel[2]), kernel, head_dim, dtype, device
             ),
             memory=memory,
             inputs=inputs,
@@ -327,6 +368,8 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
                 "a joint model cannot read a context memory: its context sees the target and runs at the target's "
                 "timestep, so its keys change at every step; only models with model.memory.context=frozen can"
             )
+        if memory.first_frame:
+            raise ValueError(f"memory that starts at frame {memory.first_frame} is read joined to what is before it")
         if num_context:
             raise ValueError(f"memory and num_context_frames={num_context} both bring context: give one of them")
         if len(memory.blocks) != len(self.blocks):
@@ -343,6 +386,7 @@ _CHOICES = {
     "context": ("joint", "frozen"),
     "spans": ("exact", "released"),
     "flow_target": ("noise_minus_clean", "clean_minus_noise"),
+    "flow_noise": ("shared", "per-frame"),
 }
 
 

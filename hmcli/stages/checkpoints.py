@@ -50,10 +50,15 @@ def write_checkpoint(
     """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`."""
     import torch
 
+    from hmcli.core.lora import has_lora
+
     state: dict[str, Any] = {"step": step, "optimizer": optimizer.state_dict()}
+    if average is not None or has_lora(model):
+        state["raw"] = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
     if average is not None:
-        raw = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
-        state |= {"raw": raw, "updates": average.updates}
+        state["updates"] = average.updates
+        if has_lora(model):  # transformer/ holds them inside the weights
+            state["average"] = {name: value.cpu() for name, value in average.weights.items()}
     with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
         torch.save(state, folder / STATE)
         write_diffusers_folder(folder, model, recipe, average)
@@ -78,9 +83,14 @@ def checkpoint_manifest(
 def write_diffusers_folder(
     folder: Path, model: HydraTransformer3DModel, recipe: Recipe, average: Average | None = None
 ) -> None:
-    """transformer/, scheduler/, vae/ (when the codec is a folder here) and model_index.json."""
+    """transformer/, scheduler/, vae/ (when the codec is a folder here) and model_index.json.
+
+    Adapters are put into the weights of transformer/ and also lie alone in lora/.
+    """
     import diffusers
     import torch
+
+    from hmcli.core.lora import fused_model, has_lora, save_lora
 
     scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler(shift=recipe.flow.shift)
     parameters = dict(model.named_parameters())
@@ -88,7 +98,9 @@ def write_diffusers_folder(
     with torch.no_grad():
         for name, value in average.weights.items() if average is not None else ():
             parameters[name].copy_(value)
-        model.save_pretrained(folder / "transformer")
+        fused_model(model).save_pretrained(folder / "transformer")
+        if has_lora(model):
+            save_lora(model, folder / "lora")
         for name, value in kept.items():
             parameters[name].copy_(value)
     scheduler.save_pretrained(folder / "scheduler")
@@ -127,18 +139,20 @@ def read_checkpoint(
     """Put the newest checkpoint's state into model, optimizer and average; returns its step, 0 without one."""
     import torch
 
+    from hmcli.core.lora import has_lora
     from hmcli.store.weights import load_state_dict
 
     if not (steps := kept_steps(writer, key)):
         return 0
     folder = writer.path / CHECKPOINTS / step_name(steps[-1])
     state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    weights = load_state_dict(folder / "transformer")
+    adapted = has_lora(model)  # then what does not train is what it was at the start
+    weights = {} if adapted else load_state_dict(folder / "transformer")
     if average is not None:
-        average.weights = {name: weights[name].to(value.device) for name, value in average.weights.items()}
+        saved = state["average"] if adapted else weights
+        average.weights = {name: saved[name].to(value.device) for name, value in average.weights.items()}
         average.updates = state["updates"]
-        weights |= state["raw"]
-    model.load_state_dict(weights)
+    model.load_state_dict(weights | state.get("raw", {}), strict=not adapted)
     optimizer.load_state_dict(state["optimizer"])
     writer.reporter.note(f"going on from step {state['step']}")
     return int(state["step"])

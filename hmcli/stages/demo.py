@@ -28,7 +28,7 @@ def run(*, out: Path, overrides: list[str], force: bool, device: str, reporter: 
         tokenize_memory.run(recipe, latents=latents, model=run_folder, clips=(), out=out / "memory.zarr", **common),
     )  # fmt: skip
     made = generate.run(
-        recipe, source=latents, model=run_folder, memory=memory, clips=(), out=out / "generation", **common
+        recipe, source=latents, model=run_folder, memory=(memory,), clips=(), out=out / "generation", **common
     )
     _step(reporter, "generate", made)
     scores = evaluate.run(recipe, generation=made.path, reference=clips, metrics=(), out=out / "evaluation", **common)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.errors import UsageError
-from hmcli.recipe import TrainConfig
+from hmcli.recipe import FlowConfig, TrainConfig
 from hmcli.stages.latents import LatentClip
 from hmcli.world.cameras import relative_camera_rows
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from hmcli.core.flow import FlowSchedule
+    from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
 
 
@@ -73,27 +74,42 @@ def anchored_rows(clip: LatentClip, anchor: int) -> np.ndarray:
 
 
 def step_loss(
-    model: HydraTransformer3DModel, batch: Batch, schedule: FlowSchedule, target: Any, *, seed: int, device: str
+    model: HydraTransformer3DModel,
+    batch: Batch,
+    schedule: FlowSchedule,
+    flow: FlowConfig,
+    *,
+    seed: int,
+    device: str,
+    retrieval: RetrievalInputs | None = None,
 ) -> torch.Tensor:
-    """Flow-matching loss on the target frames of one batch (Eq. 1), noise and timesteps from `seed`."""
+    """Flow-matching loss of one batch (Eq. 1), noise and timesteps from `seed`.
+
+    One noise level for the target frames of a clip and loss on these, or as `flow.noise` and `flow.loss` say.
+    """
     import torch
 
-    from hmcli.core.flow import flow_loss, flow_target, with_clean_context
+    from hmcli.core.flow import clean_frames, draw_levels, flow_loss, flow_target, with_clean_context
 
     generator = torch.Generator().manual_seed(seed)
     clean = batch.latents
-    index = torch.randint(len(schedule.sigmas), (len(clean),), generator=generator)
+    index = draw_levels(len(schedule.sigmas), len(clean), clean.shape[2], flow.noise, generator)
     noise = torch.randn(clean.shape, generator=generator)
-    noisy = with_clean_context(clean, noise, schedule.sigmas[index], batch.context)
+    kept = clean_frames(batch.context, flow.noise, model.config.context)
+    noisy = with_clean_context(clean, noise, schedule.sigmas[index], kept)
     prediction = model(
         noisy.to(device), schedule.timesteps[index].to(device), batch.text.to(device), batch.camera.to(device),
-        batch.context, return_dict=False,
+        batch.context, retrieval, return_dict=False,
     )[0]  # fmt: skip
-    return flow_loss(prediction, flow_target(clean, noise, target).to(device), schedule.weights[index], batch.context)
+    wanted = flow_target(clean, noise, flow.target).to(device)
+    return flow_loss(prediction, wanted, schedule.weights[index], 0 if flow.loss == "all" else batch.context)
 
 
 def freeze(model: torch.nn.Module, train: TrainConfig) -> list[torch.nn.Parameter]:
-    """Leave only `train.train_only` trainable (parts of parameter names; empty: all); returns what trains."""
+    """Leave only `train.train_only` trainable (parts of names; empty: all), and adapters; returns what trains.
+
+    With adapters (`train.lora`) an empty `train_only` means nothing but them.
+    """
     unused = [part for part in train.train_only if not any(part in name for name, _ in model.named_parameters())]
     if unused:
         raise UsageError(
@@ -101,7 +117,8 @@ def freeze(model: torch.nn.Module, train: TrainConfig) -> list[torch.nn.Paramete
             fix="use parts of names such as attn1, attn2, ffn, camera, projector, tokenizer (codec: encoder, decoder)",
         )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not train.train_only or any(part in name for part in train.train_only))
+        everything = not train.train_only and train.lora is None
+        parameter.requires_grad_(everything or ".lora_" in name or any(part in name for part in train.train_only))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

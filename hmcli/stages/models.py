@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hmcli.core.transformer import HydraTransformer3DModel
 
 PACKAGED = Path(__file__).parents[1] / "weights" / "mini"
+LATER_SETTINGS = {"flow_noise": "shared"}  # what configurations saved before a setting existed mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class ModelFolder:
                 raise DataError(
                     "the checkpoint is damaged: a file is missing or not as it was written",
                     where={"model": self.path, "file": name},
-                    fix="run the `hm train` that made it again: it sets the damaged checkpoint aside and goes on",
+                    fix="run the command that made it again: it sets what is damaged aside and makes it anew",
                 )
 
     def codec(self) -> CodecConfig:
@@ -111,7 +112,7 @@ def model_arguments(recipe: Recipe, *, channels: int, text_dim: int) -> dict[str
         "out_channels": channels, "patch_size": m.patch, "policy": memory.policy, "affinity": memory.affinity,
         "context": memory.context, "top_k": memory.top_k, "window": memory.window, "kernel": memory.kernel,
         "tokenizer": memory.tokenizer, "spans": memory.spans, "max_history": memory.max_history,
-        "flow_target": recipe.flow.target,
+        "flow_target": recipe.flow.target, "flow_noise": recipe.flow.noise,
     }  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     if not recipe.model.base:
         return None
     base = find_model(Path(recipe.model.base))
-    config = read_json(base.path / "transformer" / "config.json")
+    config = LATER_SETTINGS | read_json(base.path / "transformer" / "config.json")
     differing = {
         key: f"{config[key]} in the base, {_plain(value)} in the recipe"
         for key, value in wanted.items()
@@ -162,9 +163,16 @@ def check_memory_fits(config: Any, clip: str, *, context: int, target: int) -> N
     A frozen model tokenizes context alone, and its context frames retrieve among those slots.
     """
     from hmcli import registry
-    from hmcli.core.retrieval import SLOTS, needs_of
+    from hmcli.core.retrieval import CONTEXT_FRAMES, SLOTS, needs_of
 
-    if SLOTS not in needs_of(registry.find("policy", config["policy"])):
+    needs = needs_of(registry.find("policy", config["policy"]))
+    if CONTEXT_FRAMES in needs and context < config["top_k"]:
+        raise DataError(
+            f"there are {context} context latent frames, but model.memory.top_k is {config['top_k']}",
+            where={"clip": clip, "policy": config["policy"]},
+            fix=f"use longer clips, or a model with top_k <= {context}",
+        )
+    if SLOTS not in needs:
         return
     time = config["kernel"][0] // config["patch_size"][0]
     frames = context if config["context"] == "frozen" else context + target

@@ -1,33 +1,40 @@
-"""`hm render`: clips from a seed, in HM-World's released layout with more annotate.
+"""`hm render`: clips from a seed, in HM-World's released layout with more annotations.
 
 Every finished clip lies on disk at once, and depends on the recipe and its own number only: a killed render goes on
-with the next clip, and more clips can be added later. The layout is described in docs/artifacts.md.
+with the next clip, more clips can be added later, and any number of processes gives the same data set. What is in it:
+docs/artifacts.md; what its clips promise: docs/world.md.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.recipe import Recipe, WorldConfig, sections
 from hmcli.stages.outcome import check_output, result_of
+from hmcli.stages.render_clip import Job, render_clips
 from hmcli.store.artifact import ArtifactWriter
-from hmcli.store.files import write_json, write_json_lines, write_text
-from hmcli.store.hashing import hash_json
-from hmcli.store.video import write_video
-from hmcli.world import annotate
-from hmcli.world.clip import ClipDescription, clip_id, describe_clip
-from hmcli.world.events import Visibility, comes_back, visibility
+from hmcli.store.files import write_json_lines, write_text
+from hmcli.store.hashing import HashCache, hash_json, hash_tree
+from hmcli.store.video import read_video
+from hmcli.world.choices import choices
+from hmcli.world.clip import clip_id, describe_clip
+from hmcli.world.scenes import SCENES
+from hmcli.world.splits import on_side
+from hmcli.world.subjects import SUBJECTS
 
-PICTURES = 1  # raise when the same clip would look or move differently: older clips are then redone
+PICTURES = 2  # raise when the same clip would look or move differently: older clips are then redone
+
+Captioner = Callable[[Any], str]  # (T, H, W, 3) uint8 frames of the context -> caption
 
 
 def run(
-    recipe: Recipe, *, out: Path, force: bool = False, device: str = "cpu", reporter: Reporter, dry_run: bool = False
-) -> StageResult:
+    recipe: Recipe, *, out: Path, force: bool = False, device: str = "cpu", processes: int = 1, reporter: Reporter,
+    dry_run: bool = False,
+) -> StageResult:  # fmt: skip
     """Render `world.clips` clips; see `hm render --help`."""
     world = recipe.world
     order = [clip_id(recipe.seed, index) for index in range(world.clips)]
@@ -37,20 +44,26 @@ def run(
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
         reporter.note(f"{world.clips} clips of {frames} into {out}")
         return StageResult(path=out, kind="dataset", counts={"clips": world.clips}, details={"dry_run": True})
+    choices(world)
+    caption = _captioner(world, device)
     with ArtifactWriter(
         out, "dataset", recipe=sections(recipe, "seed", "world"), inputs={}, seed=recipe.seed, force=force,
         reporter=reporter,
     ) as writer:  # fmt: skip
         key = clip_key(recipe)
         with reporter.progress("rendering", world.clips, "clip") as advance:
-            for index, item in enumerate(order):
-                if not writer.kept(item, key):
-                    _render(writer, recipe, index, key, device)
+            todo = [index for index, item in enumerate(order) if not writer.kept(item, key)]
+            if len(todo) < len(order):
+                advance(len(order) - len(todo))
+            jobs = [
+                Job(world=world, seed=recipe.seed, index=index, device=device, folder=writer.scratch / f"clip-{index}")
+                for index in todo
+            ]
+            for job, row in render_clips(jobs, processes):
+                _keep(writer, order[job.index], key, job.folder, row, caption)
                 advance(1)
         if not writer.unchanged(order):
-            rows = [writer.items[item]["meta"] for item in order]
-            write_json_lines(writer.staged / "clips.jsonl", rows)
-            write_text(writer.staged / "caption.txt", "".join(f"{row['id']}\t{row['caption']}\n" for row in rows))
+            _write_tables(writer, [writer.items[item]["meta"] for item in order])
         manifest = writer.finish(order, counts={"clips": len(order)}, attributes=_attributes(world))
     return result_of(writer, manifest)
 
@@ -59,59 +72,50 @@ def clip_key(recipe: Recipe) -> str:
     """What a clip depends on besides its number: not how many there are."""
     world = sections(recipe, "seed", "world")
     del world["world"]["clips"]
-    return hash_json([PICTURES, world])
+    model = hash_tree(Path(recipe.world.captioner), cache=HashCache()) if recipe.world.captioner else {}
+    return hash_json([PICTURES, world, model])
+
+
+def _captioner(world: WorldConfig, device: str) -> Captioner | None:
+    """The model that describes the context frames, where the recipe names one."""
+    if not world.captioner:
+        return None
+    from hmcli.stages.captioner import load_captioner  # transformers loads here
+
+    return load_captioner(Path(world.captioner), device)
+
+
+def _keep(
+    writer: ArtifactWriter, item: str, key: str, drawn: Path, row: dict[str, Any], caption: Captioner | None
+) -> None:
+    """Take a drawn clip into the artifact."""
+    if caption is not None:
+        row["caption"] = caption(read_video(drawn / "cond.mp4"))
+    with writer.item_folder(item, key, meta=row) as folder:
+        for file in sorted(drawn.iterdir()):
+            os.replace(file, folder / file.name)
+    drawn.rmdir()
+
+
+def _write_tables(writer: ArtifactWriter, rows: list[dict[str, Any]]) -> None:
+    write_json_lines(writer.staged / "clips.jsonl", rows)
+    for name, field in (("caption.txt", "caption"), ("caption_plain.txt", "caption_plain")):
+        write_text(writer.staged / name, "".join(f"{row['id']}\t{row[field]}\n" for row in rows))
 
 
 def _attributes(world: WorldConfig) -> dict[str, Any]:
+    may = choices(world)
     return {
         "fps": world.fps,
         "size": list(world.size),
         "frames": {"context": world.context_frames, "target": world.target_frames},
         "depth": "depth.npz: float16 metres along the camera's forward axis, infinite for the sky",
+        "split": {
+            "name": world.split,
+            "hold_out": world.hold_out,
+            "scenes": list(may.scenes),
+            "subjects": list(may.subjects),
+            "held_out_scenes": list(on_side(SCENES, "test")),
+            "held_out_subjects": list(on_side(SUBJECTS, "test")),
+        },
     }
-
-
-def _render(writer: ArtifactWriter, recipe: Recipe, index: int, key: str, device: str) -> None:
-    """Draw one clip, drawing it anew while its masks show no exit and re-entry, and write its folder."""
-    from hmcli.world.render import draw_clip  # torch loads here
-
-    world, draw = recipe.world, 0
-    while True:
-        clip = describe_clip(world, recipe.seed, index, first_draw=draw)
-        pictures = draw_clip(clip, world.size, device, antialias=world.antialias)
-        seen = [
-            visibility(actor.name, actor.number, pictures.instances, amodal)
-            for actor, amodal in zip(clip.actors, pictures.amodal, strict=True)
-        ]
-        if all(of.seen[0] > 0 and comes_back(of, clip.context_frames) for of in seen):
-            break
-        draw = clip.draw + 1  # describe_clip ends this with an error after a bounded number of draws
-    text = annotate.caption(clip)
-    with writer.item_folder(clip.id, key, meta=annotate.index_row(clip, seen, text)) as folder:
-        _write_pictures(folder, clip, pictures.rgb, pictures.instances)
-        _write_depth(folder, clip, pictures.depth)
-        _write_annotations(folder, clip, seen, pictures.instances, world.size)
-
-
-def _write_pictures(folder: Path, clip: ClipDescription, rgb: np.ndarray, instances: np.ndarray) -> None:
-    for prefix, frames in annotate.parts(clip).items():
-        write_video(folder / f"{prefix}.mp4", rgb[frames], fps=clip.fps)
-        white = np.repeat(np.where(instances[frames] > 0, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
-        write_video(folder / f"{prefix}_mask.mp4", white, fps=clip.fps)
-        write_video(folder / f"{prefix}_instances.mp4", instances[frames], fps=clip.fps, quality="lossless")
-
-
-def _write_depth(folder: Path, clip: ClipDescription, depth: np.ndarray) -> None:
-    context, target = (depth[frames].astype(np.float16) for frames in annotate.parts(clip).values())
-    np.savez_compressed(folder / "depth.npz", cond=context, tgt=target)
-
-
-def _write_annotations(
-    folder: Path, clip: ClipDescription, seen: list[Visibility], instances: np.ndarray, size: tuple[int, int]
-) -> None:
-    write_json(folder / "camera.json", annotate.camera(clip))
-    write_json(folder / "character.json", annotate.character(clip))
-    write_json(folder / "check.json", annotate.check(clip, seen))
-    write_json(folder / "intrinsics.json", annotate.intrinsics(clip, size))
-    write_json(folder / "events.json", annotate.events(clip, seen))
-    write_json(folder / "subjects.json", annotate.subjects(clip, seen, instances))

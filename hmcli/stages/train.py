@@ -17,13 +17,15 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe import Recipe, TrainConfig, from_dict, sections, to_yaml
-from hmcli.runtime import StopFlag, stopping_at_boundaries
+from hmcli.recipe import LoraConfig, Recipe, TrainConfig, from_dict, sections, to_yaml
+from hmcli.runtime import StopFlag, pick_dtype, stopping_at_boundaries
 from hmcli.stages.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.learning import Average, batches, freeze, learning_rate, make_batch, step_loss
+from hmcli.stages.memory import SlotDescription
 from hmcli.stages.models import ModelFolder, build_model, check_memory_fits, find_base, model_arguments
 from hmcli.stages.outcome import check_output, result_of
+from hmcli.stages.retrieval import open_descriptions, retrieval_inputs
 from hmcli.stages.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -43,7 +45,15 @@ CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay
 
 
 def run(
-    recipe: Recipe, *, latents: Path, out: Path, force: bool, device: str, reporter: Reporter, dry_run: bool = False
+    recipe: Recipe,
+    *,
+    latents: Path,
+    out: Path,
+    force: bool,
+    device: str,
+    reporter: Reporter,
+    memory: Path | None = None,
+    dry_run: bool = False,
 ) -> StageResult:
     """Train to `train.steps` and write a run; see `hm train --help`.
 
@@ -56,6 +66,10 @@ def run(
     inputs = {"latents": view.fingerprint}
     if (base := _check_model(recipe, view, clips)) is not None:
         inputs["base"] = base.fingerprint
+    described = None
+    if memory is not None:
+        described = open_descriptions(memory, view, recipe.model.memory, clips, reporter)
+        inputs["memory"] = read_manifest(memory).fingerprint
     key = run_key(recipe, inputs)
     if dry_run:
         check_output(out, "run", reporter)
@@ -72,9 +86,9 @@ def run(
         ) as writer,
         stopping_at_boundaries() as stop,
     ):
-        refuse_another_run(writer, key, force, "latents (or model.base)")
+        refuse_another_run(writer, key, force, "latents (or model.base, or --memory)")
         if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
-            _train(_prepare(recipe, view, device), clips, writer, key, reporter, stop)
+            _train(_prepare(recipe, view, device, described, reporter), clips, writer, key, reporter, stop)
         else:
             reporter.note(f"already trained to step {there}, {recipe.train.steps} were asked for")
             if is_artifact(writer.path):
@@ -148,20 +162,24 @@ class Training:
     schedule: FlowSchedule
     accelerator: Any
     device: str
+    described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
 
     def step(self, step: int, clips: list[LatentClip]) -> dict[str, float]:
         """Train on one batch; everything random comes from (seed, step). Returns what the log says of it."""
         train, rng = self.recipe.train, np.random.default_rng((self.recipe.seed, 1, step))
         frozen = self.recipe.model.memory.context == "frozen"
         batch = make_batch(clips, self.view.text(0), frozen=frozen, text_dropout=train.text_dropout, rng=rng)
+        seed = int(rng.integers(2**62))
+        retrieval = retrieval_inputs(
+            clips, self.view, self.recipe.model.memory, seed=seed + 1, device=self.device, described=self.described
+        )
         rate = learning_rate(train, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():
             loss = step_loss(
-                self.model, batch, self.schedule, self.recipe.flow.target, seed=int(rng.integers(2**62)),
-                device=self.device,
-            )  # fmt: skip
+                self.model, batch, self.schedule, self.recipe.flow, seed=seed, device=self.device, retrieval=retrieval
+            )
         value = float(loss.detach())
         _require_finite(value, step, clips)
         self.accelerator.backward(loss)
@@ -173,7 +191,13 @@ class Training:
         return {"step": step + 1, "loss": value, "grad_norm": norm, "lr": rate}
 
 
-def _prepare(recipe: Recipe, view: LatentsView, device: str) -> Training:
+def _prepare(
+    recipe: Recipe,
+    view: LatentsView,
+    device: str,
+    described: dict[str, SlotDescription] | None,
+    reporter: Reporter,
+) -> Training:
     """Model, optimizer and schedule at step 0."""
     import torch
 
@@ -185,13 +209,28 @@ def _prepare(recipe: Recipe, view: LatentsView, device: str) -> Training:
     model.train()
     if train.gradient_checkpointing:
         model.enable_gradient_checkpointing()
+    reporter.note(model.set_attention(train.attention, dtype=pick_dtype(train.dtype), backward=True))
+    if train.lora is not None:
+        _add_adapters(model, train.lora, recipe.seed)
     parameters = freeze(model, train)
     return Training(
-        recipe=recipe, view=view, model=model, parameters=parameters, device=device,
+        recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
         optimizer=torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay),
         average=Average(model, train.ema) if train.ema else None, accelerator=_accelerator(device, train),
         schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
     )  # fmt: skip
+
+
+def _add_adapters(model: HydraTransformer3DModel, lora: LoraConfig, seed: int) -> None:
+    import torch
+
+    from hmcli.core.lora import add_lora
+
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, generator=generator)
+    except ValueError as error:
+        raise UsageError(str(error), fix="use ends of layer names such as to_q, to_v, ffn.net.2, projector") from error
 
 
 def _train(

@@ -18,7 +18,7 @@ def codec_hash(codec: CodecConfig) -> str:
             f"codec {codec.name!r} needs its weights", where={"recipe": "codec.path"},
             fix="set codec.path to the VAE's diffusers folder or original file (docs/quickstart.md, real weights)",
         )  # fmt: skip
-    return hash_json([codec.name, _files(path)])
+    return hash_json([codec.name, _files(path / "vae" if (path / "vae" / "config.json").is_file() else path)])
 
 
 def text_hash(text: TextConfig) -> str:

@@ -138,6 +138,14 @@ class ArtifactWriter:
         self._begin()
         return self._journal.staged
 
+    @property
+    def scratch(self) -> Path:
+        """Folder for what other processes make before it goes into `item_folder`; the next writer empties it."""
+        if self._complete is None:
+            self._begin()
+        self._journal.temporary.mkdir(parents=True, exist_ok=True)
+        return self._journal.temporary
+
     def kept(self, item: str, key: str) -> bool:
         """Was the item finished under this content key, and is it whole? If so it counts as kept and is not redone.
 

@@ -1,173 +1,99 @@
-"""Weights on disk: reading them safely, the names released <-> ours, and checking that they fit.
+"""Weights on disk: reading them safely and lazily, writing them, and checking that they fit.
 
 Nothing here knows a model: names are text, shapes are tuples. Files that could run code when opened are read with
-torch's safe unpickler or not at all.
+torch's safe unpickler or not at all. Tensors stay in the files (mapped into memory) until they are used.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmcli.errors import DataError
+from hmcli.errors import DataError, UsageError
+from hmcli.store.names import listed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# One row per part: the name in released Wan and HyDRA checkpoints, and ours (diffusers' plus what HyDRA adds).
-NAMES: tuple[tuple[str, str], ...] = (
-    ("patch_embedding", "patch_embedding"),
-    ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
-    ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
-    ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
-    ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
-    ("time_projection.1", "condition_embedder.time_proj"),
-    ("head.modulation", "scale_shift_table"),
-    ("head.head", "proj_out"),
-)
-_ATTENTION = (
-    ("q", "to_q"),
-    ("k", "to_k"),
-    ("v", "to_v"),
-    ("o", "to_out.0"),
-    ("norm_q", "norm_q"),
-    ("norm_k", "norm_k"),
-)
-BLOCK_NAMES: tuple[tuple[str, str], ...] = (
-    ("modulation", "scale_shift_table"),
-    *((f"self_attn.{released}", f"attn1.{ours}") for released, ours in _ATTENTION),
-    *((f"cross_attn.{released}", f"attn2.{ours}") for released, ours in _ATTENTION),
-    ("norm3", "norm2"),
-    ("ffn.0", "ffn.net.0.proj"),
-    ("ffn.2", "ffn.net.2"),
-    ("self_attn.tokenizer.conv", "attn1.tokenizer.conv"),
-    ("cam_encoder_con", "camera.context"),
-    ("cam_encoder_tgt", "camera.target"),
-    ("projector", "projector"),
-)
-# Parts of a block that HyDRA adds to plain Wan, in our names; they start fresh when a plain model is upgraded.
-ADDED_TO_WAN = ("attn1.tokenizer.", "camera.", "projector.")
-
-_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
-_SUFFIXES = (".weight", ".bias")
-_SINGLE = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
-
-
-def ours_from_released(name: str) -> str:
-    """Our name of a parameter of a released checkpoint. Raises KeyError for a name that is not in the table."""
-    return _translate(name, dict(NAMES), dict(BLOCK_NAMES))
-
-
-def released_from_ours(name: str) -> str:
-    """The inverse of `ours_from_released`."""
-    return _translate(name, {b: a for a, b in NAMES}, {b: a for a, b in BLOCK_NAMES})
-
-
-def _translate(name: str, top: Mapping[str, str], block: Mapping[str, str]) -> str:
-    suffix = next((s for s in _SUFFIXES if name.endswith(s)), "")
-    part = name.removesuffix(suffix)
-    if match := _BLOCK.fullmatch(part):
-        return f"blocks.{match[1]}.{block[match[2]]}{suffix}"
-    return top[part] + suffix
-
-
-def to_ours(state: Mapping[str, Tensor], *, where: Path | str = "") -> dict[str, Tensor]:
-    """A released state dict (HyDRA or plain Wan) under our names. DataError lists names it cannot place."""
-    return _renamed(state, ours_from_released, "released Wan or HyDRA", where)
-
-
-def to_released(state: Mapping[str, Tensor], *, where: Path | str = "") -> dict[str, Tensor]:
-    """Our state dict under the released names."""
-    return _renamed(state, released_from_ours, "hm", where)
-
-
-def _renamed(state: Mapping[str, Tensor], translate: Any, kind: str, where: Path | str) -> dict[str, Tensor]:
-    renamed: dict[str, Tensor] = {}
-    unknown = []
-    for name, tensor in state.items():
-        try:
-            renamed[translate(name)] = tensor
-        except KeyError:
-            unknown.append(name)
-    if unknown:
-        raise DataError(
-            f"{len(unknown)} of {len(state)} weights have names that no {kind} model has",
-            where=({"file": where} if str(where) else {}) | {"names": _few(unknown)},
-            fix="check that this is a Wan2.1 text-to-video or HyDRA transformer; a common prefix can be removed with "
-            "hmcli.store.weights.without_prefix",
-        )
-    return renamed
-
-
-def without_prefix(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Cut what trainers put in front of every name (`model.`, `module.`, `pipe.dit.`); returns (state, prefix)."""
-    anchor = "patch_embedding.weight"
-    found = [name.removesuffix(anchor) for name in state if name == anchor or name.endswith("." + anchor)]
-    if len(found) != 1 or not all(name.startswith(found[0]) for name in state):
-        return dict(state), ""
-    return {name.removeprefix(found[0]): tensor for name, tensor in state.items()}, found[0]
-
-
-def is_released(state: Mapping[str, Any]) -> bool:
-    """Whether names are released ones (otherwise diffusers' or ours)."""
-    return any(".self_attn." in name or name.startswith(("time_embedding.", "head.")) for name in state)
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
+PICKLED = {".pth", ".pt", ".ckpt", ".bin"}
+_SINGLE = {".safetensors", *PICKLED}
+_INDEX = ".safetensors.index.json"
+_OF_DIFFUSERS = "diffusion_pytorch_model"  # how diffusers and Wan name a model's own weights in a folder
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from one file, a sharded index, or a folder that holds one of them; on the CPU.
+    """Tensors by name from one file, a sharded index, or a folder that holds one of them; on the CPU, still on disk.
 
     Reads .safetensors, .safetensors.index.json, and .pth/.pt/.ckpt/.bin, bare or inside {"state_dict": ...}.
-    Raises DataError for anything else, and for pickles that hold more than tensors.
+    Raises DataError for anything else, for damaged files, and for pickles that hold more than tensors.
     """
+    path = find_weights(path)
+    if path.name.endswith(_INDEX):
+        return _load_shards(path)
+    return _load_pickle(path) if path.suffix in PICKLED else _load_safetensors(path)
+
+
+def find_weights(path: str | Path) -> Path:
+    """The file of weights, or the index of shards, at `path`: itself, or the one in that folder."""
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
     if not path.is_file():
         raise DataError("there are no weights here", where={"file": path}, fix="check the path")
-    if path.name.endswith(".index.json"):
-        return _load_shards(path)
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    if path.suffix in _SINGLE:
-        return _load_pickle(path)
-    raise DataError(
-        f"weights of kind {path.suffix or path.name!r} are not known",
-        where={"file": path},
-        fix=f"known: {', '.join(sorted(_SINGLE))}, .safetensors.index.json, or a folder with one of them",
-    )
+    if path.suffix not in _SINGLE and not path.name.endswith(_INDEX):
+        raise DataError(
+            f"weights of kind {path.suffix or path.name!r} are not known",
+            where={"file": path},
+            fix=f"known: {', '.join(sorted(_SINGLE))}, {_INDEX}, or a folder with one of them",
+        )
+    return path
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """Every file that holds what `load_state_dict` reads."""
+    path = find_weights(path)
+    return [path, *(path.parent / shard for shard in _shards(path))] if path.name.endswith(_INDEX) else [path]
 
 
 def _weights_in(folder: Path) -> Path:
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    """The one file of weights in a folder; where there are others too, the one named as a model's own."""
+    indexes = sorted(folder.glob(f"*{_INDEX}"))
     files = indexes or sorted(file for file in folder.iterdir() if file.suffix in _SINGLE)
+    own = [file for file in files if file.name.startswith(_OF_DIFFUSERS)]
+    files = own if len(own) == 1 else files
     if len(files) != 1:
         raise DataError(
             f"expected one file of weights in this folder, found {len(files)}",
-            where={"folder": folder} | ({"files": _few([file.name for file in files])} if files else {}),
+            where={"folder": folder} | ({"files": listed([file.name for file in files])} if files else {}),
             fix="name the file itself",
         )
     return files[0]
 
 
 def _load_shards(index: Path) -> dict[str, Tensor]:
-    try:
-        place = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError("the index of a sharded checkpoint cannot be read", where={"file": index}) from error
+    place = _shards(index)
     state: dict[str, Tensor] = {}
-    for shard in sorted(set(place.values())):
-        if not (file := index.parent / shard).is_file():
-            raise DataError("a shard of the checkpoint is missing", where={"index": index, "shard": shard})
-        state |= _load_safetensors(file)
-    if missing := sorted(set(place) - set(state)):
-        raise DataError("shards lack weights that the index names", where={"index": index, "names": _few(missing)})
+    for shard in place:
+        state |= _load_safetensors(index.parent / shard)
+    if missing := sorted({name for names in place.values() for name in names} - set(state)):
+        raise DataError("shards lack weights that the index names", where={"index": index, "names": listed(missing)})
     return state
+
+
+def _shards(index: Path) -> dict[str, list[str]]:
+    """File name of each shard -> names of its weights, as the index says; every file is there."""
+    found: dict[str, list[str]] = {}
+    try:
+        for name, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+            found.setdefault(str(shard), []).append(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError("the index of a sharded checkpoint cannot be read", where={"file": index}) from error
+    if absent := [shard for shard in found if not (index.parent / shard).is_file()]:
+        raise DataError("shards of the checkpoint are missing", where={"index": index, "shards": listed(absent)})
+    return dict(sorted(found.items()))
 
 
 def _load_safetensors(file: Path) -> dict[str, Tensor]:
@@ -183,23 +109,81 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _load_pickle(file: Path) -> dict[str, Tensor]:
+    import torch
+
+    state = _unpickled(file)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise DataError("the file holds no state dict (names with tensors)", where={"file": file})
+    return dict(state)
+
+
+def _unpickled(file: Path) -> Any:
+    """Its content, through the safe unpickler; tensors are mapped where the file is of torch's newer kind."""
     import pickle
+    import zipfile
 
     import torch
 
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise DataError(
             "the file is not whole, or holds more than tensors and is refused",
             where={"file": file, "because": str(error).partition("\n")[0]},
             fix="fetch it again, or convert it to safetensors where you trust it",
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError("the file holds no state dict (names with tensors)", where={"file": file})
-    return dict(state)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def check_target(path: Path) -> None:
+    """Raise UsageError unless one file of weights can be written at `path`."""
+    if path.suffix not in _SINGLE:
+        raise UsageError(
+            f"weights cannot be written as {path.suffix or path.name!r}", where={"file": path},
+            fix=f"end the name in {' or '.join(sorted(_SINGLE))}",
+        )  # fmt: skip
+    if path.is_dir():
+        raise UsageError("there is a folder in the place of the file", where={"file": path}, fix="choose another --out")
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write one file, by rename: safetensors, or {"state_dict": ...} for .pth, .pt, .ckpt and .bin.
+
+    `about` is kept in the file (`about_weights`). A failure leaves the place as it was.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".tmp-{os.getpid()}-{path.name}"
+    try:
+        if path.suffix in PICKLED:
+            torch.save({"state_dict": dict(state), "about": dict(about)}, temporary)
+        else:
+            solid = {name: tensor.contiguous() for name, tensor in state.items()}
+            save_file(solid, temporary, metadata=dict(about))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def about_weights(path: Path) -> dict[str, str]:
+    """What `save_weights` was told about a file; nothing for other files, damaged ones included."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix in PICKLED:
+            content = _unpickled(path)
+            about = content.get("about") if isinstance(content, dict) else None
+            return about if isinstance(about, dict) else {}
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError, DataError):
+        return {}
 
 
 # --- fit -------------------------------------------------------------------------------------------------------------
@@ -228,19 +212,14 @@ def check_keys(
         return
     places: dict[str, object] = {"file": where} if str(where) else {}
     if missing:
-        places[f"missing ({len(missing)})"] = _few(missing)
+        places[f"missing ({len(missing)})"] = listed(missing)
     if extra:
-        places[f"extra ({len(extra)})"] = _few(extra)
+        places[f"extra ({len(extra)})"] = listed(extra)
     if wrong:
         shapes = [f"{n} is {list(got[n])}, expected {list(expected[n])}" for n in wrong]
-        places[f"misshapen ({len(wrong)})"] = _few(shapes)
+        places[f"misshapen ({len(wrong)})"] = listed(shapes)
     raise DataError(
         "the weights do not fit the model",
         where=places,
         fix="use the recipe the weights were made with (layers, dim, heads, ffn_dim, memory.kernel), or other weights",
     )
-
-
-def _few(names: list[str], most: int = 6) -> str:
-    rest = f"\n... and {len(names) - most} more" if len(names) > most else ""
-    return "\n".join(names[:most]) + rest

@@ -6,14 +6,17 @@ Released files keep the release's conventions (Unreal axes, centimetres, one ent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from hmcli.world.cameras import unreal_from_world, unreal_point_from_world
-from hmcli.world.clip import Actor, ClipDescription
-from hmcli.world.events import Visibility, find_events, hidden_stretches
+from hmcli.world.certify import Certificate
+from hmcli.world.clip import ClipDescription
+from hmcli.world.events import Visibility, find_events
+from hmcli.world.verdict import Certificates
 
 _PREFIXES = ("cond", "tgt")
 
@@ -39,7 +42,7 @@ def character(clip: ClipDescription) -> dict[str, Any]:
     return found
 
 
-def check(clip: ClipDescription, seen: list[Visibility]) -> dict[str, Any]:
+def check(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str, Any]:
     """check.json: a row per exit (inFrame false) and per entry (true)."""
     found: dict[str, Any] = {f"{prefix}_check": {} for prefix in _PREFIXES}
     for actor, of in zip(clip.actors, seen, strict=True):
@@ -57,39 +60,85 @@ def intrinsics(clip: ClipDescription, size: tuple[int, int]) -> dict[str, Any]:
     return {"fx": fx, "fy": fy, "cx": cx, "cy": cy, "width": size[1], "height": size[0]}
 
 
-def events(clip: ClipDescription, seen: list[Visibility]) -> list[dict[str, Any]]:
+def events(clip: ClipDescription, seen: Sequence[Visibility]) -> list[dict[str, Any]]:
     """events.json: every exit and entry in order of time."""
     found = [event for of in seen for event in find_events(of, clip.context_frames)]
     found.sort(key=lambda event: (event.part != "context", event.frame, event.subject))
     return [asdict(event) for event in found]
 
 
-def subjects(clip: ClipDescription, seen: list[Visibility], instances_THW: np.ndarray) -> dict[str, Any]:
+def subjects(
+    clip: ClipDescription, seen: Sequence[Visibility], instances_THW: np.ndarray, amodal_STHW: np.ndarray,
+    found: Certificates,
+) -> dict[str, Any]:  # fmt: skip
     """subjects.json: each subject's state per frame over context and target together, and when it is hidden.
 
-    `position` is the middle of the feet, metres; `heading` radians from +x towards +y; `phase` strides walked;
-    `box` x0, y0, x1, y1 in pixels of its visible part (x1, y1 exclusive), null while hidden; `visible` the share of its
-    pixels inside the picture that nothing covers.
+    `speed` is the mean pace, metres per second; `position` the middle of the feet, metres; `heading` radians from +x towards +y; `phase` strides walked;
+    `box` x0, y0, x1, y1 in pixels of its visible part (x1, y1 exclusive), null while hidden; `amodal_box` the same of
+    all of it inside the picture, as if nothing stood in front; `visible` the share of its pixels inside the picture
+    that nothing covers; `hidden` its hidden stretches with what predicting them takes (docs/world.md).
     """
     return {
         actor.name: {
             "number": actor.number,
             "family": actor.subject.family,
+            "kind": actor.subject.kind,
             "height": actor.subject.tall,
+            "body_length": actor.subject.body_length,
+            "radius": actor.subject.radius,
             "path": actor.path,
-            "speed": actor.subject.speed,
+            "speed": float(actor.walk.distance[-1] / ((clip.frames - 1) / clip.fps)),
             "position": actor.walk.position.tolist(),
             "heading": actor.walk.heading.tolist(),
             "phase": actor.phase.tolist(),
             "box": boxes(instances_THW == actor.number),
+            "amodal_box": boxes(amodal),
             "visible": np.round(of.share(), 4).tolist(),
-            "hidden": [
-                {"first": stretch.first, "last": stretch.last, "reason": stretch.reason}
-                for stretch in hidden_stretches(of)
-            ],
+            "hidden": [hidden_row(one, clip.fps) for one in found[actor.name]],
         }
-        for actor, of in zip(clip.actors, seen, strict=True)
+        for actor, of, amodal in zip(clip.actors, seen, amodal_STHW, strict=True)
     }
+
+
+def hidden_row(one: Certificate, fps: float) -> dict[str, Any]:
+    """One hidden stretch: frames over context and target together, seconds, metres and body lengths.
+
+    Errors are null where the subject was seen too little before, or does not come back.
+    """
+    errors = {
+        "frozen": one.frozen_error,
+        "constant_velocity": one.constant_velocity_error,
+        "oracle": one.oracle_error,
+    }
+    return {
+        "first": one.first,
+        "last": one.last,
+        "reason": one.reason,
+        "certified": one.certified,
+        "visible_seconds": _rounded(one.visible_frames / fps),
+        "hidden_seconds": _rounded(one.hidden_frames / fps),
+        "error_metres": {name: _rounded(error) for name, error in errors.items()},
+        "error_bodies": {
+            name: None if error is None else _rounded(error / one.body_length) for name, error in errors.items()
+        },
+        "law": one.law,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def amodal_bits(amodal_STHW: np.ndarray) -> np.ndarray:
+    """(S, T, H, W) bool, S at most 8 -> (T, H, W) uint8: bit k-1 is set where subject k is."""
+    if len(amodal_STHW) > 8:
+        raise ValueError(f"{len(amodal_STHW)} subjects do not fit into 8 bits")
+    return np.packbits(amodal_STHW, axis=0, bitorder="little")[0]
+
+
+def amodal_masks(bits_THW: np.ndarray, subjects: int) -> np.ndarray:
+    """What `amodal_bits` packed: (T, H, W) uint8 -> (S, T, H, W) bool."""
+    return np.unpackbits(bits_THW[None], axis=0, bitorder="little", count=subjects).astype(bool)
 
 
 def boxes(mask_THW: np.ndarray) -> list[list[int] | None]:
@@ -102,42 +151,26 @@ def boxes(mask_THW: np.ndarray) -> list[list[int] | None]:
     return found
 
 
-def index_row(clip: ClipDescription, seen: list[Visibility], text: str) -> dict[str, Any]:
+def index_row(clip: ClipDescription, found: Certificates, caption: str, plain: str) -> dict[str, Any]:
     """The clip's line of clips.jsonl."""
     return {
         "id": clip.id,
         "seed": clip.seed,
         "index": clip.index,
         "draw": clip.draw,
+        "split": clip.split,
         "scene": clip.scene.family,
         "subjects": [actor.subject.family for actor in clip.actors],
         "paths": [actor.path for actor in clip.actors],
         "trajectory": clip.trajectory,
+        "start": clip.start,
         "fps": clip.fps,
         "context_frames": clip.context_frames,
         "target_frames": clip.target_frames,
-        "hidden": {of.subject: [[gone.first, gone.last] for gone in hidden_stretches(of)] for of in seen},
-        "caption": text,
+        "hidden": {name: [hidden_row(one, clip.fps) for one in several] for name, several in found.items()},
+        "caption": caption,
+        "caption_plain": plain,
     }
-
-
-def caption(clip: ClipDescription) -> str:
-    """One sentence about what the context shows: subjects, how they walk, where, in what light."""
-    who = [f"{actor.subject.words} {_manner(clip, actor)}" for actor in clip.actors]
-    text = f"{' and '.join(who)} on {clip.scene.words} {clip.light.words}."
-    return text[0].upper() + text[1:]
-
-
-def _manner(clip: ClipDescription, actor: Actor) -> str:
-    """How the subject walks, as seen in the first frames of the context (the camera has hardly moved then)."""
-    first = max(2, clip.context_frames // 4)
-    step = actor.walk.position[first - 1] - actor.walk.position[0]
-    aside, _, ahead = clip.world_from_camera[0, :3, :3].T @ (step / max(float(np.linalg.norm(step)), 1e-9))
-    if abs(ahead) > 0.85:
-        way = "walks away" if ahead > 0 else "walks closer"
-    else:
-        way = "walks to the right" if aside > 0 else "walks to the left"
-    return {"loop": f"{way} in a tight circle", "arc": f"{way} in a bend"}.get(actor.path, way)
 
 
 def _by_frame(values: np.ndarray) -> dict[str, Any]:

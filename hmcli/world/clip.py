@@ -1,31 +1,40 @@
 """A clip as pure data: everything needed to draw and annotate it, from a seed and the clip's number.
 
-Clip i does not depend on how many clips there are. Draws whose camera does not lose the subject within the context
-and find it again within the target are rejected, and the next draw of the same clip is tried.
+Clip i does not depend on how many clips there are. Its place, light and subjects are drawn once; how they move and how
+the camera does is drawn until the camera loses the first subject within the context and finds it again within the
+target, nobody walks through anything, and the hidden motion can be predicted (hmcli/world/certify.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from hmcli.errors import UsageError
 from hmcli.recipe import WorldConfig
-from hmcli.registry import normal
 from hmcli.world.bodies import posed
+from hmcli.world.certify import Needs, certify
+from hmcli.world.choices import Choices, choices
+from hmcli.world.company import Stage, Walker, join, not_too_near, set_out, somewhere_free
+from hmcli.world.cover import somebody_covered
+from hmcli.world.events import Hidden
 from hmcli.world.light import Light, light_from
-from hmcli.world.paths import PATHS, Walk, walk
-from hmcli.world.scenes import CLEAR, SCENES, Scene
-from hmcli.world.shapes import Shapes, corners, joined
+from hmcli.world.obstacles import Footprints, clearance, footprints
+from hmcli.world.paths import Walk
+from hmcli.world.scenes import SCENES, Scene
+from hmcli.world.shapes import Shapes, joined
+from hmcli.world.shooting import shoot, stand
+from hmcli.world.sight import sight
+from hmcli.world.splits import SplitName
 from hmcli.world.subjects import SUBJECTS, Subject
-from hmcli.world.trajectories import TRAJECTORIES, CameraTrack, Setting, timing
+from hmcli.world.trajectories import STARTS, CameraTrack, Setting, start_pose
 
-TRIES = 200  # draws of one clip before it is given up
-_EARLY = 0.15  # share of the context in which the subject must be wholly in the picture
-_TOO_LARGE = 0.85  # share of the picture's height: a subject that fills more is too near
-_SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14}
+TRIES = 800  # draws of one clip before it is given up
+_PER_CAST = 100  # draws after which a clip is cast anew: not every subject suits every trajectory and length
+_BRISKEST = 2.0  # times a subject's usual pace
+_CAMERA_ROOM = 0.5  # metres between the camera and things
+_SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +65,22 @@ class ClipDescription:
     seed: int
     index: int
     draw: int  # how many draws of this clip were rejected before this one
+    split: SplitName
     scene: Scene
     light: Light
     actors: tuple[Actor, ...]
     trajectory: str
+    start: str  # where the camera stood at first, a name of trajectories.STARTS
     world_from_camera: np.ndarray  # (T, 4, 4) float64, metres, camera axes right, down, forward
     field_of_view: float  # degrees, horizontal
     fps: int
-    context_frames: int
+    needs: Needs
     target_frames: int
     texture_seed: int
+
+    @property
+    def context_frames(self) -> int:
+        return self.needs.context_frames
 
     @property
     def frames(self) -> int:
@@ -98,60 +113,7 @@ def clip_id(seed: int, index: int) -> str:
     return f"s{seed}-{index:05d}"
 
 
-def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0) -> ClipDescription:
-    """The first acceptable draw of clip `index`, from `first_draw` on. Raises UsageError after too many tries."""
-    _check(world)
-    reasons: dict[str, int] = {}
-    for draw in range(first_draw, TRIES):
-        clip = _draw(world, seed, index, draw)
-        if not (reason := _refused(clip, world.size)):
-            return clip
-        reasons[reason] = reasons.get(reason, 0) + 1
-    most = max(reasons, key=lambda reason: reasons[reason], default="every draw was used up")
-    raise UsageError(
-        f"no exit and re-entry found in {TRIES} draws of a clip: mostly, {most}",
-        where={"clip": clip_id(seed, index), "recipe": "world"},
-        fix=f"turn the camera further (world.camera.degrees={world.camera.degrees:g}, horizontal field of view"
-        f" {world.field_of_view:g}) or use more context and target frames",
-    )  # fmt: skip
-
-
-def _check(world: WorldConfig) -> None:
-    """What the recipe's types cannot say."""
-    if not 5 <= world.field_of_view <= 120:
-        raise UsageError(
-            f"world.field_of_view={world.field_of_view:g}: the horizontal field of view must be 5 to 120 degrees"
-        )
-    if not 0 < world.camera.degrees <= 180:
-        raise UsageError(f"world.camera.degrees={world.camera.degrees:g}: turn the camera by more than 0, up to 180")
-
-
-def _names(key: str, asked: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
-    """The names to draw from: those asked for (all when none is), `-` and `_` alike."""
-    by_name = {normal(name): name for name in known}
-    if unknown := [name for name in asked if normal(name) not in by_name]:
-        listed = ", ".join(sorted(known))
-        raise UsageError(f"{key}: unknown name {unknown[0]!r}", where={"recipe": key}, fix=f"known: {listed}")
-    return tuple(by_name[normal(name)] for name in asked) or tuple(known)
-
-
-def _draw(world: WorldConfig, seed: int, index: int, draw: int) -> ClipDescription:
-    asked = () if world.camera.trajectory == "any" else (world.camera.trajectory,)
-    trajectory = _dealt(_names("world.camera.trajectory", asked, TRAJECTORIES), seed, index, "trajectory")
-    scene_name = _dealt(_names("world.scenes", world.scenes, SCENES), seed, index, "scene")
-    subject_name = _dealt(_names("world.subjects", world.subjects, SUBJECTS), seed, index, "subject")
-    # which path suits depends on the length of the clip, so a rejected draw moves on to the next path
-    path = _dealt(tuple(PATHS), seed, index + draw, "path")
-    rng = np.random.default_rng([seed, index, draw])
-    scene, light, subject = SCENES[scene_name](rng), light_from(rng), SUBJECTS[subject_name](rng)
-    actor = _actor(subject, path, world.context_frames + world.target_frames, world.fps, rng)
-    camera = _camera(world, trajectory, actor, rng)
-    return ClipDescription(
-        id=clip_id(seed, index), seed=seed, index=index, draw=draw, scene=scene, light=light, actors=(actor,),
-        trajectory=trajectory, world_from_camera=camera.world_from_camera(),
-        field_of_view=world.field_of_view, fps=world.fps, context_frames=world.context_frames,
-        target_frames=world.target_frames, texture_seed=int(rng.integers(2**31)),
-    )  # fmt: skip
+# --- drawing ---------------------------------------------------------------------------------------------------------
 
 
 def _dealt(names: tuple[str, ...], seed: int, index: int, what: str) -> str:
@@ -160,65 +122,146 @@ def _dealt(names: tuple[str, ...], seed: int, index: int, what: str) -> str:
     return names[np.random.default_rng([seed, pack, _SALTS[what]]).permutation(len(names))[place]]
 
 
-def _actor(subject: Subject, path: str, frames: int, fps: int, rng: np.random.Generator) -> Actor:
-    """Walk across the view rather than towards it, somewhere near the origin."""
-    sideways = rng.choice([0.0, np.pi]) + rng.uniform(-0.8, 0.8)
-    track = walk(PATHS[path], frames, fps, subject.speed, sideways, rng)
-    phase = track.distance / subject.figure.stride_metres + rng.uniform(0, 1)
-    return Actor(number=1, subject=subject, path=path, walk=track, phase=phase)
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """What many draws of one clip share."""
+
+    scene: Scene
+    things: Footprints
+    light: Light
+    subjects: tuple[Subject, ...]
+    trajectory: str
+    phases: tuple[float, ...]
+    texture_seed: int
 
 
-def _camera(world: WorldConfig, name: str, actor: Actor, rng: np.random.Generator) -> CameraTrack:
-    """Stand where the subject fills about half the height of the picture, and can walk without coming too near."""
-    half_width = np.deg2rad(world.field_of_view) / 2
-    half_height = np.tan(half_width) * world.size[0] / world.size[1]  # at distance 1
-    distance = actor.subject.tall / (2 * half_height * rng.uniform(0.46, 0.60))
-    distance = max(distance, actor.subject.tall * 1.2 / np.tan(half_width))  # upright pictures: also fit their width
-    distance = max(distance, 0.75 * float(np.ptp(actor.walk.position[:, 1])) + 0.4 * distance)
-    side = rng.uniform(-0.35, 0.35)
-    height = half_height * distance * rng.uniform(0.45, 0.75)
-    eye = np.array([distance * np.sin(side), -distance * np.cos(side), height])
-    aim = rng.uniform(-0.4, 0.4, 2) * half_width
-    turn = np.deg2rad(world.camera.degrees) * rng.choice([-1.0, 1.0])
-    setting = Setting(
-        eye=eye, pivot=np.zeros(2), subject=actor.walk.position[:, :2], aim=(float(aim[0]), float(aim[1])), turn=turn
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What a draw found: who walks where, and how the camera moves from which start."""
+
+    walkers: tuple[Walker, ...]
+    camera: CameraTrack
+    start: str
+
+
+def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0) -> ClipDescription:
+    """The first acceptable draw of clip `index`, from `first_draw` on. Raises UsageError after too many tries."""
+    may = choices(world)
+    cast = _cast(may, seed, index, first_draw // _PER_CAST)
+    reasons: dict[str, int] = {}
+    for draw in range(first_draw, TRIES):
+        if draw % _PER_CAST == 0 and draw > first_draw:
+            cast = _cast(may, seed, index, draw // _PER_CAST)
+        found = _draw(may, cast, seed, index, draw)
+        if isinstance(found, Scenario):
+            clip = _described(may, cast, found, seed, index, draw)
+            if not may.split.crowd or _somebody_covered(clip, may):
+                return clip
+            found = "nobody passes behind anything"
+        reasons[found] = reasons.get(found, 0) + 1
+    most = max(reasons, key=lambda reason: reasons[reason], default="every draw was used up")
+    raise UsageError(
+        f"no exit and re-entry found in {TRIES} draws of a clip: mostly, {most}",
+        where={"clip": clip_id(seed, index), "recipe": "world"},
+        fix=f"turn the camera further (world.camera.degrees={world.camera.degrees:g}, horizontal field of view"
+        f" {world.field_of_view:g}) or use more context and target frames",
     )
-    away, back = timing(world.context_frames, world.target_frames, rng)
-    return TRAJECTORIES[name](away, back, setting, rng)
 
 
-def sight(clip: ClipDescription, actor: Actor) -> tuple[np.ndarray, np.ndarray]:
-    """Per frame (T,): is the subject wholly, and is it at all, between the left and right edges of the picture?"""
-    eight = corners(actor.shapes()).reshape(clip.frames, -1, 3)
-    pose = clip.world_from_camera
-    in_camera = np.einsum("tki,tij->tkj", eight - pose[:, None, :3, 3], pose[:, :3, :3])
-    x, depth = in_camera[..., 0], in_camera[..., 2]
-    edge = np.tan(np.deg2rad(clip.field_of_view) / 2) * depth
-    wholly = ((np.abs(x) < edge) & (depth > 0.5)).all(1)
-    partly = ~((x > edge).all(1) | (x < -edge).all(1))
-    return wholly, partly
+def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
+    """The `number`-th cast of a clip: names are dealt evenly over the clips, a later cast moves on to the next ones."""
+    rng = np.random.default_rng([seed, index, 0, number])
+    scene = SCENES[_dealt(may.scenes, seed, index, "scene")](rng, occluders=may.split.crowd)
+    count = int(_dealt(tuple(map(str, may.counts)), seed, index, "count"))
+    first = _dealt(may.subjects, seed, index + number, "subject")
+    names = [first, *(str(name) for name in rng.choice(may.subjects, count - 1))]
+    return Cast(
+        scene=scene, things=footprints(scene.shapes), light=light_from(rng, scene.moods),
+        subjects=tuple(SUBJECTS[name](rng) for name in names),
+        trajectory=_dealt(may.trajectories, seed, index + number, "trajectory"),
+        phases=tuple(rng.uniform(0, 1, count).tolist()), texture_seed=int(rng.integers(2**31)),
+    )  # fmt: skip
 
 
-def _refused(clip: ClipDescription, size: tuple[int, int]) -> str:
-    """Why this draw has no exit and re-entry, or nothing."""
-    context = clip.context_frames
-    for actor in clip.actors:
-        reach = np.linalg.norm(actor.walk.position[:, :2], axis=1).max()
-        if reach > CLEAR - 1.0:
-            return "the subject's way is longer than the free ground"
-        wholly, partly = sight(clip, actor)
-        if not wholly[: max(2, int(_EARLY * context))].all():
-            return "the subject is not wholly in the first frames"
-        if partly[max(context - 2, 0) : context + 1].any():
-            return "the subject does not leave within the context"
-        if not wholly[context:].any() or not partly[-1]:
-            return "the subject does not come back within the target"
-        if _height(clip, actor, size).max() > _TOO_LARGE:
-            return "the subject comes too near"
-    return ""
+def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenario | str:
+    """One draw of the clip, or why it is refused."""
+    rng = np.random.default_rng([seed, index, draw + 1])
+    fps, lens = may.world.fps, may.lens
+    # which path suits depends on the length of the clip, so a rejected draw moves on to the next path
+    path = _dealt(may.split.paths, seed, index + draw, "path")
+    subject = cast.subjects[0]
+    first = somewhere_free(set_out(subject, path, may.frames, fps, _brisk(subject, may), rng), cast.things, rng)
+    if first is None:
+        return "the subject's way is longer than the free ground"
+    start = _dealt(tuple(STARTS), seed, index + draw, "start")
+    distance, height = stand(cast.subjects, lens, rng)
+    setting = Setting(
+        eye=start_pose(STARTS[start], distance, height, rng), pivot=np.zeros(2),
+        turn=float(np.deg2rad(may.world.camera.degrees)), half_width=lens.half_angle,
+    )  # fmt: skip
+    taken = shoot(cast.trajectory, setting, first.body, may.needs, fps, rng)
+    if taken is None:
+        return "the camera does not lose the subject in the context and find it again in the target"
+    camera, leave = taken
+    heights = camera.eye[:, 2]
+    if clearance(camera.eye[:, :2], cast.things, heights.min(), heights.max()) < _CAMERA_ROOM:
+        return "the camera comes too near to things"
+    if not not_too_near(first, camera, lens):
+        return "the subject comes too near to the camera"
+    if refused := _unforeseeable(first, camera, may):
+        return refused
+    walkers = _together(first, cast, may, camera, leave, rng)
+    if walkers is None:
+        return "there is no room for another subject"
+    return Scenario(walkers=tuple(walkers), camera=camera, start=start)
 
 
-def _height(clip: ClipDescription, actor: Actor, size: tuple[int, int]) -> np.ndarray:
-    """(T,) the subject's height as a share of that of the picture, by its distance."""
-    away = np.linalg.norm(actor.walk.position - clip.world_from_camera[:, :3, 3], axis=1)
-    return actor.subject.tall / away * clip.focal(size[1]) / size[0]
+def _brisk(subject: Subject, may: Choices) -> float:
+    """How much faster than usual a slow or long subject walks, to get more than its own length further while hidden."""
+    hidden = (may.frames - may.needs.visible_frames) / may.world.fps * 0.6
+    return float(np.clip(1.3 * subject.body_length / (hidden * subject.speed), 1.0, _BRISKEST))
+
+
+def _unforeseeable(first: Walker, camera: CameraTrack, may: Choices) -> str:
+    """Why the first subject's hidden stretch is not worth certifying, or nothing."""
+    seen = sight(camera, first.body).partly(may.lens.half_angle)
+    gone = np.flatnonzero(~seen)
+    stretch = Hidden(subject="", first=int(gone[0]), last=int(gone[-1]), reason="left the frame")
+    told = certify(stretch, seen, first.body.track, may.world.fps, first.subject.body_length, may.needs)
+    if not told.certified:
+        return "where the subject comes back cannot be foretold, or is where it left"
+    return "" if told.turns or not may.split.turns else "the subject goes straight on while it is hidden"
+
+
+def _together(
+    first: Walker, cast: Cast, may: Choices, camera: CameraTrack, leave: int, rng: np.random.Generator
+) -> list[Walker] | None:
+    """All subjects on their ways, or None when there is no room."""
+    stage = Stage(camera=camera, leave=leave, lens=may.lens, things=cast.things, fps=may.world.fps)
+    walkers = [first]
+    for number, subject in enumerate(cast.subjects[1:], 1):
+        cross = may.split.crowd and (number == 1 or rng.random() < 0.5)
+        one = join(subject, may.split.paths, walkers, stage, rng, cross=cross)
+        if one is None:
+            return None
+        walkers.append(one)
+    return walkers
+
+
+def _described(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, draw: int) -> ClipDescription:
+    world = may.world
+    actors = []
+    for number, (one, phase) in enumerate(zip(found.walkers, cast.phases, strict=True), 1):
+        strides = one.walk.distance / one.subject.figure.stride_metres + phase
+        actors.append(Actor(number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides))
+    return ClipDescription(
+        id=clip_id(seed, index), seed=seed, index=index, draw=draw, split=world.split, scene=cast.scene,
+        light=cast.light, actors=tuple(actors), trajectory=cast.trajectory, start=found.start,
+        world_from_camera=found.camera.world_from_camera(), field_of_view=world.field_of_view, fps=world.fps,
+        needs=may.needs, target_frames=world.target_frames, texture_seed=cast.texture_seed,
+    )  # fmt: skip
+
+
+def _somebody_covered(clip: ClipDescription, may: Choices) -> bool:
+    bodies = [actor.shapes() for actor in clip.actors]
+    return somebody_covered(bodies, clip.scene.shapes, clip.world_from_camera, may.lens.half_width)

@@ -7,7 +7,7 @@ the released character.json are not published: `parse_subjects` reads ours, whic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +51,46 @@ class Event:
     kind: Literal["exit", "entry"]
     frame: int
     reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenStretch:
+    """Frames `first` to `last` without a subject, over context and target together, and what predicting them takes.
+
+    Errors at re-entry are in metres, by name (frozen, constant_velocity, oracle); None where there is none to measure.
+    """
+
+    first: int
+    last: int
+    reason: Reason
+    certified: bool
+    visible_seconds: float
+    hidden_seconds: float
+    error_metres: Mapping[str, float | None]
+    error_bodies: Mapping[str, float | None]  # the same in body lengths
+    law: str  # what the oracle took the motion for
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectState:
+    """One subject of a rendered clip over context and target together, T frames; metres and radians of our world."""
+
+    name: str
+    number: int  # its value in instance masks; bit `number` - 1 in amodal masks
+    family: str
+    kind: str
+    path: str
+    height: float
+    body_length: float
+    radius: float
+    speed: float
+    position: np.ndarray  # (T, 3) middle of the feet
+    heading: np.ndarray  # (T,) from +x towards +y
+    phase: np.ndarray  # (T,) strides walked
+    visible: np.ndarray  # (T,) share of its pixels inside the picture that nothing covers
+    box: tuple[tuple[int, int, int, int] | None, ...]  # x0, y0, x1, y1 of its visible part, x1 and y1 exclusive
+    amodal_box: tuple[tuple[int, int, int, int] | None, ...]  # of all of it inside the picture
+    hidden: tuple[HiddenStretch, ...]
 
 
 def parse_intrinsics(content: Any, size: tuple[int, int]) -> np.ndarray:
@@ -117,6 +157,34 @@ def _positions(content: Any, place: str) -> dict[str, np.ndarray]:
             raise DataError("positions must be finite [x, y, z]", where={"key": f"{place}.{subject}"})
         tracks[subject] = world_point_from_unreal(points)
     return tracks
+
+
+def parse_states(content: Any) -> tuple[SubjectState, ...]:
+    """Our subjects.json, in order of the subjects' numbers."""
+    keys = tuple(field.name for field in fields(SubjectState) if field.name != "name")
+    states = []
+    for name, value in _mapping(content, "subjects.json").items():
+        place = f"subjects.json.{name}"
+        row = dict(_mapping(value, place, keys))
+        try:
+            for key in ("position", "heading", "phase", "visible"):
+                row[key] = np.array(row[key], dtype=np.float64)
+            for key in ("box", "amodal_box"):
+                row[key] = tuple(
+                    None if box is None else (*map(int, box),) for box in _list(row[key], f"{place}.{key}")
+                )
+        except (TypeError, ValueError) as error:
+            raise DataError("a value per frame is no number", where={"key": place}) from error
+        hidden = tuple(_hidden(one, f"{place}.hidden") for one in _list(row.pop("hidden"), f"{place}.hidden"))
+        states.append(SubjectState(name=name, hidden=hidden, **row))
+        lengths = {len(row[key]) for key in ("position", "heading", "phase", "visible", "box", "amodal_box")}
+        if len(lengths) != 1 or row["position"].shape[1:] != (3,):
+            raise DataError("the subject has not one value per frame", where={"key": place})
+    return tuple(sorted(states, key=lambda state: state.number))
+
+
+def _hidden(content: Any, place: str) -> HiddenStretch:
+    return HiddenStretch(**_mapping(content, place, tuple(field.name for field in fields(HiddenStretch))))
 
 
 def parse_events(content: Any) -> tuple[Event, ...]:

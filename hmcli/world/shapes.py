@@ -12,19 +12,31 @@ from typing import Any
 import numpy as np
 
 BOX, ELLIPSOID, ROUND_CONE, CYLINDER, CONE = range(5)
-PATTERNS = ("plain", "stripes", "spots", "bricks", "windows", "planks", "mottled", "tiles", "face", "checks")
+PATTERNS = (
+    "plain", "stripes", "spots", "bricks", "windows", "planks", "mottled", "tiles", "face", "checks",
+    "front", "tips", "segments", "net", "plaid",
+    "ribs", "rings", "waves", "ripples", "strata", "lit_windows", "craters", "cobbles", "litter", "cells", "dusted",
+    "marble", "panels", "picture",
+)  # fmt: skip
 
 Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paint:
-    """How a surface looks: `pattern` mixes `colour` with `second`; `scale` is its period in metres."""
+    """How a surface looks: `pattern` mixes `colour` with `second`; `scale` is its period in metres.
+
+    `glow` times its colour is light of its own: all over a plain surface, elsewhere where it shows `second`. `gloss` is
+    how much of the sky wet or polished ground mirrors at a grazing angle.
+    """
 
     colour: Colour
     second: Colour = (0.0, 0.0, 0.0)
     pattern: str = "plain"
     scale: float = 1.0
+    glow: float = 0.0
+    gloss: float = 0.0
+    shadow: bool = True  # does it keep the sun off other things?
 
 
 @dataclass(frozen=True, kw_only=True)

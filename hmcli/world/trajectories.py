@@ -1,31 +1,127 @@
 """Camera trajectories: go away from the subject and come back, as one continuous shot.
 
-A trajectory is a function (away (T,), back (T,), setting, rng) -> `CameraTrack`. `away` rises from 0 to 1 while the
-camera turns away, `back` from 0 to 1 while it returns. World metres, Z up; yaw in radians, counter-clockwise from +x.
+A trajectory is a `Move` made to the left or to the right: how far the camera turns, slides, drives, circles and rises
+while it goes away, and how much of that it undoes on its return. When it goes and returns is a `Timing`. World metres,
+Z up; yaw in radians, counter-clockwise from +x; "left" is counter-clockwise. Pitch and roll are zero, as in HM-World.
+Shapes: leading axes of a Timing (several at once) come first, then T frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+FASTEST_TURN = np.deg2rad(39.0)  # radians per second: 2.6 degrees per frame at 15 fps, as measured on HM-World
+FASTEST_DRIVE = 4.5  # metres per second
+_PEAK = 1.5  # highest speed of an eased move, as a multiple of its mean
+_NEAR_TURN = 0.6  # share of `degrees` that a pan turns at least
+
+Range = tuple[float, float]
+NONE: Range = (0.0, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Ranges a trajectory is drawn from. Lengths are shares of the distance to the subjects' place at the start."""
+
+    pan: Range = (1.0, 1.0)  # share of the turn
+    truck: Range = NONE  # sideways: positive towards the side it turns to
+    dolly: Range = NONE  # forward
+    orbit: Range = NONE  # degrees round the subjects' place, positive towards the side it turns to
+    crane: Range = NONE  # share of the camera's height
+    lead: float = 0.0  # share of half the picture's width by which it begins beside the subject, on the other side
+    undone: Range = (0.75, 1.0)  # share of slide, drive and circle that the return undoes
+
+
+MOVES: dict[str, Move] = {
+    "pan": Move(),
+    "sweep": Move(pan=(1.1, 1.3), lead=0.55),
+    "truck": Move(pan=NONE, truck=(0.50, 0.68), lead=0.25, undone=(0.9, 1.0)),
+    "truck_with_pan": Move(pan=(0.75, 1.0), truck=(0.2, 0.4)),
+    "truck_against_pan": Move(pan=(0.9, 1.2), truck=(-0.4, -0.2)),
+    "dolly_in": Move(pan=(0.8, 1.0), dolly=(0.45, 0.8)),
+    "dolly_out": Move(pan=(0.9, 1.1), dolly=(-0.30, -0.15)),
+    "orbit_with_pan": Move(pan=(0.9, 1.1), orbit=(12.0, 26.0)),
+    "orbit_against_pan": Move(pan=(0.9, 1.1), orbit=(-26.0, -12.0)),
+    "crane_up": Move(crane=(0.3, 0.7), undone=(1.0, 1.0)),
+    "crane_down": Move(crane=(-0.6, -0.3), undone=(1.0, 1.0)),
+    "truck_and_rise": Move(pan=(0.5, 0.7), truck=(0.25, 0.45), crane=(0.2, 0.5), undone=(0.95, 1.0)),
+    "swoop": Move(pan=(0.9, 1.1), dolly=(0.2, 0.4), crane=(-0.6, -0.3), undone=(0.95, 1.0)),
+    "diagonal": Move(pan=(0.7, 0.9), truck=(0.2, 0.35), dolly=(0.2, 0.4)),
+}
+SIDES = {"left": 1.0, "right": -1.0}
+TRAJECTORIES: dict[str, tuple[Move, float]] = {
+    f"{name}_{side}": (move, sign) for name, move in MOVES.items() for side, sign in SIDES.items()
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where the camera stands at first: radians to the side of straight in front, distance as a factor."""
+
+    angle: Range
+    distance: Range
+
+
+STARTS: dict[str, Start] = {
+    "front": Start(angle=(-0.08, 0.08), distance=(0.95, 1.05)),
+    "left": Start(angle=(-0.42, -0.18), distance=(0.95, 1.05)),
+    "right": Start(angle=(0.18, 0.42), distance=(0.95, 1.05)),
+    "far": Start(angle=(-0.2, 0.2), distance=(1.1, 1.25)),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a trajectory moves around: where it starts, what it looks at, how far it turns (radians, signed)."""
+    """Where the camera starts (3,) metres, the place (2,) it circles round, and how far it would turn (radians)."""
 
-    eye: np.ndarray  # (3,) at the start
-    pivot: np.ndarray  # (2,) middle of the subject's track
-    subject: np.ndarray  # (T, 2) subject on the ground
-    aim: tuple[float, float]  # radians the view axis passes the subject by, at the start and after the return
+    eye: np.ndarray
+    pivot: np.ndarray
     turn: float
+    half_width: float  # radians: half the horizontal field of view
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A trajectory with its numbers: radians and metres, signed; `yaw` is where it looks at first."""
+
+    eye: np.ndarray  # (3,)
+    pivot: np.ndarray  # (2,)
+    yaw: float
+    pan: float
+    slide: np.ndarray  # (2,) metres on the ground, sideways and forward together
+    orbit: float
+    rise: float
+    undone: float
+
+    def seconds(self) -> float:
+        """The least time to go away in without turning or driving faster than a camera does."""
+        metres = max(float(np.hypot(*self.slide)), abs(self.orbit) * float(np.hypot(*(self.eye[:2] - self.pivot))))
+        return _PEAK * max(abs(self.pan) / FASTEST_TURN, metres / FASTEST_DRIVE, 0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """When the camera goes away and when it returns: first frame and number of frames of both moves.
+
+    Each is a number, or an array (..., 1) for several timings at once.
+    """
+
+    away: float | np.ndarray
+    away_frames: float
+    back: float | np.ndarray
+    back_frames: float
+
+    def shares(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """(..., T) how far it is gone, and how far it has returned, from 0 to 1."""
+        frame = np.arange(frames)
+        return eased((frame - self.away) / self.away_frames), eased((frame - self.back) / self.back_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraTrack:
-    """`eye` (T, 3) metres and `yaw` (T,) radians; pitch and roll are zero, as in HM-World."""
+    """`eye` (..., T, 3) metres and `yaw` (..., T) radians."""
 
     eye: np.ndarray
     yaw: np.ndarray
@@ -42,63 +138,50 @@ class CameraTrack:
         return pose
 
 
-Trajectory = Callable[[np.ndarray, np.ndarray, Setting, np.random.Generator], CameraTrack]
+def eased(share: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, smooth in between."""
+    u = np.clip(share, 0, 1)
+    return np.asarray(u * u * (3 - 2 * u))
 
 
-def pan_away_and_back(away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator) -> CameraTrack:
-    """Turn on the spot."""
-    return _looking(np.broadcast_to(setting.eye, (len(away), 3)), away, back, setting)
+def start_pose(start: Start, distance: float, height: float, rng: np.random.Generator) -> np.ndarray:
+    """(3,) metres: about `distance` from the origin on the camera's side of it."""
+    angle, away = rng.uniform(*start.angle), distance * rng.uniform(*start.distance)
+    return np.array([away * np.sin(angle), -away * np.cos(angle), height])
 
 
-def dolly_away_and_back(away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator) -> CameraTrack:
-    """Slide to the side the camera turns to, and return most of the way."""
+def shot_of(name: str, setting: Setting, focus: np.ndarray, rng: np.random.Generator) -> Shot:
+    """Draw the numbers of a trajectory that at first looks near `focus` (2,), a place on the ground."""
+    move, side = TRAJECTORIES[name]
     view = setting.pivot - setting.eye[:2]
-    left = np.array([-view[1], view[0]]) / np.linalg.norm(view)
-    slide = np.sign(setting.turn) * rng.uniform(0.2, 0.35) * np.linalg.norm(view)
-    share = away - rng.uniform(0.75, 1.0) * back
-    eye = np.broadcast_to(setting.eye, (len(away), 3)).copy()
-    eye[:, :2] += share[:, None] * slide * left
-    return _looking(eye, away, back, setting)
+    distance = float(np.linalg.norm(view))
+    forward = view / distance
+    left = np.array([-forward[1], forward[0]])
+    aim = setting.half_width * (rng.uniform(-0.3, 0.3) - side * move.lead)
+    turn = setting.turn * rng.uniform(_NEAR_TURN, 1.0) if move.pan != NONE else 0.0
+    return Shot(
+        eye=setting.eye, pivot=setting.pivot, yaw=bearing(focus - setting.eye[:2]) + aim,
+        pan=side * turn * rng.uniform(*move.pan),
+        slide=distance * (side * rng.uniform(*move.truck) * left + rng.uniform(*move.dolly) * forward),
+        orbit=side * float(np.deg2rad(rng.uniform(*move.orbit))),
+        rise=setting.eye[2] * rng.uniform(*move.crane), undone=rng.uniform(*move.undone),
+    )  # fmt: skip
 
 
-def arc_away_and_back(away: np.ndarray, back: np.ndarray, setting: Setting, rng: np.random.Generator) -> CameraTrack:
-    """Circle round the subject's place while looking away, and return most of the way."""
-    angle = (away - rng.uniform(0.6, 1.0) * back) * rng.choice([-1.0, 1.0]) * rng.uniform(0.2, 0.4)
-    arm = setting.eye[:2] - setting.pivot
+def follow(shot: Shot, timing: Timing, frames: int, last: np.ndarray, aim: float) -> CameraTrack:
+    """The camera's way; in the end it looks `aim` radians beside the place `last` (2,) on the ground."""
+    away, back = timing.shares(frames)
+    share = away - shot.undone * back
+    arm, angle = shot.eye[:2] - shot.pivot, -share * shot.orbit  # it circles to the left when it moves clockwise
     cos, sin = np.cos(angle), np.sin(angle)
-    ground = np.stack([cos * arm[0] - sin * arm[1], sin * arm[0] + cos * arm[1]], -1) + setting.pivot
-    eye = np.concatenate([ground, np.full((len(away), 1), setting.eye[2])], 1)
-    return _looking(eye, away, back, setting)
+    ground = shot.pivot + np.stack([cos * arm[0] - sin * arm[1], sin * arm[0] + cos * arm[1]], -1)
+    ground = ground + share[..., None] * shot.slide
+    eye = np.concatenate([ground, (shot.eye[2] + share * shot.rise)[..., None]], -1)
+    final = last - ground[..., -1, :]
+    drift = np.arctan2(final[..., 1], final[..., 0]) + aim - shot.yaw
+    drift = np.angle(np.exp(1j * drift))[..., None]
+    return CameraTrack(eye=eye, yaw=shot.yaw + away * shot.pan + back * (drift - shot.pan))
 
 
-TRAJECTORIES: dict[str, Trajectory] = {
-    "pan_away_and_back": pan_away_and_back,
-    "dolly_away_and_back": dolly_away_and_back,
-    "arc_away_and_back": arc_away_and_back,
-}
-
-
-def _looking(eye: np.ndarray, away: np.ndarray, back: np.ndarray, setting: Setting) -> CameraTrack:
-    """Look near the subject's first place, then `turn` away from there, then near the place it ends up at."""
-    first, last = _bearing(setting.subject[0] - eye[0, :2]), _bearing(setting.subject[-1] - eye[-1, :2])
-    drift = np.angle(np.exp(1j * (last - first))) + setting.aim[1] - setting.aim[0]
-    yaw = first + setting.aim[0] + away * setting.turn + back * (drift - setting.turn)
-    return CameraTrack(eye=np.array(eye), yaw=yaw)
-
-
-def _bearing(vector: np.ndarray) -> float:
+def bearing(vector: np.ndarray) -> float:
     return float(np.arctan2(vector[1], vector[0]))
-
-
-def eased(frames: np.ndarray, start: float, end: float) -> np.ndarray:
-    """0 before `start`, 1 after `end`, smooth in between."""
-    u = np.clip((frames - start) / (end - start), 0, 1)
-    return u * u * (3 - 2 * u)
-
-
-def timing(context: int, target: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`away` and `back` for every frame: away within the context, back within the target."""
-    frames = np.arange(context + target)
-    away = eased(frames, rng.uniform(0.15, 0.28) * context, rng.uniform(0.88, 0.98) * context)
-    back = eased(frames, context + rng.uniform(0.0, 0.12) * target, context + rng.uniform(0.62, 0.78) * target)
-    return away, back

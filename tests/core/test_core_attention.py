@@ -1,4 +1,4 @@
-"""Plain and fast attention, rotary positions and memory tokens against loops."""
+"""Plain attention, rotary positions and memory tokens against loops."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from reference import equations
 from torch import Tensor
 
-from hmcli.core.attention import dense_attention, gathered_attention, plain_attention
+from hmcli.core.attention import plain_attention
 from hmcli.core.memory import MemoryTokenizer, kernel_in_tokens, slot_cameras
 from hmcli.core.retrieval import local_window, window_frames
-from hmcli.core.rope import axis_split, full_table, rotate, slot_table, slot_times
+from hmcli.core.rope import axis_split, full_table, rotate, slot_table, slot_times, table_rows
 
 F64 = torch.float64
 
@@ -21,7 +21,7 @@ def tiny(batch: int, frames: int, tokens: int, slots: int, slot_tokens: int, kee
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, 3, 4, generator=generator, dtype=F64).requires_grad_()
+        return torch.randn(*shape, 3, 4, generator=generator, dtype=F64)
 
     full = [normal(batch, frames, tokens) for _ in range(3)]
     memory = [normal(batch, slots, slot_tokens) for _ in range(2)]
@@ -29,28 +29,9 @@ def tiny(batch: int, frames: int, tokens: int, slots: int, slot_tokens: int, kee
     return full + memory, window_frames(*local_window(0, frames, frames, window)), order
 
 
-@settings(deadline=None, max_examples=25)
-@given(batch=st.integers(1, 3), frames=st.integers(1, 7), slots=st.integers(1, 4), window=st.integers(1, 8),
-       seed=st.integers(0, 99), gather_bytes=st.sampled_from([1, 20_000, 2**28]), data=st.data())  # fmt: skip
-def test_fast_equals_plain_forward_and_backward(batch, frames, slots, window, seed, gather_bytes, data):
-    keep = data.draw(st.integers(0, slots))
-    parts, windows, chosen = tiny(batch, frames, 5, slots, 2, keep, window, seed)
-    plain = plain_attention(*parts, windows, chosen)
-    fast = gathered_attention(*parts, windows, chosen, gather_bytes=gather_bytes)
-    assert torch.allclose(plain, fast, rtol=0, atol=1e-12)
-    upstream = torch.linspace(-1, 1, plain.numel(), dtype=F64).reshape(plain.shape)
-    for a, b in zip(gradients(plain, upstream, parts), gradients(fast, upstream, parts), strict=True):
-        assert torch.allclose(a, b, rtol=0, atol=1e-12)
-
-
-def gradients(out: Tensor, upstream: Tensor, parts: list[Tensor]) -> list[Tensor]:
-    grads = torch.autograd.grad((out * upstream).sum(), parts, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(grads, parts, strict=True)]
-
-
 def test_plain_attention_is_one_softmax_over_window_and_slots():
     parts, windows, chosen = tiny(2, 4, 3, 3, 2, 2, 3, 1)
-    query, keys, values, slot_keys, slot_values = (part.detach() for part in parts)
+    query, keys, values, slot_keys, slot_values = parts
     out = plain_attention(query, keys, values, slot_keys, slot_values, windows, chosen)
     for b, f, p, h in [(0, 0, 0, 0), (1, 3, 2, 2), (1, 1, 0, 1)]:
         near, far = windows[f].tolist(), chosen[b, f].tolist()
@@ -58,12 +39,6 @@ def test_plain_attention_is_one_softmax_over_window_and_slots():
         all_values = [v for n in near for v in values[b, n, :, h]] + [v for m in far for v in slot_values[b, m, :, h]]
         wanted = equations.attend(query[b, f, p, h], torch.stack(all_keys), torch.stack(all_values))
         assert torch.allclose(out[b, f, p, h], wanted, atol=1e-12)
-
-
-def test_a_window_of_all_frames_without_slots_is_dense_attention():
-    (query, keys, values, *slots), windows, chosen = tiny(2, 5, 4, 2, 3, 0, 9, 2)
-    dense = dense_attention(query, keys, values)
-    assert torch.allclose(dense, gathered_attention(query, keys, values, *slots, windows, chosen), atol=1e-12)
 
 
 @given(head_dim=st.integers(3, 80).map(lambda half: 2 * half))
@@ -110,6 +85,47 @@ def test_attention_depends_only_on_differences_of_time():
         turned = rotate(x, full_table(torch.arange(4).double() + origin, (1, 1), 8, F64))[0, :, 0]
         scores.append(turned @ turned.T)
     assert torch.allclose(scores[0], scores[1], atol=1e-12)
+
+
+def test_the_gradient_of_a_rotation_turns_back():
+    x = torch.randn(2, 6, 3, 10, generator=torch.Generator().manual_seed(0), dtype=F64, requires_grad=True)
+    table = full_table(torch.arange(3).double(), (1, 2), 10, F64)
+    assert torch.autograd.gradcheck(lambda y: rotate(y, table), x)
+    (back,) = torch.autograd.grad(rotate(x, table), x, rotate(x, table))
+    assert torch.allclose(back, x, atol=1e-12)
+
+
+def test_bfloat16_is_rotated_in_float32():
+    x = torch.randn(1, 4, 2, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    times = torch.tensor([300.0, 301.0])
+    got = rotate(x, full_table(times, (1, 2), 8, torch.bfloat16))
+    exact = rotate(x.double(), full_table(times, (1, 2), 8, F64))
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, exact.bfloat16())
+
+
+def test_a_table_is_made_once_and_serves_training_after_inference():
+    def make(first: int, dtype: torch.dtype) -> Tensor:
+        return full_table(torch.arange(first, first + 3), (2, 5), 8, dtype)
+
+    with torch.inference_mode():
+        table = make(77, torch.float32)
+    assert make(77, torch.float32) is table
+    assert make(77, torch.bfloat16) is table  # both are rotated in float32
+    assert make(78, torch.float32) is not table
+    assert make(77, F64).dtype == F64
+    x = torch.ones(1, 30, 2, 8, requires_grad=True)
+    rotate(x, table).sum().backward()
+    assert x.grad is not None
+
+
+def test_rows_of_a_table_are_those_of_the_numbered_frames():
+    table = full_table(torch.arange(-2, 3), (2, 3), 8, F64)
+    whole = table_rows(table, torch.arange(5), 6)
+    assert whole is table
+    some = table_rows(table, torch.tensor([1, 4]), 6)
+    assert torch.equal(some, full_table(torch.tensor([-1, 2]), (2, 3), 8, F64))
+    assert torch.equal(table_rows(table, torch.tensor([-4, -1]), 6), some)
 
 
 @settings(deadline=None, max_examples=15)

@@ -8,13 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import equations
 
-from hmcli.core.memory import MemorySlots, exact_slot_spans, released_slot_spans, slot_spans
+from hmcli.core.memory import (
+    MemorySlots,
+    MemoryTokenizer,
+    exact_slot_spans,
+    kernel_in_tokens,
+    released_slot_spans,
+    slot_spans,
+)
+from hmcli.core.policies.affinity import affinity
+from hmcli.core.policies.everything import everything
+from hmcli.core.policies.window_only import window_only
 from hmcli.core.retrieval import (
     RetrievalInputs,
     RetrievalRequest,
-    affinity,
     check_inputs,
-    everything,
     inside_window,
     local_window,
     needs,
@@ -23,7 +31,6 @@ from hmcli.core.retrieval import (
     spatial_affinity,
     topk_slots,
     window_frames,
-    window_only,
 )  # fmt: skip
 from hmcli.errors import UsageError
 from hmcli.registry import find
@@ -99,6 +106,52 @@ def test_spatial_scores_are_those_of_the_loops_and_drop_odd_rows_and_columns():
     for b, f, m in [(0, 0, 0), (1, 4, 2), (1, 2, 1)]:
         wanted = equations.spatial_score(query[b, f].reshape(5, 7, 6), keys[b, m].reshape(2, 2, 6), (2, 3))
         assert scores[b, f, m].item() == pytest.approx(wanted, rel=1e-4)
+
+
+TABLE_4 = [(2, 2, 2), (2, 4, 4), (2, 8, 8), (1, 4, 4)]  # tokenizer kernels in latent pixels; a patch is 1 x 2 x 2
+
+
+@settings(deadline=None, max_examples=10)
+@given(rows=st.integers(4, 7), columns=st.integers(4, 9), frames=st.integers(2, 5), seed=st.integers(0, 99))
+@pytest.mark.parametrize("kernel", TABLE_4)
+def test_spatial_scores_are_eq_4_for_the_kernels_of_table_4_at_odd_sizes(kernel, rows, columns, frames, seed):
+    """From patch tokens to scores: slots by the tokenizer, with the query pooled to the very cells they stand for."""
+    generator = torch.Generator().manual_seed(seed)
+    time, down, across = cell = kernel_in_tokens(kernel, (1, 2, 2))
+    tokens = torch.randn(1, frames, rows, columns, 6, generator=generator, dtype=torch.float64)
+    query = torch.randn(2, 3, rows, columns, 6, generator=generator, dtype=torch.float64)
+    keys = MemoryTokenizer(6, cell, "mean").double()(tokens)
+    assert keys.shape == (1, frames // time, rows // down, columns // across, 6)
+    got = spatial_affinity(query.flatten(2, 3), keys.flatten(2, 3).expand(2, -1, -1, -1), (rows, columns), cell)
+    for b, f, m in [(0, 0, 0), (1, 2, keys.shape[1] - 1)]:
+        cells = tokens[0, m * time : (m + 1) * time]
+        slot = [
+            [cells[:, r * down : (r + 1) * down, c * across : (c + 1) * across].mean(dim=(0, 1, 2))
+             for c in range(columns // across)] for r in range(rows // down)
+        ]  # fmt: skip
+        wanted = equations.spatial_score(
+            query[b, f], torch.stack([torch.stack(row) for row in slot]).detach(), (down, across)
+        )
+        assert got[b, f, m].item() == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("top_k", [5, 10, 15])
+def test_as_many_slots_as_table_5_names_are_read_best_first(top_k: int):
+    """40 latent frames of the paper's clips make 20 slots of two."""
+    span = exact_slot_spans(20, 2)
+    scores = torch.randn(2, 40, 20, generator=torch.Generator().manual_seed(0))
+    first, last = local_window(0, 40, 40, 5)
+    got = topk_slots(scores, inside_window(span, first, last), top_k)
+    assert got.shape == (2, 40, top_k)
+    for f in (0, 19, 39):
+        pairs = [(a, b) for a, b in span.tolist()]
+        assert got[1, f].tolist() == equations.choose(scores[1, f].tolist(), pairs, equations.window(f, 40, 5), top_k)
+        assert all(not (first[f] <= a and b <= last[f]) for a, b in span[got[1, f]].tolist())
+
+
+@pytest.mark.parametrize(("window", "frames"), [(4, [1, 2, 3, 4]), (5, [1, 2, 3, 4, 5])])
+def test_an_even_window_reaches_one_frame_further_back_than_ahead(window: int, frames: list[int]):
+    assert window_frames(*local_window(0, 9, 9, window))[3].tolist() == frames
 
 
 def request(top_k: int = 1, **changes) -> RetrievalRequest:

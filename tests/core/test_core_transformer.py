@@ -15,13 +15,13 @@ from peft import LoraConfig
 from torch import Tensor
 
 from hmcli.core.flow import flow_loss, make_schedule
-from hmcli.core.memory import ContextMemory
+from hmcli.core.inspection import recorded
 from hmcli.core.pipeline import HydraPipeline
-from hmcli.core.retrieval import recorded
 from hmcli.core.sampler import denoise
 from hmcli.core.transformer import HydraTransformer3DModel, load_model
 from hmcli.errors import DataError
-from hmcli.store.weights import ADDED_TO_WAN, check_keys, shapes_of
+from hmcli.store.names import ADDED_TO_WAN
+from hmcli.store.weights import check_keys, shapes_of
 
 SMALL = {
     "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 10, "ffn_dim": 24, "freq_dim": 16,
@@ -110,9 +110,7 @@ def test_kept_memory_gives_what_live_context_gives(context, target, window, top_
     with torch.no_grad():
         live = model(**inputs, num_context_frames=context).sample[:, :, context:]
         memory = model.encode_context(inputs["hidden_states"][:, :, :context], inputs["camera"][:, :context])
-        tensors, about = memory.to_tensors()
-        again = ContextMemory.from_tensors({k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(about)))
-        kept = model(**target_of(inputs, context), num_context_frames=0, memory=again).sample
+        kept = model(**target_of(inputs, context), num_context_frames=0, memory=memory).sample
     assert torch.equal(live, kept)
 
 

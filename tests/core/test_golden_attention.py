@@ -10,8 +10,10 @@ import torch
 from reference.golden import FRAMES, HEADS, TOP_K, WINDOW, Golden, assert_close
 from torch import Tensor
 
-from hmcli.core.attention import dense_attention, gathered_attention, plain_attention
+from hmcli.core.attention import dense_attention, plain_attention
+from hmcli.core.fast import gathered_attention
 from hmcli.core.memory import released_slot_spans
+from hmcli.core.merged import merged_attention
 from hmcli.core.retrieval import MASKED, inside_window, local_window, topk_slots, window_frames
 
 SPANS = released_slot_spans(FRAMES, FRAMES // 2)
@@ -63,14 +65,14 @@ def test_asking_for_all_slots_takes_the_masked_ones_last(golden: Golden):
     assert torch.equal(masked.gather(-1, chosen), golden["all.topk_values"])
 
 
-@pytest.mark.parametrize("form", [plain_attention, gathered_attention])
+@pytest.mark.parametrize("form", [plain_attention, gathered_attention, merged_attention])
 @pytest.mark.parametrize(("name", "keep"), [("main", TOP_K), ("all", 6), ("exact", 4)])
 def test_outputs_agree(golden: Golden, form, name: str, keep: int):
     chosen = topk_slots(golden["main.similarity"], NEAR, keep)
     assert_close(flat(form(*inputs(golden), WINDOWS, chosen)), golden[f"{name}.out"], 5e-6)
 
 
-@pytest.mark.parametrize("form", [plain_attention, gathered_attention])
+@pytest.mark.parametrize("form", [plain_attention, gathered_attention, merged_attention])
 def test_outputs_agree_in_float64(golden: Golden, form):
     chosen = topk_slots(golden["main.similarity"], NEAR, TOP_K)
     assert_close(flat(form(*inputs(golden, torch.float64), WINDOWS, chosen)), golden["main.out_f64"], 1e-12)

@@ -20,7 +20,8 @@ from reference.golden import (
 from torch import Tensor
 
 from hmcli.core.attention import HydraAttention, Stretch
-from hmcli.core.retrieval import everything, recorded
+from hmcli.core.inspection import recorded
+from hmcli.core.policies.everything import everything
 from hmcli.core.rope import full_table, slot_table, slot_times
 from hmcli.core.transformer import HydraBlock
 
@@ -131,7 +132,7 @@ def run_block(golden: Golden, dtype: torch.dtype, policy=None, rotary: Tensor | 
     modulation = golden["t_mod"].to(dtype).unsqueeze(1)
     module = block(golden, policy).to(dtype)
     with torch.no_grad():
-        return module(frames(golden["x"].to(dtype)), golden["context"].to(dtype), modulation, stretch)[0].flatten(1, 2)
+        return module(frames(golden["x"].to(dtype)), golden["context"].to(dtype), modulation, stretch).flatten(1, 2)
 
 
 def test_the_block_agrees(block_golden: Golden):

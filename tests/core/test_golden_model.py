@@ -12,18 +12,11 @@ from torch import Tensor
 
 from hmcli.core import transformer
 from hmcli.core.flow import flow_loss, flow_target, make_schedule, with_clean_context
-from hmcli.core.retrieval import recorded
+from hmcli.core.inspection import recorded
 from hmcli.core.sampler import denoise
 from hmcli.core.transformer import HydraTransformer3DModel, sinusoid
-from hmcli.store.weights import (
-    ADDED_TO_WAN,
-    check_keys,
-    is_released,
-    ours_from_released,
-    released_from_ours,
-    shapes_of,
-    to_ours,
-)  # fmt: skip
+from hmcli.store.names import ADDED_TO_WAN, is_released, ours_from_released, released_from_ours, to_ours
+from hmcli.store.weights import check_keys, shapes_of  # fmt: skip
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 CONTEXT = FRAMES // 2

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from hmcli.core.attention import HydraAttention, Stretch
 from hmcli.core.memory import released_slot_spans
-from hmcli.core.retrieval import Policy, affinity
+from hmcli.core.policies.affinity import affinity
+from hmcli.core.retrieval import Policy
 from hmcli.core.rope import full_table, slot_table, slot_times
 from hmcli.core.transformer import HydraTransformer3DModel
-from hmcli.store.weights import ours_from_released
+from hmcli.store.names import ours_from_released
 
 
 class Golden:

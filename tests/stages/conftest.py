@@ -10,7 +10,9 @@ from warm import WarmCommand, ok
 NANO = """
 format: 1
 seed: 5
-world: {clips: 3, context_frames: 21, target_frames: 21, fps: 10, size: [32, 48], antialias: false}
+world:
+  {clips: 3, context_frames: 21, target_frames: 21, fps: 10, size: [32, 48], antialias: false, visible_seconds: 0.8,
+   hidden_seconds: 0.6}
 data: {size: [32, 48]}
 codec: {name: mini}
 text: {name: mini, length: 12}

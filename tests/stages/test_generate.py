@@ -12,8 +12,8 @@ import pytest
 from warm import WarmCommand, ok, wait_for
 
 from hmcli.stages.latents import open_latents
-from hmcli.stages.tokenize_memory import mean_pose, shown_subjects
-from hmcli.store.arrays import read_item_array
+from hmcli.stages.memory import read_description
+from hmcli.stages.retrieval import shown_subjects
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import probe_video, read_video
 
@@ -25,6 +25,11 @@ def videos(generation: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def memory(hm: WarmCommand, run: Path, latents: Path, place: Path) -> Path:
     return ok(hm("tokenize-memory", latents, "--model", run, "--out", place / "memory.zarr"))
+
+
+@pytest.fixture(scope="session")
+def slots(hm: WarmCommand, nano: Path, latents: Path, place: Path) -> Path:
+    return ok(hm("tokenize-memory", latents, "--recipe", nano, "--out", place / "slots.zarr"))
 
 
 def test_a_generation_holds_a_video_of_the_target_for_every_clip(generation: Path, latents: Path):
@@ -102,24 +107,24 @@ def test_memory_of_another_checkpoint_is_refused(
     assert "another checkpoint" in refused.stderr
 
 
-def test_memory_without_a_model_describes_slots_and_is_refused_for_generating(
-    hm: WarmCommand, nano: Path, run: Path, latents: Path, tmp_path: Path
+def test_memory_without_a_model_describes_slots_and_is_refused_where_it_has_no_effect(
+    hm: WarmCommand, nano: Path, run: Path, latents: Path, slots: Path, tmp_path: Path
 ):
-    slots = ok(hm("tokenize-memory", latents, "--recipe", nano, "--out", tmp_path / "slots.zarr"))
-    manifest = read_manifest(slots)
-    view = open_latents(latents)
-    for clip in view.ids():
-        folder = slots / manifest.items[clip]["path"]
-        np.testing.assert_array_equal(read_item_array(folder, "slot_span"), [[0, 1], [2, 3], [4, 5]])
-        overlap = read_item_array(folder, "overlap")
-        assert overlap.shape == (6, 3)
+    for clip in open_latents(latents).ids():
+        described = read_description(slots, clip)
+        np.testing.assert_array_equal(described.span_M2, [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]])
+        assert (described.context, described.target, described.context_slots) == (6, 6, 3)
+        assert described.pose_M44.shape == (6, 4, 4)
+        overlap = described.overlap_AM
+        assert overlap.shape == (12, 6)
         assert overlap.min() >= 0
         assert overlap.max() <= 1
         assert overlap[-1, 0] > overlap[-1, 2]  # the camera is back where it began, and was away in between
-        assert read_item_array(folder, "shows")[0, 0] == 1
+        assert overlap[0, 0] > 0.5
+        assert described.shows_MS[0, 0] == 1
     refused = hm("generate", latents, "--model", run, "--memory", slots, "--out", tmp_path / "gen")
     assert refused.returncode == 2
-    assert "without a model" in refused.stderr
+    assert "has no effect" in refused.stderr
 
 
 def test_memory_is_resumed_after_a_kill(hm: WarmCommand, run: Path, latents: Path, memory: Path, tmp_path: Path):
@@ -174,17 +179,6 @@ def test_an_unknown_clip_is_named(hm: WarmCommand, run: Path, latents: Path, tmp
     done = hm("generate", latents, "--model", run, "--clips", "nobody", "--out", tmp_path / "gen")
     assert done.returncode == 2
     assert "'nobody'" in done.stderr
-
-
-def test_the_mean_pose_of_equal_poses_is_that_pose_and_it_is_always_rigid():
-    turn = np.eye(4)
-    turn[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
-    turn[:3, 3] = [2, 0, 0]
-    np.testing.assert_allclose(mean_pose(np.stack([turn, turn])), turn, atol=1e-12)
-    half = mean_pose(np.stack([np.eye(4), turn]))
-    np.testing.assert_allclose(half[:3, :3] @ half[:3, :3].T, np.eye(3), atol=1e-12)
-    np.testing.assert_allclose(half[:2, 0], [np.sqrt(0.5), np.sqrt(0.5)], atol=1e-12)
-    np.testing.assert_allclose(half[:3, 3], [1, 0, 0])
 
 
 def test_a_slot_shows_only_subjects_that_are_hidden_later():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hmcli.errors import UsageError
+from hmcli.errors import DataError, UsageError
 from hmcli.recipe import CameraPathConfig, DataConfig, Recipe, WorldConfig
 from hmcli.runtime import Silent
+from hmcli.stages.annotations import read_annotations
 from hmcli.stages.dataset import load_clip, open_dataset
 from hmcli.stages.render import run
 from hmcli.store.manifest import read_manifest
@@ -19,10 +22,14 @@ from hmcli.store.video import read_video
 from hmcli.world.cameras import parse_cameras
 from hmcli.world.clip import describe_clip
 from hmcli.world.events import find_events, hidden_stretches, visibility
-from hmcli.world.schema import parse_check, parse_events, parse_subjects
+from hmcli.world.render import draw_clip
+from hmcli.world.scenes import SCENES
+from hmcli.world.schema import parse_check, parse_subjects
+from hmcli.world.subjects import SUBJECTS
 
 SIZE = (24, 40)
-WORLD = WorldConfig(clips=2, context_frames=5, target_frames=9, size=SIZE, antialias=False)
+CONTEXT, TARGET = 13, 17
+WORLD = WorldConfig(clips=2, context_frames=CONTEXT, target_frames=TARGET, fps=5, size=SIZE, antialias=False)
 RECIPE = Recipe(seed=4, world=WORLD, data=DataConfig(size=(32, 48), fit="stretch"))
 
 
@@ -49,51 +56,104 @@ def test_our_reader_reads_a_render_back(folder):
     assert data.fingerprint == read_manifest(folder).fingerprint
     clip = load_clip(data.clips[1], RECIPE.data)
     described = describe_clip(WORLD, 4, 1)
-    assert clip.context.shape == (5, 32, 48, 3)
-    assert clip.target.shape == (9, 32, 48, 3)
-    assert clip.fps == 15
-    np.testing.assert_allclose(clip.context_poses, described.world_from_camera[:5], atol=1e-9)
-    np.testing.assert_allclose(clip.target_poses, described.world_from_camera[5:], atol=1e-9)
-    assert clip.context_mask[0].any()
-    assert not clip.context_mask[-1].any()
-    assert clip.target_mask[-1].any()
+    assert clip.context.shape == (CONTEXT, 32, 48, 3)
+    assert clip.target.shape == (TARGET, 32, 48, 3)
+    assert clip.fps == 5
+    np.testing.assert_allclose(clip.context_poses, described.world_from_camera[:CONTEXT], atol=1e-9)
+    np.testing.assert_allclose(clip.target_poses, described.world_from_camera[CONTEXT:], atol=1e-9)
+    assert (clip.context_mask[0] == 1).any()
+    assert (clip.target_mask[-1] == 1).any()
     fx, fy, cx, cy = described.intrinsics(SIZE)
     np.testing.assert_allclose(clip.intrinsics, [fx * 48 / 40, fy * 32 / 24, cx * 48 / 40, cy * 32 / 24])
     assert clip.caption[0].isupper()
 
 
-def test_events_agree_with_the_masks_to_the_frame(folder):
-    for clip_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        masks = [read_video(clip_folder / f"{prefix}_instances.mp4")[..., 0] for prefix in ("cond", "tgt")]
-        instances = np.concatenate(masks)
-        subjects = load(clip_folder / "subjects.json")
-        events = parse_events(load(clip_folder / "events.json"))
-        for name, subject in subjects.items():
-            of = visibility(name, subject["number"], instances, instances == subject["number"])
-            expected = [(event.part, event.kind, event.frame) for event in find_events(of, 5)]
-            assert [(e.part, e.kind, e.frame) for e in events if e.subject == name] == expected
-            assert ("context", "exit") in [(part, kind) for part, kind, _ in expected]
-            assert ("target", "entry") in [(part, kind) for part, kind, _ in expected]
-            spans = [(gone.first, gone.last) for gone in hidden_stretches(of)]
-            assert [(gone["first"], gone["last"]) for gone in subject["hidden"]] == spans
-            assert [box is None for box in subject["box"]] == (of.seen == 0).tolist()
-            assert len(subject["position"]) == len(subject["heading"]) == len(subject["phase"]) == 14
-            check = parse_check(load(clip_folder / "check.json"))
-            rows = [(p.part, frame, inside) for p in check if p.actor == name for frame, inside in p.frames]
-            assert rows == [(part, frame, kind == "entry") for part, kind, frame in expected]
+def test_annotations_come_back_as_they_were_drawn(folder):
+    for index in range(2):
+        clip = describe_clip(WORLD, 4, index)
+        pictures = draw_clip(clip, SIZE, antialias=False)
+        found = read_annotations(folder / clip.id)
+        np.testing.assert_array_equal(found.instances, pictures.instances)
+        np.testing.assert_array_equal(found.amodal, pictures.amodal)
+        np.testing.assert_array_equal(found.depth, pictures.depth.astype(np.float16))
+        assert [state.name for state in found.subjects] == [actor.name for actor in clip.actors]
+        for state, actor, amodal in zip(found.subjects, clip.actors, pictures.amodal, strict=True):
+            assert (state.number, state.family, state.path) == (actor.number, actor.subject.family, actor.path)
+            assert (state.body_length, state.radius) == (actor.subject.body_length, actor.subject.radius)
+            np.testing.assert_array_equal(state.position, actor.walk.position)
+            np.testing.assert_array_equal(state.heading, actor.walk.heading)
+            np.testing.assert_array_equal(state.phase, actor.phase)
+            assert state.box == tuple(map(box, pictures.instances == actor.number))
+            assert state.amodal_box == tuple(map(box, amodal))
+
+
+def box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    y, x = np.nonzero(mask)
+    return (x.min(), y.min(), x.max() + 1, y.max() + 1) if len(y) else None
+
+
+def test_events_and_certificates_agree_with_the_masks_to_the_frame(folder):
+    for row in clip_rows(folder):
+        found = read_annotations(folder / row["id"])
+        certified = 0
+        for state in found.subjects:
+            of = visibility(state.name, state.number, found.instances, found.amodal[state.number - 1])
+            expected = find_events(of, CONTEXT)
+            assert [event for event in found.events if event.subject == state.name] == expected
+            spans = [(gone.first, gone.last, gone.reason) for gone in hidden_stretches(of) if gone.first > 0]
+            assert [(gone.first, gone.last, gone.reason) for gone in state.hidden] == spans
+            for gone in state.hidden:
+                assert gone.hidden_seconds == pytest.approx((gone.last - gone.first + 1) / 5)
+                assert gone.visible_seconds == pytest.approx((of.seen[: gone.first] > 0).sum() / 5)
+            for gone in (gone for gone in state.hidden if gone.certified):
+                certified += 1
+                moved = np.linalg.norm(state.position[gone.last + 1] - state.position[gone.first - 1])
+                assert gone.error_metres["frozen"] == pytest.approx(moved, abs=1e-3)
+                assert gone.error_bodies["frozen"] == pytest.approx(moved / state.body_length, abs=1e-3)
+                assert gone.error_bodies["frozen"] > 1
+                assert gone.error_bodies["oracle"] <= 0.5
+                assert gone.first < CONTEXT <= gone.last < CONTEXT + TARGET - 1
+                assert gone.visible_seconds >= 2
+                assert gone.hidden_seconds >= 1.5
+            check = parse_check(load(folder / row["id"] / "check.json"))
+            rows = [(p.part, frame, inside) for p in check if p.actor == state.name for frame, inside in p.frames]
+            assert rows == [(event.part, event.frame, event.kind == "entry") for event in expected]
+        assert certified >= 1
+
+
+def clip_rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
+
+
+def test_damaged_annotations_are_refused(folder, tmp_path):
+    clip = tmp_path / "clip"
+    shutil.copytree(folder / "s4-00000", clip)
+    states = load(clip / "subjects.json")
+    name = next(iter(states))
+    states[name]["heading"].pop()
+    (clip / "subjects.json").write_text(json.dumps(states))
+    with pytest.raises(DataError, match="not one value per frame"):
+        read_annotations(clip)
+    shutil.copy(folder / "s4-00000" / "subjects.json", clip)
+    np.savez(clip / "depth.npz", cond=np.zeros((3, 2, 2)), tgt=np.zeros((4, 2, 2)))
+    with pytest.raises(DataError, match="differ in length"):
+        read_annotations(clip)
+    (clip / "depth.npz").write_bytes(b"no")
+    with pytest.raises(DataError, match="the depth cannot be read"):
+        read_annotations(clip)
 
 
 def test_released_files_keep_the_release_s_conventions(folder):
     described = describe_clip(WORLD, 4, 0)
-    cameras = parse_cameras(load(folder / "s4-00000" / "camera.json"), frames=5, repair="refuse")
-    np.testing.assert_allclose(cameras.context, described.world_from_camera[:5], atol=1e-9)
+    cameras = parse_cameras(load(folder / "s4-00000" / "camera.json"), frames=CONTEXT, repair="refuse")
+    np.testing.assert_allclose(cameras.context, described.world_from_camera[:CONTEXT], atol=1e-9)
     raw = np.array(load(folder / "s4-00000" / "camera.json")["tgt_cam"]["3"])
-    pose = described.world_from_camera[8]
+    pose = described.world_from_camera[CONTEXT + 3]
     np.testing.assert_allclose(raw[:3, 3], pose[:3, 3] * [100, -100, 100])
     np.testing.assert_allclose(raw[:3, 0], pose[:3, 2] * [1, -1, 1])  # first column: forward
     np.testing.assert_allclose(raw[:3, 2], [0, 0, 1], atol=1e-12)  # third column: up
-    (subject,) = parse_subjects(load(folder / "s4-00000" / "character.json"))
-    np.testing.assert_allclose(subject.target, described.actors[0].walk.position[5:], atol=1e-9)
+    subject = parse_subjects(load(folder / "s4-00000" / "character.json"))[0]
+    np.testing.assert_allclose(subject.target, described.actors[0].walk.position[CONTEXT:], atol=1e-9)
 
 
 def test_masks_depth_and_index_belong_to_the_clip(folder):
@@ -101,13 +161,21 @@ def test_masks_depth_and_index_belong_to_the_clip(folder):
     white, labels = read_video(clip / "tgt_mask.mp4"), read_video(clip / "tgt_instances.mp4")[..., 0]
     assert ((white[..., 0] > 127) == (labels > 0)).mean() > 0.995
     depth = np.load(clip / "depth.npz")
-    assert depth["cond"].shape == (5, *SIZE)
+    assert depth["cond"].shape == (CONTEXT, *SIZE)
     assert depth["tgt"].dtype == np.float16
     assert (depth["tgt"] > 0).all()
-    rows = [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
+    rows = clip_rows(folder)
     assert [row["id"] for row in rows] == ["s4-00000", "s4-00001"]
-    lines = [line.split("\t") for line in (folder / "caption.txt").read_text().splitlines()]
-    assert lines == [[row["id"], row["caption"]] for row in rows]
+    for name, field in (("caption.txt", "caption"), ("caption_plain.txt", "caption_plain")):
+        lines = [line.split("\t") for line in (folder / name).read_text().splitlines()]
+        assert lines == [[row["id"], row[field]] for row in rows]
+
+
+def test_the_manifest_says_which_families_are_in_and_which_are_held_out(folder):
+    split = read_manifest(folder).attributes["split"]
+    assert (split["name"], split["hold_out"]) == ("mixed", "all")
+    assert set(split["held_out_scenes"]) < set(split["scenes"]) == set(SCENES)
+    assert set(split["held_out_subjects"]) < set(split["subjects"]) == set(SUBJECTS)
 
 
 def test_the_same_seed_renders_the_same_data_set(folder, tmp_path):
@@ -118,6 +186,37 @@ def test_the_same_seed_renders_the_same_data_set(folder, tmp_path):
     for name in ours:
         if name != "manifest.json":
             assert ours[name] == theirs[name], name
+
+
+def test_two_processes_render_what_one_does(folder, tmp_path):
+    out = tmp_path / "clips"
+    result = run(RECIPE, out=out, reporter=Silent(), processes=2)
+    assert result.fingerprint == read_manifest(folder).fingerprint
+    ours, theirs = files_of(out), files_of(folder)
+    assert {name: ours[name] for name in ours if name != "manifest.json"} == {
+        name: theirs[name] for name in theirs if name != "manifest.json"
+    }
+    assert not (out / "unfinished").exists()
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_reaches_the_user(tmp_path):
+    impossible = replace(RECIPE, world=replace(WORLD, camera=CameraPathConfig(trajectory="pan-left", degrees=3)))
+    with pytest.raises(UsageError, match="no exit and re-entry"):
+        run(impossible, out=tmp_path / "clips", reporter=Silent(), processes=2)
+    assert multiprocessing.active_children() == []
+
+
+def test_in_a_crowd_somebody_passes_behind_something(tmp_path):
+    world = replace(WORLD, clips=1, split="crowd", size=(48, 80))
+    out = tmp_path / "clips"
+    run(replace(RECIPE, seed=2, world=world), out=out, reporter=Silent())
+    found = read_annotations(out / "s2-00000")
+    assert len(found.subjects) == 3
+    gone = next(one for state in found.subjects for one in state.hidden if one.reason == "occluded")
+    state = next(state for state in found.subjects if gone in state.hidden)
+    assert not (found.instances[gone.first] == state.number).any()
+    assert found.amodal[state.number - 1, gone.first].any()
 
 
 def test_rendering_again_keeps_everything_and_more_clips_keep_the_first_ones(folder, tmp_path):
@@ -163,7 +262,7 @@ def test_a_dry_run_checks_and_writes_nothing(tmp_path):
     out = tmp_path / "clips"
     result = run(RECIPE, out=out, reporter=Silent(), dry_run=True)
     assert result.details["dry_run"]
-    impossible = replace(RECIPE, world=replace(WORLD, camera=CameraPathConfig(degrees=3)))
+    impossible = replace(RECIPE, world=replace(WORLD, camera=CameraPathConfig(trajectory="pan-left", degrees=3)))
     with pytest.raises(UsageError, match="no exit and re-entry"):
         run(impossible, out=out, reporter=Silent(), dry_run=True)
     assert list(tmp_path.iterdir()) == []

@@ -163,7 +163,7 @@ def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
         rng=np.random.default_rng(0),
     )
     schedule = make_schedule(1000, 5.0)
-    loss = step_loss(model, batch, schedule, "noise_minus_clean", seed=3, device="cpu")
+    loss = step_loss(model, batch, schedule, recipe.flow, seed=3, device="cpu")
     generator = torch.Generator().manual_seed(3)
     index = torch.randint(1000, (2,), generator=generator)
     noise = torch.randn(batch.latents.shape, generator=generator)

@@ -10,19 +10,24 @@ import torch
 from safetensors.torch import save_file
 
 from hmcli.errors import DataError
-from hmcli.store.weights import (
+from hmcli.store.names import (
     BLOCK_NAMES,
     NAMES,
-    check_keys,
     is_released,
-    load_state_dict,
     ours_from_released,
     released_from_ours,
-    shapes_of,
     to_ours,
     to_released,
     without_prefix,
-)  # fmt: skip
+)
+from hmcli.store.weights import (
+    about_weights,
+    check_keys,
+    load_state_dict,
+    save_weights,
+    shapes_of,
+    weight_files,
+)
 
 STATE = {"patch_embedding.weight": torch.ones(2, 3), "blocks.11.self_attn.norm_q.weight": torch.zeros(4)}
 
@@ -107,6 +112,28 @@ def test_pickles_that_hold_more_than_tensors_are_refused_unrun(tmp_path: Path, c
     with pytest.raises(DataError, match="refused"):
         load_state_dict(tmp_path / "a.pth")
     assert "this ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt"])
+def test_what_is_written_is_read_back_with_what_was_said_of_it(tmp_path: Path, name: str):
+    save_weights(tmp_path / "new" / name, STATE, {"key": "k1"})
+    got = load_state_dict(tmp_path / "new" / name)
+    assert got.keys() == STATE.keys()
+    assert all(torch.equal(got[n], STATE[n]) for n in STATE)
+    assert about_weights(tmp_path / "new" / name)["key"] == "k1"
+    assert [file.name for file in (tmp_path / "new").iterdir()] == [name]
+
+
+def test_a_folder_like_the_published_one_is_read_by_its_own_weights(tmp_path: Path):
+    save_file(STATE, tmp_path / "diffusion_pytorch_model.safetensors")
+    torch.save({"x": torch.ones(1)}, tmp_path / "Wan2.1_VAE.pth")
+    assert load_state_dict(tmp_path).keys() == STATE.keys()
+    assert weight_files(tmp_path) == [tmp_path / "diffusion_pytorch_model.safetensors"]
+
+
+def test_old_pickles_without_a_zip_around_them_are_read_too(tmp_path: Path):
+    torch.save(STATE, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert load_state_dict(tmp_path / "a.pth").keys() == STATE.keys()
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])

@@ -18,14 +18,15 @@ from hmcli.world.render import RenderedClip, draw, draw_clip
 from hmcli.world.render.bins import Pairs, tile_pairs
 
 SIZE = (24, 40)
-WORLD = WorldConfig(context_frames=5, target_frames=9, size=SIZE)
+WORLD = WorldConfig(context_frames=13, target_frames=17, fps=5, size=SIZE, subjects_per_clip=(1, 1))
 FINGERPRINT = """
 import hashlib, torch
 from hmcli.recipe import WorldConfig
 from hmcli.world.clip import describe_clip
 from hmcli.world.render import draw_clip
 torch.set_num_threads(2)
-clip = describe_clip(WorldConfig(context_frames=5, target_frames=9, size=(24, 40)), 0, 1)
+world = WorldConfig(context_frames=13, target_frames=17, fps=5, size=(24, 40), subjects_per_clip=(1, 1))
+clip = describe_clip(world, 0, 1)
 print(hashlib.sha256(draw_clip(clip, (24, 40)).rgb.tobytes()).hexdigest())
 """
 
@@ -46,7 +47,7 @@ def same(first: RenderedClip, second: RenderedClip) -> bool:
     )
 
 
-@pytest.mark.parametrize("frames", [1, 4, 14])
+@pytest.mark.parametrize("frames", [1, 4, 30])
 def test_pictures_do_not_depend_on_the_chunk(clip, drawn, frames):
     assert same(draw_clip(clip, SIZE, chunk_frames=frames), drawn)
 
@@ -89,7 +90,7 @@ def test_antialiasing_changes_edges_only(clip, drawn):
 def test_masks_follow_the_subject(clip, drawn):
     seen = (drawn.instances == 1).sum((1, 2))
     assert seen[0] > 0
-    assert seen[4] == seen[5] == 0
+    assert seen.min() == 0
     assert seen[-1] > 0
     assert set(np.unique(drawn.instances)) == {0, 1}
     assert not ((drawn.instances == 1) & ~drawn.amodal[0]).any()
@@ -127,7 +128,7 @@ def test_pixels_on_the_ground_have_its_height(clip, drawn):
 def test_any_size_that_is_a_multiple_of_eight_works(size):
     clip = describe_clip(replace(WORLD, size=size), 3, 0)
     drawn = draw_clip(clip, size, chunk_frames=7)
-    assert drawn.rgb.shape == (14, *size, 3)
+    assert drawn.rgb.shape == (30, *size, 3)
     assert drawn.rgb.dtype == np.uint8
     assert drawn.rgb.std() > 10
 

@@ -82,8 +82,12 @@ class Painter:
         self.still_bounds, self.moving_bounds = bounds_of(self.still), bounds_of(self.moving)
         self.noise: Noise = noise_from(np.random.default_rng(clip.texture_seed), device)
         self.sun = np.asarray(clip.light.towards_sun)
-        rows = np.arange(len(self.still.kind))[None]
-        self.still_shadows: ShadowBins = shadow_bins(self.still_bounds, rows, self.sun, device)
+        rows = np.flatnonzero([paint.shadow for paint in self.still.paints])
+        casting = Bounds(
+            corners=self.still_bounds.corners[:, rows], centre=self.still_bounds.centre[:, rows],
+            radius=self.still_bounds.radius[:, rows],
+        )  # fmt: skip
+        self.still_shadows: ShadowBins = shadow_bins(casting, rows[None], self.sun, device)
 
     def frames(self, frames: slice, antialias: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """RGB, instances, depth and amodal masks of some frames."""
@@ -113,6 +117,7 @@ class Painter:
             table=table_of(self.still, self.moving, frames, self.device),
             ground=self.clip.scene.ground,
             light=self.clip.light,
+            lamps=self.clip.scene.lamps,
             noise=self.noise,
             shadows=(
                 self.still_shadows,

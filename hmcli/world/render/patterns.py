@@ -36,6 +36,11 @@ class Noise:
         top = value(high + left) * (1 - u) + value(high + right) * u
         return bottom * (1 - v) + top * v
 
+    def at(self, x: Tensor, y: Tensor) -> Tensor:
+        """One random value for each cell of whole numbers x, y: cells next to each other have nothing in common."""
+        mixed = x.to(torch.int64) * 0x9E3779B1 + y.to(torch.int64) * 0x85EBCA77
+        return self.lattice.take(((mixed >> 13) ^ mixed) & (self.side * self.side - 1))
+
 
 def noise_from(rng: np.random.Generator, device: torch.device, side: int = 64) -> Noise:
     values = rng.random(side * side).astype(np.float32)
@@ -138,6 +143,156 @@ def checks(s: Surface) -> Tensor:
     return a * (1 - b) + b * (1 - a)
 
 
+def front(s: Surface) -> Tensor:
+    """The side that looks along x: the chest of an upright limb, the belly of a level one."""
+    return ((s.normal[0] - 0.35) * 8 + 0.5).clamp(0, 1)
+
+
+def tips(s: Surface) -> Tensor:
+    """All that lies more than the period along z."""
+    return ((s.position[2] - s.period) / s.pixel.clamp_min(1e-4) + 0.5).clamp(0, 1)
+
+
+def segments(s: Surface) -> Tensor:
+    """Eight wedges about z, without angles: those are not the same to the last bit everywhere."""
+    x, y, _ = s.position
+    sharp = s.pixel.clamp_min(1e-4)
+    sides = [(edge / sharp).clamp(-1, 1) for edge in (x, y, x.abs() - y.abs())]
+    return 0.5 + 0.5 * sides[0] * sides[1] * sides[2]
+
+
+def net(s: Surface) -> Tensor:
+    """Wide joints between staggered patches."""
+    u, v = s.flat()
+    u, v, blur = u / s.period, v / s.period, s.pixel / s.period
+    return 1 - (1 - band(u + (v.floor() % 2) * 0.5, 0.2, blur)) * (1 - band(v, 0.2, blur))
+
+
+def plaid(s: Surface) -> Tensor:
+    """Broad bands both ways, twice as strong where they cross."""
+    u, v = s.flat()
+    blur = s.pixel / s.period
+    return (band(u / s.period, 0.45, blur) + band(v / s.period, 0.45, blur)) * 0.5
+
+
+def ribs(s: Surface) -> Tensor:
+    """Upright bars; on the ground, stripes along y."""
+    return band(s.flat()[0] / s.period, 0.5, s.pixel / s.period)
+
+
+def rings(s: Surface) -> Tensor:
+    """Thin rings around z."""
+    return band(s.position[2] / s.period, 0.10, s.pixel / s.period)
+
+
+def waves(s: Surface) -> Tensor:
+    """Crests of water, long across x."""
+    x, y, z = s.position
+    swell = s.noise(x / (s.period * 2.6), (y + z) / s.period)
+    chop = s.noise(x / (s.period * 0.9) + 7.7, (y + z) / (s.period * 0.37))
+    return (_faded(swell, 0.5, s) * 0.6 + _faded(chop, 0.5, s, 3.0) * 0.4).mul(2.2).sub(0.6).clamp(0, 1)
+
+
+def ripples(s: Surface) -> Tensor:
+    """Wind-blown bands that wander."""
+    x, y, z = s.position
+    bend = s.noise(x / (s.period * 5), y / (s.period * 5)) * 5
+    wave = (y + z) / s.period + x / (s.period * 4) + bend
+    fold = (wave - wave.floor() - 0.5).abs() * 2
+    return _faded(fold * fold * (3 - 2 * fold), 0.5, s)
+
+
+def strata(s: Surface) -> Tensor:
+    """Layers of rock: each its own tone, bent a little."""
+    x, y, z = s.position
+    level = z / s.period + s.noise(x / (s.period * 6), y / (s.period * 6)) * 1.6
+    layer, within = level.floor(), level - level.floor()
+    tone, above = s.noise.at(layer, layer * 0), s.noise.at(layer + 1, layer * 0)
+    soft = ((within - 0.75) * 4).clamp(0, 1)
+    seam = (1 - (within - 0.12).abs() * 9).clamp_min(0) * 0.5
+    broad = tone * (1 - soft) + above * soft
+    return (_faded((broad - 0.5) * 1.5 + 0.5 - seam, 0.4, s) + (s.cloudy(0.6 / s.period) - 0.5) * 0.3).clamp(0, 1)
+
+
+def lit_windows(s: Surface) -> Tensor:
+    """Windows at night: about half of them are lit."""
+    u, v = s.flat()
+    u, v, blur = u / s.period, v / (s.period * 1.2), s.pixel / s.period
+    lit = _faded((s.noise.at(u.floor(), v.floor()) < 0.5).float(), 0.5, s, 0.6)
+    upright = (s.normal[2].abs() < 0.5).float()
+    return band(u + 0.81, 0.62, blur) * band(v + 0.79, 0.58, blur / 1.2) * lit * upright  # in the middle of cells
+
+
+def craters(s: Surface) -> Tensor:
+    """Bowls of several sizes: dark inside, with a bright rim (0 dark, 1 bright)."""
+    share = _faded((s.cloudy(0.8 / s.period) - 0.5) * 0.5 + 0.5, 0.5, s)
+    for finer, shift in ((1.0, 0.0), (2.3, 31.0)):
+        u, v = s.position[0] * finer / s.period + shift, s.position[1] * finer / s.period + shift
+        x, y = u.floor(), v.floor()
+        size = 0.14 + 0.24 * s.noise.at(x + 5, y)
+        middle_u, middle_v = 0.4 + 0.2 * s.noise.at(x, y + 9), 0.4 + 0.2 * s.noise.at(x + 3, y + 3)
+        away = ((u - x - middle_u).square() + (v - y - middle_v).square()).sqrt() / size
+        bowl = ((1 - away) * 6).clamp(0, 1) * -0.42 + (1 - (away - 1.08).abs() * 5).clamp_min(0) * 0.40
+        share = share + bowl * (1.6 - s.pixel * finer / s.period * 6).clamp(0, 1)
+    return share.clamp(0, 1)
+
+
+def cobbles(s: Surface) -> Tensor:
+    """Rounded stones in staggered rows, each with its own tone."""
+    u, v = s.flat()
+    u, v = u / s.period, v / (s.period * 0.7)
+    u = u + (v.floor() % 2) * 0.5
+    x, y = (u - u.floor() - 0.5) * 2, (v - v.floor() - 0.5) * 2
+    joint = (((x * x) * (x * x) + (y * y) * (y * y) - 0.45) * 2.2).clamp(0, 1)
+    tone = s.noise.at(u.floor(), v.floor())
+    return (_faded(tone, 0.5, s) * 0.5 + _faded(joint, 0.3, s, 2.0) * 0.7).clamp(0, 1)
+
+
+def litter(s: Surface) -> Tensor:
+    """Fallen leaves, lying thicker in places."""
+    u, v = s.flat()
+    u, v = u / s.period, v / s.period
+    x, y = u.floor(), v.floor()
+    aside, up = u - x - 0.3 - 0.4 * s.noise.at(x + 11, y), v - y - 0.3 - 0.4 * s.noise.at(x, y + 5)
+    slant = (s.noise.at(x + 2, y + 7) - 0.5) * 1.6
+    far = (aside + up * slant).square() * 2.2 + (up - aside * slant).square()
+    there = (s.noise.at(x, y) < s.cloudy(0.12 / s.period) * 1.6 - 0.1).float()
+    return _faded(((0.12 - far) * 22).clamp(0, 1) * there, 0.3, s, 1.6)
+
+
+def cells(s: Surface) -> Tensor:
+    """Squares of random tones: boxes on a shelf, people in a stand."""
+    u, v = s.flat()
+    u, v = u / s.period, v / s.period
+    edge = 1 - (1 - band(u, 0.08, s.pixel / s.period)) * (1 - band(v, 0.08, s.pixel / s.period))
+    tone = s.noise.at(u.floor(), v.floor())
+    return _faded(tone * tone * (3 - 2 * tone) * (1 - edge * 0.4), 0.48, s)
+
+
+def dusted(s: Surface) -> Tensor:
+    """What lies on top of things: snow on all that faces up."""
+    return ((s.normal[2] - 0.48 + (s.cloudy(1 / s.period) - 0.5) * 1.2) * 5).clamp(0, 1)
+
+
+def marble(s: Surface) -> Tensor:
+    """Thin veins."""
+    vein = (s.cloudy(1 / s.period) * 0.7 + s.cloudy(2.7 / s.period) * 0.3 - 0.5).abs()
+    return _faded((1 - vein * 16).clamp_min(0), 0.2, s, 2.0)
+
+
+def panels(s: Surface) -> Tensor:
+    """A grid of squares with broad frames, as in ceilings and metal skins."""
+    u, v = s.flat()
+    blur = s.pixel / s.period
+    return band(u / s.period + 0.2, 0.6, blur) * band(v / s.period + 0.2, 0.6, blur)
+
+
+def picture(s: Surface) -> Tensor:
+    """A painting: broad shapes with sharp edges."""
+    broad = ((s.cloudy(1 / s.period) - 0.5) * 9 + 0.5).clamp(0, 1)
+    return _faded(broad * 0.7 + s.cloudy(2.9 / s.period) * 0.3, 0.5, s)
+
+
 def _faded(share: Tensor, average: float, s: Surface, finer: float = 1.0) -> Tensor:
     """Fade to the average where the period is no longer than about a pixel."""
     keep = (1.6 - s.pixel * finer / s.period * 1.2).clamp(0, 1)
@@ -147,6 +302,10 @@ def _faded(share: Tensor, average: float, s: Surface, finer: float = 1.0) -> Ten
 _BY_NAME: dict[str, Callable[[Surface], Tensor]] = {
     "plain": plain, "stripes": stripes, "spots": spots, "bricks": bricks, "windows": windows, "planks": planks,
     "mottled": mottled, "tiles": tiles, "face": face, "checks": checks,
+    "front": front, "tips": tips, "segments": segments, "net": net, "plaid": plaid,
+    "ribs": ribs, "rings": rings, "waves": waves, "ripples": ripples, "strata": strata, "lit_windows": lit_windows,
+    "craters": craters, "cobbles": cobbles, "litter": litter, "cells": cells, "dusted": dusted, "marble": marble,
+    "panels": panels, "picture": picture,
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Shading: colour of what each ray met, in linear light, then as display RGB.
 
-Vectors are (3, n) here. Sun with shadows, sky light from above, light thrown back by the ground, haze, clouds.
+Vectors are (3, n) here. Sun with shadows, sky light from above, light thrown back by the ground, lamps, things that
+glow, ground that mirrors the sky, haze.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from hmcli.world import shapes
-from hmcli.world.light import Light
+from hmcli.world.light import Lamp, Light
 from hmcli.world.render.bins import ShadowBins, shadow_pairs
 from hmcli.world.render.cast import Bundles, blocked
 from hmcli.world.render.intersect import MISS
 from hmcli.world.render.patterns import Noise, Surface, second_share
+from hmcli.world.render.sky import dot, linear, sky, sky_gradient
 from hmcli.world.render.table import Table
 
 GROUND, SKY = -2, -1  # in place of a row of the table
@@ -29,9 +31,20 @@ class Stage:
     table: Table
     ground: shapes.Ground
     light: Light
+    lamps: tuple[Lamp, ...]
     noise: Noise
     shadows: tuple[ShadowBins, ...]
     feet: Tensor  # (frames, subjects, 3): x, y on the ground and radius of the contact shade, metres
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matter:
+    """What surfaces are at n points: albedo and normal in the world (3, n), glow and gloss (n,)."""
+
+    albedo: Tensor
+    normal: Tensor
+    glow: Tensor
+    gloss: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +68,7 @@ def with_ground(origin_z: Tensor, direction_z: Tensor, t: Tensor, row: Tensor) -
 
 def shade(stage: Stage, hits: Hits) -> Tensor:
     """(3, n) display RGB in [0, 1]."""
-    light = sky(stage, hits)
+    light = sky(stage.light, stage.noise, hits.direction, hits.spread)
     solid = (hits.row != SKY).nonzero()[:, 0]
     near = Hits(
         frame=hits.frame[solid], origin=hits.origin.index_select(1, solid),
@@ -63,11 +76,12 @@ def shade(stage: Stage, hits: Hits) -> Tensor:
     )  # fmt: skip
     length = dot(near.direction, near.direction).sqrt()
     point = near.origin + near.direction * near.t
-    albedo, normal = surfaces(stage, near, point, length)
-    lit = lighting(stage, near, point, normal, albedo)
+    matter = surfaces(stage, near, point, length)
+    lit = lighting(stage, near, point, matter) + matter.albedo * matter.glow
+    mirror(stage, near, point, matter, lit)
     thick = near.t * length * stage.light.haze
     clear = 1 / (1 + thick * thick)  # a rational haze: the same on every device
-    horizon = _column(stage.light.horizon, lit) * (stage.light.sky_strength * 0.55 + 0.55)
+    horizon = linear(stage.light.horizon, lit) * (stage.light.sky_strength * 0.55 + 0.55)
     light[:, solid] = lit * clear + horizon * (1 - clear)
     return display(light)
 
@@ -77,14 +91,15 @@ def display(light: Tensor) -> Tensor:
     return (light * (1 + light * 0.25) / (1 + light)).mul(1.45).clamp(0, 1).sqrt()
 
 
-def surfaces(stage: Stage, hits: Hits, point: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Albedo and normal in the world, each (3, n)."""
+def surfaces(stage: Stage, hits: Hits, point: Tensor, length: Tensor) -> Matter:
     albedo, normal = torch.empty_like(point), torch.empty_like(point)
+    glow, gloss = torch.zeros_like(length), torch.zeros_like(length)
     solid, flat = (hits.row >= 0).nonzero()[:, 0], (hits.row == GROUND).nonzero()[:, 0]
     if len(flat):
         slope = (length / hits.direction[2].abs().clamp_min(1e-6)).clamp_max(12).sqrt()
         pixel = (hits.t * length * hits.spread * slope)[flat]
-        albedo[:, flat] = ground_colour(stage, point.index_select(1, flat), pixel)
+        matter = ground_matter(stage, point.index_select(1, flat), pixel)
+        albedo[:, flat], glow[flat], gloss[flat] = matter[:3], matter[3], matter[4]
         normal[:, flat] = torch.tensor([[0.0], [0.0], [1.0]], device=point.device)
     if len(solid):
         row, table = hits.row[solid], stage.table
@@ -93,12 +108,14 @@ def surfaces(stage: Stage, hits: Hits, point: Tensor, length: Tensor) -> tuple[T
         metric = torch.stack([dot(axes[:, :, i].T, away) for i in range(3)])
         own = own_normals(table, row, metric)
         pixel = (hits.t * length)[solid] * hits.spread
+        pattern = table.pattern[row]
         surface = Surface(position=metric, normal=own, period=table.scale[row], pixel=pixel, noise=stage.noise)
-        share = second_share(table.pattern[row], surface)
+        share = second_share(pattern, surface)
         first, second = table.colour.index_select(0, row).T, table.second.index_select(0, row).T
         albedo[:, solid] = first + (second - first) * share
+        glow[solid] = table.glow[row] * torch.where(pattern == 0, 1.0, share)
         normal[:, solid] = torch.stack([dot(axes[:, i].T, own) for i in range(3)])
-    return albedo, normal
+    return Matter(albedo=albedo, normal=normal, glow=glow, gloss=gloss)
 
 
 def own_normals(table: Table, row: Tensor, metric: Tensor) -> Tensor:
@@ -123,16 +140,16 @@ def own_normals(table: Table, row: Tensor, metric: Tensor) -> Tensor:
     return found / dot(found, found).sqrt().clamp_min(1e-9)
 
 
-def ground_colour(stage: Stage, point: Tensor, pixel: Tensor) -> Tensor:
-    """Linear albedo (3, n) of the ground, patch over patch."""
-    colour = _painted(stage, stage.ground.paint, point, pixel)
+def ground_matter(stage: Stage, point: Tensor, pixel: Tensor) -> Tensor:
+    """(5, n): linear albedo, glow and gloss of the ground, patch over patch."""
+    matter = _painted(stage, stage.ground.paint, point, pixel)
     for patch in stage.ground.patches:
         x = (point[0] - patch.centre[0]) / patch.half[0]
         y = (point[1] - patch.centre[1]) / patch.half[1]
         inside = (x * x + y * y < 1) if patch.round else (x.abs() < 1) & (y.abs() < 1)
         if len(chosen := inside.nonzero()[:, 0]):
-            colour[:, chosen] = _painted(stage, patch.paint, point.index_select(1, chosen), pixel[chosen])
-    return colour
+            matter[:, chosen] = _painted(stage, patch.paint, point.index_select(1, chosen), pixel[chosen])
+    return matter
 
 
 def _painted(stage: Stage, paint: shapes.Paint, point: Tensor, pixel: Tensor) -> Tensor:
@@ -142,12 +159,15 @@ def _painted(stage: Stage, paint: shapes.Paint, point: Tensor, pixel: Tensor) ->
         position=point, normal=up, period=torch.full_like(pixel, paint.scale), pixel=pixel, noise=stage.noise
     )
     number = torch.full_like(pixel, shapes.PATTERNS.index(paint.pattern), dtype=torch.int64)
-    first, second = _column(paint.colour, point), _column(paint.second, point)
-    return first + (second - first) * second_share(number, surface)
+    first, second = linear(paint.colour, point), linear(paint.second, point)
+    share = second_share(number, surface)
+    glow = paint.glow * (torch.ones_like(share) if paint.pattern == "plain" else share)
+    return torch.cat([first + (second - first) * share, glow[None], torch.full_like(share, paint.gloss)[None]])
 
 
-def lighting(stage: Stage, hits: Hits, point: Tensor, normal: Tensor, albedo: Tensor) -> Tensor:
+def lighting(stage: Stage, hits: Hits, point: Tensor, matter: Matter) -> Tensor:
     """Linear light (3, n) that surfaces send back."""
+    normal = matter.normal
     light, sun = stage.light, torch.tensor(stage.light.towards_sun, device=point.device, dtype=torch.float32)
     facing = dot(normal, sun[:, None])
     bright = (facing > 0).nonzero()[:, 0]
@@ -156,10 +176,38 @@ def lighting(stage: Stage, hits: Hits, point: Tensor, normal: Tensor, albedo: Te
     sunlight = torch.zeros_like(facing)
     sunlight[bright] = facing[bright] * open_sky
     upward = normal[2] * 0.5 + 0.5
-    sky_light = _column(light.zenith, point) * 0.55 + _column(light.horizon, point) * 0.45
+    sky_light = linear(light.zenith, point) * 0.55 + linear(light.horizon, point) * 0.45
     ambient = sky_light * (upward * light.sky_strength) + (1 - upward) * (0.16 * light.sky_strength)
+    ambient = ambient + linear(light.fill, point) * (0.6 + 0.4 * upward)
     ambient = ambient * contact(stage, hits, point)
-    return albedo * (_column(light.sun, point) * (sunlight * light.sun_strength) + ambient)
+    direct = linear(light.sun, point) * (sunlight * light.sun_strength)
+    for lamp in stage.lamps:
+        direct = direct + linear(lamp.colour, point) * lamp_light(lamp, point, normal)
+    return matter.albedo * (direct + ambient)
+
+
+def lamp_light(lamp: Lamp, point: Tensor, normal: Tensor) -> Tensor:
+    """(n,) linear light that falls on surfaces, also a little on those that look past the lamp."""
+    x, y, z = (point[i] - lamp.place[i] for i in range(3))
+    square = x * x + y * y + z * z + 0.05
+    facing = (normal[0] * x + normal[1] * y + normal[2] * z) / square.sqrt()
+    return (0.25 - 0.75 * facing).clamp_min(0) * (lamp.strength / (square + 1))
+
+
+def mirror(stage: Stage, hits: Hits, point: Tensor, matter: Matter, lit: Tensor) -> None:
+    """Lay the sky's mirror image over wet and polished ground, in place."""
+    shiny = (matter.gloss > 0).nonzero()[:, 0]
+    if not len(shiny):
+        return
+    direction = hits.direction.index_select(1, shiny)
+    steep = direction[2].abs() / dot(direction, direction).sqrt()
+    flat = 1 - steep
+    share = matter.gloss[shiny] * (0.05 + 0.95 * (flat * flat) * (flat * flat))
+    x, y = point[0, shiny], point[1, shiny]
+    calm = 1 / (1 + hits.t[shiny] * 0.06)
+    sway = (stage.noise(x * 0.6, y * 1.5) - 0.5) * 0.25 * calm
+    above = sky_gradient(stage.light, (steep + sway).abs())
+    lit[:, shiny] = lit.index_select(1, shiny) * (1 - share) + above * share
 
 
 def in_shadow(stage: Stage, start_n3: Tensor, frame_n: Tensor, sun: Tensor) -> Tensor:
@@ -182,29 +230,6 @@ def contact(stage: Stage, hits: Hits, point: Tensor) -> Tensor:
         away = ((point[0] - x) * (point[0] - x) + (point[1] - y) * (point[1] - y)) / (radius * radius)
         left = left * torch.where(hits.row == GROUND, 1 - 0.55 * (1 - away).clamp_min(0), 1.0)
     return left
-
-
-def sky(stage: Stage, hits: Hits) -> Tensor:
-    """Linear light (3, n) of the sky along each ray."""
-    x, y, z = hits.direction / dot(hits.direction, hits.direction).sqrt()
-    light = stage.light
-    height = z.clamp(0, 1)
-    blend = (height / (height + 0.22)) * 1.22
-    colour = _column(light.horizon, hits.direction) * (1 - blend) + _column(light.zenith, hits.direction) * blend
-    across = 1.6 / (height + 0.18)
-    puffs = stage.noise(x * across, y * across) * 0.65 + stage.noise(x * across * 2.7 + 9.1, y * across * 2.7) * 0.35
-    clouds = ((puffs - 0.75 + light.cloud * 0.5) * 3).clamp(0, 1) * (height * 6).clamp(0, 1) * 0.75
-    return (colour * (1 - clouds) + clouds * 0.95) * (light.sky_strength * 0.55 + 0.55)
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Product of (3, n) vectors, added in a fixed order (a reduction may choose its own)."""
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _column(colour: shapes.Colour, like: Tensor) -> Tensor:
-    """A display colour as linear light, (3, 1)."""
-    return torch.tensor([[c * c] for c in colour], dtype=like.dtype, device=like.device)
 
 
 def depth_of(t: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Table:
     second: Tensor
     pattern: Tensor
     scale: Tensor
+    glow: Tensor
     owner: Tensor
 
     @property
@@ -87,5 +88,6 @@ def table_of(still: Shapes, moving: Shapes, frames: slice, device: torch.device)
         second=tensor(of_paints("second") ** 2),
         pattern=tensor(constants(patterns), torch.int64),
         scale=tensor(of_paints("scale")),
+        glow=tensor(of_paints("glow")),
         owner=tensor(constants([still.owner, moving.owner]), torch.int64),
     )

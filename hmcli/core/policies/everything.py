@@ -1,0 +1,11 @@
+"""Policy `all`: dense attention over every full-resolution frame, the paper's baseline (Table 1)."""
+
+from __future__ import annotations
+
+from hmcli.core.retrieval import ALL_FRAMES, Reading, RetrievalRequest, needs
+
+
+@needs(ALL_FRAMES)
+def everything(asked: RetrievalRequest) -> Reading:
+    """Every frame there is."""
+    return Reading(frames_FW=None)

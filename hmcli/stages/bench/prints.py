@@ -1,0 +1,191 @@
+"""Prints: what identifies a clip on disk, and how it differs from a frozen one.
+
+Hashed values are rounded first (`Tolerances.step`), so that the last bits, which differ between machines, do not
+count. Pictures are compared through mean colours: every frame as a whole, some frames by parts.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hmcli.errors import DataError
+from hmcli.stages.bench.definition import Absence, Print, Tolerances
+from hmcli.stages.dataset import ClipSource, read_cameras
+from hmcli.store.files import read_json
+from hmcli.store.hashing import hash_arrays, hash_json
+from hmcli.store.video import read_video
+from hmcli.world import schema
+from hmcli.world.clip import ClipDescription
+
+PARTS = 8  # of a thumbnail, along each side
+THUMBNAIL_FRAMES = ("first of the context", "last of the context", "middle of the target", "last of the target")
+_FILES = ("context", "target", "camera")  # roles that every clip of a benchmark has
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipValues:
+    """The arrays behind the hashes of a clip: T frames over context and target together."""
+
+    poses: np.ndarray  # (T, 4, 4) world_from_camera, metres
+    tracks: Mapping[str, np.ndarray]  # subject -> (T, 6) x, y, z in metres, cosine and sine of the heading, strides
+
+
+def values_on_disk(source: ClipSource) -> ClipValues:
+    """Poses and tracks as the clip's files have them. Raises DataError when one is missing or unreadable."""
+    if missing := [role for role in _FILES if role not in source.files]:
+        raise DataError(f"the clip has no {missing[0]}", where={"clip": source.id})
+    cameras = read_cameras(source)
+    if cameras.context is None or cameras.target is None:
+        raise DataError("the clip has no poses of context and target", where={"clip": source.id})
+    states = schema.parse_states(read_json(source.files["context"].parent / "subjects.json"))
+    tracks = {state.name: _track(state.position, state.heading, state.phase) for state in states}
+    return ClipValues(poses=np.concatenate([cameras.context, cameras.target]), tracks=tracks)
+
+
+def values_described(clip: ClipDescription) -> ClipValues:
+    """The same from the clip's description, without drawing it."""
+    tracks = {one.name: _track(one.walk.position, one.walk.heading, one.phase) for one in clip.actors}
+    return ClipValues(poses=clip.world_from_camera, tracks=tracks)
+
+
+def _track(position: np.ndarray, heading: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    columns = [position, np.cos(heading)[:, None], np.sin(heading)[:, None], phase[:, None]]
+    return np.concatenate(columns, axis=1)
+
+
+def poses_hash(values: ClipValues, step: float) -> str:
+    return hash_arrays({"poses": _on_grid(values.poses, step)})
+
+
+def tracks_hash(values: ClipValues, step: float) -> str:
+    return hash_arrays({name: _on_grid(track, step) for name, track in values.tracks.items()})
+
+
+def _on_grid(values: np.ndarray, step: float) -> np.ndarray:
+    return np.rint(values / step).astype(np.int64)
+
+
+def print_of(source: ClipSource, values: ClipValues, step: float) -> Print:
+    """The print of a clip on disk; decodes its videos."""
+    folder = source.files["context"].parent
+    states = schema.parse_states(read_json(folder / "subjects.json"))
+    events = schema.parse_events(read_json(folder / "events.json"))
+    context, target = read_video(source.files["context"]), read_video(source.files["target"])
+    return Print(
+        caption=source.caption, poses=poses_hash(values, step), tracks=tracks_hash(values, step),
+        events=hash_json([[one.part, one.subject, one.kind, one.frame, one.reason] for one in events]),
+        absences=tuple(
+            Absence(subject=one.name, first=gone.first, last=gone.last, reason=gone.reason, certified=gone.certified)
+            for one in states
+            for gone in one.hidden
+        ),
+        thumbnails=_text(thumbnails(context, target)),
+        frame_means=_text(np.concatenate([_means(context), _means(target)])),
+    )  # fmt: skip
+
+
+def thumbnails(context: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(4, PARTS, PARTS, 3) uint8: mean colours of the parts of the frames of THUMBNAIL_FRAMES."""
+    frames = np.stack([context[0], context[-1], target[len(target) // 2], target[-1]]).astype(np.float64)
+    for axis in (1, 2):
+        starts = np.arange(PARTS) * frames.shape[axis] // PARTS
+        lengths = np.diff([*starts, frames.shape[axis]])
+        shape = [-1 if i == axis else 1 for i in range(4)]
+        frames = np.add.reduceat(frames, starts, axis=axis) / lengths.reshape(shape)
+    return np.rint(frames).astype(np.uint8)
+
+
+def _means(video: np.ndarray) -> np.ndarray:
+    """(T, 3) uint8 mean colour of each frame."""
+    return np.rint(video.mean((1, 2), dtype=np.float64)).astype(np.uint8)
+
+
+def _text(values: np.ndarray) -> str:
+    return base64.b64encode(values.tobytes()).decode("ascii")
+
+
+def _levels(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape).astype(np.int64)
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+
+def differences(found: Print, frozen: Print, allowed: Tolerances, *, same_size: bool) -> list[str]:
+    """How a clip differs from the frozen one beyond what is allowed, poses and tracks left out; empty: it is the same.
+
+    At another size a limb may show a moment earlier or not at all: then only certified stretches are held against
+    each other.
+    """
+    said = [] if found.caption == frozen.caption else [f"the caption is {found.caption!r}"]
+    if not (same_size and found.events == frozen.events):
+        frames = allowed.event_frames if same_size else allowed.other_event_frames
+        said += _event_differences(found.absences, frozen.absences, frames, same_size)
+    part, whole = (
+        (allowed.thumbnail_levels, allowed.frame_levels)
+        if same_size
+        else (allowed.other_thumbnail_levels, allowed.other_frame_levels)
+    )
+    return said + _picture_differences(found, frozen, part, whole)
+
+
+def _event_differences(
+    found: Sequence[Absence], frozen: Sequence[Absence], frames: int, every: bool
+) -> list[str]:
+    """Frozen stretches that are not found within `frames`, and, if every stretch counts, found ones that are not frozen."""
+    said = []
+    for one in frozen:
+        if (every or one.certified) and not any(_alike(one, other, frames) for other in found):
+            said.append(f"{one.subject} is not hidden ({one.reason}) from frame {one.first} to {one.last}")
+    for other in found if every else ():
+        if not any(_alike(one, other, frames) for one in frozen):
+            said.append(f"{other.subject} is hidden ({other.reason}) from frame {other.first} to {other.last}")
+    return said
+
+
+def _alike(one: Absence, other: Absence, frames: int) -> bool:
+    near = max(abs(one.first - other.first), abs(one.last - other.last)) <= frames
+    return near and one.subject == other.subject
+
+
+def _picture_differences(found: Print, frozen: Print, part: float, whole: float) -> list[str]:
+    if len(found.frame_means) != len(frozen.frame_means):
+        return [f"it has {_frames(found)} frames, not {_frames(frozen)}"]
+    shape = (len(THUMBNAIL_FRAMES), PARTS, PARTS, 3)
+    parts = np.abs(_levels(found.thumbnails, shape) - _levels(frozen.thumbnails, shape)).max((1, 2, 3))
+    means = np.abs(_levels(found.frame_means, (-1, 3)) - _levels(frozen.frame_means, (-1, 3))).max(1)
+    said = [
+        f"the {name} frame is off by {off} levels in some part (allowed {part:g})"
+        for name, off in zip(THUMBNAIL_FRAMES, parts.tolist(), strict=True)
+        if off > part
+    ]
+    if means.max() > whole:
+        worst = int(means.argmax())
+        said.append(f"{int((means > whole).sum())} frames have another colour, frame {worst} by {means[worst]} levels"
+                    f" (allowed {whole:g})")  # fmt: skip
+    return said
+
+
+def _frames(of: Print) -> int:
+    return len(base64.b64decode(of.frame_means)) // 3
+
+
+def value_differences(found: ClipValues, true: ClipValues, step: float) -> list[str]:
+    """Where poses and tracks are off, in words."""
+    said = []
+    if list(found.tracks) != list(true.tracks):
+        return [f"its subjects are {', '.join(found.tracks)}, not {', '.join(true.tracks)}"]
+    for name, one, other in [("the camera", found.poses, true.poses)] + [
+        (name, track, true.tracks[name]) for name, track in found.tracks.items()
+    ]:
+        if len(one) != len(other):
+            said.append(f"{name} has {len(one)} frames, not {len(other)}")
+            continue
+        off = np.abs(one - other).reshape(len(one), -1).max(1)
+        if off.max() > step:
+            said.append(f"{name} is off in {int((off > step).sum())} frames, by {off.max():.3g} in frame {off.argmax()}")
+    return said

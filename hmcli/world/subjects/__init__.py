@@ -1,0 +1,74 @@
+"""Subjects: families of figures. Every draw of a family has its own proportions and colours.
+
+A family gives a figure and the words a caption uses for it; `SUBJECTS` lists them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal
+
+import numpy as np
+
+from hmcli.world import extent
+from hmcli.world.bodies import Figure, Person, posed
+from hmcli.world.shapes import Shapes
+from hmcli.world.subjects import animals, bipeds, costumes, people
+from hmcli.world.subjects.look import Look
+from hmcli.world.subjects.palette import Shades
+
+__all__ = ["SUBJECTS", "Family", "Subject"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One drawn member of a family."""
+
+    family: str
+    figure: Figure
+    speed: float  # metres per second
+    words: str  # "a hiker in a red jacket ..."
+
+    @property
+    def kind(self) -> Literal["person", "animal"]:
+        return "person" if isinstance(self.figure, Person) else "animal"
+
+    @property
+    def plain(self) -> str:
+        """Words without colours and names."""
+        return "a person" if self.kind == "person" else "an animal"
+
+    @cached_property
+    def _stride(self) -> Shapes:
+        return posed(self.figure, np.arange(12) / 12, owner=0)
+
+    @cached_property
+    def tall(self) -> float:
+        """Height of the whole figure, metres."""
+        return extent.top(self._stride)
+
+    @cached_property
+    def radius(self) -> float:
+        """Of the circle on the ground, about the subject's position, that holds the whole body, metres."""
+        return extent.ground_radius(self._stride)
+
+    @cached_property
+    def body_length(self) -> float:
+        """Longest extent of the body: a person's height, an animal's length or, if larger, height; metres."""
+        return self.tall if self.kind == "person" else max(self.tall, extent.length(self._stride))
+
+
+Family = Callable[[np.random.Generator], Subject]
+
+
+def _subject(name: str, draw: Callable[[Shades], Look], rng: np.random.Generator) -> Subject:
+    figure, speed, words = draw(Shades(rng))
+    return Subject(family=name, figure=figure, speed=speed, words=words)
+
+
+SUBJECTS: dict[str, Family] = {
+    draw.__name__: partial(_subject, draw.__name__, draw)
+    for draw in (*people.FAMILIES, *costumes.FAMILIES, *animals.FAMILIES, *bipeds.FAMILIES)
+}

@@ -1,0 +1,39 @@
+"""Verdict: does a drawn clip, by its masks, show what it promises?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hmcli.world.certify import Certificate, certify
+from hmcli.world.clip import ClipDescription
+from hmcli.world.events import Visibility, hidden_stretches
+from hmcli.world.splits import SPLITS
+
+Certificates = Mapping[str, Sequence[Certificate]]  # by subject, in order of time
+
+
+def certificates(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str, list[Certificate]]:
+    """Every stretch in which a subject that had been visible is hidden, measured."""
+    found: dict[str, list[Certificate]] = {}
+    for actor, of in zip(clip.actors, seen, strict=True):
+        track, length = actor.walk.position[:, :2], actor.subject.body_length
+        found[actor.name] = [
+            certify(stretch, of.seen > 0, track, clip.fps, length, clip.needs)
+            for stretch in hidden_stretches(of)
+            if stretch.first > 0
+        ]
+    return found
+
+
+def refusal(clip: ClipDescription, found: Certificates) -> str:
+    """Why the clip does not belong into its split, or nothing."""
+    split = SPLITS[clip.split]
+    stretches = [one for several in found.values() for one in several]
+    certified = [one for one in stretches if one.certified]
+    if not certified:
+        return "no subject leaves, is hidden long enough and comes back where that can be foretold"
+    if split.turns and not any(one.turns for one in certified):
+        return "no subject turns, stops or changes its pace enough while it is hidden"
+    if split.crowd and not any(one.reason == "occluded" for one in stretches):
+        return "no subject passes behind another one or behind a thing"
+    return ""

@@ -1,0 +1,84 @@
+"""Every recipe of recipes/ablations builds a model that runs on clips as long as the recipe renders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reference.small import camera_rows
+
+from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
+from hmcli.core.inspection import recorded
+from hmcli.core.retrieval import RetrievalInputs
+from hmcli.errors import RecipeError
+from hmcli.recipe import load_recipe, recipe_names
+from hmcli.stages.models import PACKAGED, build_model, check_memory_fits, find_base, model_arguments
+from hmcli.store.files import read_json
+
+ABLATIONS = [name for name in recipe_names() if name.startswith("ablations/")]
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_reads_what_its_name_says(name: str):
+    recipe = load_recipe(name, ["model.layers=1", "model.dim=24", "model.heads=2", "model.ffn_dim=32"])
+    model, memory = build_model(recipe, channels=3, text_dim=6), recipe.model.memory
+    context, target = (1 + (n - 1) // TIME_STRIDE for n in (recipe.world.context_frames, recipe.world.target_frames))
+    check_memory_fits(model.config, "clip", context=context, target=target)
+    size = (recipe.data.size[0] // SPACE_STRIDE, recipe.data.size[1] // SPACE_STRIDE)
+    frames, generator = context + target, torch.Generator().manual_seed(0)
+    inputs = RetrievalInputs(
+        intrinsics_B4=torch.tensor([[160.0, 160.0, 56.0, 32.0]]), image_size=(64, 112), near=memory.near,
+        far=memory.far, visibility_BM=torch.ones(1, 2), generator=generator,
+    )  # fmt: skip
+    with torch.no_grad(), recorded() as readings:
+        flow = model(
+            torch.randn(1, 3, frames, *size), torch.tensor([500.0]), torch.randn(1, 4, 6),
+            camera_rows(torch.linspace(0, 40, frames)[None], torch.zeros(1, frames, 3)).float(), context, inputs,
+        ).sample  # fmt: skip
+    assert flow.isfinite().all()
+    last = readings[-1]
+    if last.slots_BFK is not None:
+        assert last.slots_BFK.shape[2] == memory.top_k > 0
+        assert last.frames_FW.shape[1] == memory.window
+        assert (last.span_M2[0, 1] - last.span_M2[0, 0] + 1).item() == memory.kernel[0]
+    elif last.everywhere_BN is not None:
+        assert last.everywhere_BN.shape[1] == memory.top_k + target
+
+
+def test_the_rows_of_the_papers_tables_have_recipes():
+    recipes = {name: load_recipe(name) for name in ABLATIONS}
+    kernels = {r.model.memory.kernel for name, r in recipes.items() if "kernel" in name}
+    assert kernels == {(2, 2, 2), (2, 4, 4), (2, 8, 8), (1, 4, 4)}
+    assert {r.model.memory.top_k for name, r in recipes.items() if "top-k" in name} == {5, 10, 15}
+    policies = {r.model.memory.policy for r in recipes.values()}
+    assert policies == {"affinity", "fov", "random", "oracle", "none", "all", "frames-fov", "recent"}
+    dfot = recipes["ablations/dfot"]
+    assert (dfot.flow.noise, dfot.flow.loss) == ("per-frame", "all")
+    assert dfot.sample.history_guidance > 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["flow.loss=all"], "clean context has no noise"),
+        (["flow.loss=all", "flow.noise=per-frame"], "clean context has no noise"),  # frozen by default
+        (["sample.history_guidance=2"], "never saw context masked by noise"),
+        (["sample.history_guidance=0.5", "flow.noise=per-frame", "model.memory.context=joint"], "at least 1"),
+        (["model.memory.policy=recent", "model.memory.top_k=0"], "at least one context frame"),
+        (["model.memory.policy=frames_fov", "model.memory.top_k=0"], "at least one context frame"),
+    ],
+)  # fmt: skip
+def test_settings_without_a_meaning_are_refused_by_the_recipe(overrides: list[str], reason: str):
+    with pytest.raises(RecipeError, match=reason):
+        load_recipe(None, overrides)
+
+
+def test_weights_saved_before_noise_was_a_setting_count_as_trained_with_shared_noise():
+    """The packaged ones are such weights."""
+    if not (config := PACKAGED / "transformer" / "config.json").is_file():
+        pytest.skip("this checkout has no packaged weights")
+    sizes = {"channels": read_json(config)["in_channels"], "text_dim": read_json(config)["text_dim"]}
+    recipe = load_recipe("mini/hydra")
+    assert find_base(recipe, model_arguments(recipe, **sizes)) is not None
+    other = load_recipe("mini/hydra", ["flow.noise=per-frame"])
+    with pytest.raises(RecipeError, match="flow_noise"):
+        find_base(other, model_arguments(other, **sizes))
