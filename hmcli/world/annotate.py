@@ -73,10 +73,11 @@ def subjects(
 ) -> dict[str, Any]:  # fmt: skip
     """subjects.json: each subject's state per frame over context and target together, and when it is hidden.
 
-    `speed` is the mean pace, metres per second; `position` the middle of the feet, metres; `heading` radians from +x towards +y; `phase` strides walked;
-    `box` x0, y0, x1, y1 in pixels of its visible part (x1, y1 exclusive), null while hidden; `amodal_box` the same of
-    all of it inside the picture, as if nothing stood in front; `visible` the share of its pixels inside the picture
-    that nothing covers; `hidden` its hidden stretches with what predicting them takes (docs/world.md).
+    `speed` is the mean pace, metres per second; `position` the middle of the feet, metres; `heading` radians from +x
+    towards +y; `phase` strides walked; `box` x0, y0, x1, y1 in pixels of its visible part (x1, y1 exclusive), null
+    while hidden; `amodal_box` the same of all of it inside the picture, as if nothing stood in front; `visible` the
+    share of its pixels inside the picture that nothing covers; `hidden` its hidden stretches with what predicting them
+    takes (docs/world.md).
     """
     return {
         actor.name: {
