@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 import hmcli
+from hmcli.cli_bench import bench_app
 from hmcli.cli_dataset import dataset_app
 from hmcli.commands import (
     ArtifactOut,
@@ -59,6 +60,7 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="Packaged recipes: ls, show, cp.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(bench_app, name="bench")
 
 
 @command(app, "render")
@@ -343,7 +345,7 @@ def convert(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> StageResult:
-    """Convert weights between released HyDRA, original Wan2.1, diffusers folders and checkpoints of hm."""
+    """Convert weights. Between released HyDRA, original Wan2.1, diffusers folders and checkpoints of hm."""
     found = given(source)
     assert found is not None  # an argument that must be there
     from hmcli.stages import convert as stage

@@ -13,7 +13,7 @@ from hmcli.registry import normal
 from hmcli.runtime import Console
 
 dataset_app = typer.Typer(
-    help="Tools for folders of clips: check, split, unpack, import, show.",
+    help="Folders of clips: check, split, unpack, import, show.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"token_normalize_func": normal},
@@ -23,7 +23,7 @@ FolderOut = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 
 @command(dataset_app, "check")
 def check(data: DatasetIn = None, override: Overrides = None) -> Description:
-    """Say what of each clip is missing, contradictory or unreadable; find events and the field of view."""
+    """Say what is missing, contradictory or unreadable. Finds events and the field of view too."""
     from hmcli.recipe import load_recipe
 
     resolved = load_recipe(None, override)
@@ -85,7 +85,7 @@ def import_(
     ] = False,
     metres_per_unit: Annotated[float, typer.Option("--metres-per-unit", help="Length of the poses' unit.")] = 1.0,
 ) -> StageResult:
-    """Add a real video and its camera poses to a folder that `hm encode` reads."""
+    """Make a clip of a real video and its camera poses. `hm encode` reads the folder."""
     from hmcli.stages import dataset_import as stage
 
     return stage.run(

@@ -64,6 +64,7 @@ class WorldConfig:
     visible_seconds: float = 2.0  # a subject is seen so long, then hidden so long, and comes back within the target
     hidden_seconds: float = 1.5
     captioner: str = ""  # folder of an image-text-to-text model; empty: captions from the scene's description
+    benchmark: str = ""  # whose frozen clips are drawn, at any size (docs/benchmark.md); empty: clips of the seed
     camera: CameraPathConfig = field(default_factory=CameraPathConfig)
     antialias: bool = True
 

@@ -17,5 +17,6 @@ def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Pat
     assert {f"hmcli/recipes/{name}.yaml" for name in recipe_names()} <= names
     weights = "hmcli/weights/mini"
     assert {f"{weights}/vae/config.json", f"{weights}/transformer/config.json", f"{weights}/manifest.json"} <= names
+    assert {"hmcli/bench/hm-bench-1.json", "hmcli/bench/scores.schema.json"} <= names
     assert "hmcli/stages/encode.py" in names
     assert not any(name.startswith(("tests", "docs")) for name in names)

@@ -191,18 +191,19 @@ def relevant_slots(seen_AS: Tensor, reading: Recorded) -> Tensor:
     """Slots that show, before it was last hidden, a subject that is back in the query frame: (F, M) bool.
 
     A slot shows a subject when one of the frames it covers does. Slots wholly inside the window do not count: their
-    frames are read anyway. Context query frames have none. `seen_AS` must cover the query frames and the slots.
+    frames are read anyway. Context query frames have none. `seen_AS` must cover the query frames; behind
+    its end, where the guess of a released span may reach, nothing is seen.
     """
     if reading.span_M2 is None or reading.near_FM is None:
         raise ValueError("this reading has no slots")
     frame_F = reading.first_frame + torch.arange(reading.near_FM.shape[0])
-    if len(seen_AS) < max(int(frame_F[-1]), int(reading.span_M2.max())) + 1:
+    if len(seen_AS) < int(frame_F[-1]) + 1:
         raise ValueError(
             f"subjects are known in {len(seen_AS)} frames, the reading goes on to frame {int(frame_F[-1])}"
         )
     sightings_AS = torch.cat([torch.zeros_like(seen_AS[:1]), seen_AS]).long().cumsum(dim=0)  # in frames before a
     before_F1S = hidden_from(seen_AS)[frame_F][:, None]
-    first_M, end_M = reading.span_M2[:, 0], reading.span_M2[:, 1] + 1
+    first_M, end_M = (reading.span_M2 + torch.tensor([0, 1])).clamp(max=len(seen_AS)).unbind(dim=1)
     until_FMS = torch.minimum(end_M[None, :, None], before_F1S).maximum(first_M[None, :, None])
     shown_FMS = (
         sightings_AS.gather(0, until_FMS.flatten(0, 1)).unflatten(0, until_FMS.shape[:2]) > sightings_AS[first_M]

@@ -122,6 +122,8 @@ def run(
     dry_run: bool = False,
 ) -> StageResult:
     """Convert `source`; see `hm convert --help`. Nothing is written unless everything fits."""
+    if lora is not None and not lora.exists():
+        raise UsageError("there is no such adapter", where={"lora": lora}, fix="name a .safetensors file")
     found = look(source)
     reporter.note(f"{source} is {found.form}")
     if found.part == "vae":

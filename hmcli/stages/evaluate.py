@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -299,7 +300,8 @@ def _finish(
         write_csv(writer.staged / "per_clip.csv", COLUMNS, _table(plan, per_frame, failures))
         write_text(writer.staged / "protocol.md", protocol_card(protocol, scores))
     counts = {"clips": len(plan.generated.clips), "scores": len(done), "failed": len(failures)}
-    manifest = writer.finish(order, counts=counts, attributes={"protocol": protocol})
+    attributes = {"protocol": protocol, "generation": _judged(plan.generated)}
+    manifest = writer.finish(order, counts=counts, attributes=attributes)
     for label, entry in scores["metrics"].items():
         reporter.note(_sentence(label, entry))
     return StageResult(
@@ -307,6 +309,18 @@ def _finish(
         quarantined=tuple(Quarantined(item=row["item"], reason=row["reason"]) for row in manifest.quarantined),
         details={"scores": {label: entry["mean"] for label, entry in scores["metrics"].items()}},
     )  # fmt: skip
+
+
+def _judged(generated: Generated) -> dict[str, Any]:
+    """What was scored, for those who only have the scores (hm bench): model, sampler, clips, sizes, time."""
+    manifest, rows = generated.manifest, generated.rows.values()
+    seconds = [float(row["seconds"]) for row in rows if "seconds" in row]
+    return {
+        "inputs": manifest.inputs, "recipe": manifest.recipe, "seed": manifest.seed,
+        "source": generated.source, "source_fingerprint": generated.source_fingerprint,
+        "shapes": sorted({(int(r["frames"]), int(r["height"]), int(r["width"])) for r in rows}),
+        "seconds_per_clip": median(seconds) if seconds and len(seconds) == len(rows) else None,
+    }  # fmt: skip
 
 
 def _read_values(file: Path) -> list[float]:

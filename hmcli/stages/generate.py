@@ -269,7 +269,8 @@ def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: 
                 network, started = job.network, time.monotonic()
                 try:
                     clip = job.view.clip(clip_id)
-                    check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target)
+                    size = job.view.latent_size
+                    check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target, size=size)
                     latents = generate_latents(job, clip)
                 except DataError as error:
                     writer.quarantine(clip_id, str(error))

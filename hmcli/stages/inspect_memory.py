@@ -110,7 +110,8 @@ def look_at(job: Job, clip_id: str) -> Look:
     from hmcli.core.inspection import recorded
 
     clip = job.view.clip(clip_id)
-    check_memory_fits(job.network.config, clip_id, context=clip.context, target=clip.target)
+    size = job.view.latent_size
+    check_memory_fits(job.network.config, clip_id, context=clip.context, target=clip.target, size=size)
     choosers = _Choosers(seen=_seen(job, clip_id), context=clip.context, seed=clip_seed(job.recipe.seed, clip_id))
     with recorded(choosers) as heard:
         latents = generate_latents(job, clip)

@@ -188,7 +188,7 @@ def _sheet_row(look: Look, row: int, votes_M: np.ndarray, layers: int, top_k: in
         span = f"frame {first}" if first == end else f"frames {first}-{end}"
         cells.append(
             Picture(
-                pixels=_pixels(look, (first + end) // 2),
+                pixels=_pixels(look, min((first + end) // 2, look.context + look.clip.target - 1)),  # a guess may go on
                 lines=(f"slot {slot}, {span}", f"{votes_M[slot]} of {layers} layers"),
                 marked=look.relevant is not None and bool(look.relevant[row, slot]),
             )

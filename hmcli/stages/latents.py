@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hmcli.contracts import Reporter
+from hmcli.contracts import SPACE_STRIDE, Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.store.arrays import ROOT, StackReader
 from hmcli.store.manifest import Manifest, read_manifest
@@ -94,6 +94,12 @@ class LatentsView:
         """Pixels: height, width of the encoded videos."""
         height, width = self.attributes["size"]
         return int(height), int(width)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Latent pixels: height, width of a latent frame."""
+        height, width = self.size
+        return height // SPACE_STRIDE, width // SPACE_STRIDE
 
     @property
     def text_shape(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ the training state beside it; its manifest says which codec and text encoder the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,10 +158,11 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def check_memory_fits(config: Any, clip: str, *, context: int, target: int) -> None:
-    """Raise DataError when a clip has too few latent frames for `memory.top_k`.
+def check_memory_fits(config: Any, clip: str, *, context: int, target: int, size: tuple[int, int]) -> None:
+    """Raise DataError when a clip has too few latent frames for `memory.top_k`, or too small ones for the kernel.
 
-    A frozen model tokenizes context alone, and its context frames retrieve among those slots.
+    A frozen model tokenizes context alone, and its context frames retrieve among those slots. `size` is height and
+    width in latent pixels.
     """
     from hmcli import registry
     from hmcli.core.retrieval import CONTEXT_FRAMES, SLOTS, needs_of
@@ -174,6 +176,7 @@ def check_memory_fits(config: Any, clip: str, *, context: int, target: int) -> N
         )
     if SLOTS not in needs:
         return
+    check_kernel_fits(config["kernel"], clip, size)
     time = config["kernel"][0] // config["patch_size"][0]
     frames = context if config["context"] == "frozen" else context + target
     if (slots := frames // time) < config["top_k"]:
@@ -182,3 +185,13 @@ def check_memory_fits(config: Any, clip: str, *, context: int, target: int) -> N
             where={"clip": clip, "kernel": f"{time} latent frames a slot"},
             fix=f"use longer clips, or a model with top_k <= {slots}",
         )
+
+
+def check_kernel_fits(kernel: Sequence[int], clip: str, size: tuple[int, int]) -> None:
+    """Raise DataError when a slot is larger than a frame of `size`, height and width in latent pixels."""
+    _, rows, columns = kernel
+    if rows > size[0] or columns > size[1]:
+        raise DataError(
+            f"model.memory.kernel covers {rows} x {columns} latent pixels, but a frame has {size[0]} x {size[1]}",
+            where={"clip": clip}, fix="use larger frames, or a smaller model.memory.kernel",
+        )  # fmt: skip

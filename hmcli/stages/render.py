@@ -8,12 +8,14 @@ docs/artifacts.md; what its clips promise: docs/world.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.recipe import Recipe, WorldConfig, sections
+from hmcli.stages.bench.definition import Chosen, chosen_clips
 from hmcli.stages.outcome import check_output, result_of
 from hmcli.stages.render_clip import Job, render_clips
 from hmcli.store.artifact import ArtifactWriter
@@ -26,7 +28,7 @@ from hmcli.world.scenes import SCENES
 from hmcli.world.splits import on_side
 from hmcli.world.subjects import SUBJECTS
 
-PICTURES = 2  # raise when the same clip would look or move differently: older clips are then redone
+PICTURES = 3  # raise when the same clip would look or move differently: older clips are then redone
 
 Captioner = Callable[[Any], str]  # (T, H, W, 3) uint8 frames of the context -> caption
 
@@ -37,10 +39,12 @@ def run(
 ) -> StageResult:  # fmt: skip
     """Render `world.clips` clips; see `hm render --help`."""
     world = recipe.world
+    chosen = chosen_clips(recipe)
     order = [clip_id(recipe.seed, index) for index in range(world.clips)]
     if dry_run:
         check_output(out, "dataset", reporter)
-        describe_clip(world, recipe.seed, 0)  # says now what cannot work
+        if chosen is None:
+            describe_clip(world, recipe.seed, 0)  # says now what cannot work
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
         reporter.note(f"{world.clips} clips of {frames} into {out}")
         return StageResult(path=out, kind="dataset", counts={"clips": world.clips}, details={"dry_run": True})
@@ -50,17 +54,20 @@ def run(
         out, "dataset", recipe=sections(recipe, "seed", "world"), inputs={}, seed=recipe.seed, force=force,
         reporter=reporter,
     ) as writer:  # fmt: skip
-        key = clip_key(recipe)
+        keys = clip_keys(recipe, chosen)
         with reporter.progress("rendering", world.clips, "clip") as advance:
-            todo = [index for index, item in enumerate(order) if not writer.kept(item, key)]
+            todo = [index for index, item in enumerate(order) if not writer.kept(item, keys[index])]
             if len(todo) < len(order):
                 advance(len(order) - len(todo))
             jobs = [
-                Job(world=world, seed=recipe.seed, index=index, device=device, folder=writer.scratch / f"clip-{index}")
+                Job(
+                    world=world, seed=recipe.seed, index=index, device=device,
+                    folder=writer.scratch / f"clip-{index}", chosen=None if chosen is None else chosen[index],
+                )
                 for index in todo
-            ]
+            ]  # fmt: skip
             for job, row in render_clips(jobs, processes):
-                _keep(writer, order[job.index], key, job.folder, row, caption)
+                _keep(writer, order[job.index], keys[job.index], job.folder, row, caption)
                 advance(1)
         if not writer.unchanged(order):
             _write_tables(writer, [writer.items[item]["meta"] for item in order])
@@ -68,12 +75,13 @@ def run(
     return result_of(writer, manifest)
 
 
-def clip_key(recipe: Recipe) -> str:
-    """What a clip depends on besides its number: not how many there are."""
+def clip_keys(recipe: Recipe, chosen: Sequence[Chosen] | None) -> list[str]:
+    """What each clip depends on besides its number: not how many there are, but what a benchmark chose for it."""
     world = sections(recipe, "seed", "world")
     del world["world"]["clips"]
     model = hash_tree(Path(recipe.world.captioner), cache=HashCache()) if recipe.world.captioner else {}
-    return hash_json([PICTURES, world, model])
+    shared = [PICTURES, world, model]
+    return [hash_json(shared if chosen is None else [*shared, asdict(chosen[i])]) for i in range(recipe.world.clips)]
 
 
 def _captioner(world: WorldConfig, device: str) -> Captioner | None:

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from hmcli.errors import HMError
 from hmcli.recipe import WorldConfig
+from hmcli.stages.bench.definition import Chosen
 from hmcli.store.files import write_json
 from hmcli.store.video import write_video
 from hmcli.world import annotate, wording
@@ -39,6 +40,7 @@ class Job:
     index: int
     device: str
     folder: Path
+    chosen: Chosen | None  # what a benchmark fixed: nothing is looked for then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,10 @@ class Drawn:
 def render_clip(job: Job) -> dict[str, Any]:
     """Draw a clip and write its folder; returns its line of clips.jsonl."""
     drawn = _drawn(job)
-    text, plain = (tell(drawn.clip, drawn.seen) for tell in (wording.caption, wording.plain_caption))
+    if job.chosen is not None:
+        text, plain = job.chosen.caption, job.chosen.caption_plain
+    else:
+        text, plain = (tell(drawn.clip, drawn.seen) for tell in (wording.caption, wording.plain_caption))
     job.folder.mkdir()
     _write_pictures(job.folder, drawn.clip, drawn.pictures)
     _write_depth(job.folder, drawn.clip, drawn.pictures.depth)
@@ -122,20 +127,38 @@ def _begin_worker() -> None:
 
 def _drawn(job: Job) -> Drawn:
     """Draw until the masks show what the description promises; it ends with an error after a number of draws."""
-    from hmcli.world.render import draw_clip  # torch loads here
-
+    if job.chosen is not None:
+        return _pictured(job, _chosen_clip(job, job.chosen))
     draw = 0
     while True:
-        clip = describe_clip(job.world, job.seed, job.index, first_draw=draw)
-        pictures = draw_clip(clip, job.world.size, job.device, antialias=job.world.antialias)
-        seen = [
-            visibility(actor.name, actor.number, pictures.instances, amodal)
-            for actor, amodal in zip(clip.actors, pictures.amodal, strict=True)
-        ]
-        found = certificates(clip, seen)
-        if not refusal(clip, found):
-            return Drawn(clip=clip, pictures=pictures, seen=seen, found=found)
-        draw = clip.draw + 1
+        drawn = _pictured(job, describe_clip(job.world, job.seed, job.index, first_draw=draw))
+        if not refusal(drawn.clip, drawn.seen, drawn.found):
+            return drawn
+        draw = drawn.clip.draw + 1
+
+
+def _chosen_clip(job: Job, chosen: Chosen) -> ClipDescription:
+    """The draw a benchmark names, at the size at which it was chosen."""
+    world = replace(job.world, size=chosen.size)
+    clip = describe_clip(world, job.seed, job.index, first_draw=chosen.draw)
+    if clip.draw != chosen.draw:
+        raise HMError(
+            f"this hm does not find the clip that {job.world.benchmark} names: draw {chosen.draw} is refused",
+            where={"clip": clip.id}, fix="use the version of hm that froze the benchmark (hm bench show)",
+        )  # fmt: skip
+    return clip
+
+
+def _pictured(job: Job, clip: ClipDescription) -> Drawn:
+    """A clip with its pictures, and what its masks say."""
+    from hmcli.world.render import draw_clip  # torch loads here
+
+    pictures = draw_clip(clip, job.world.size, job.device, antialias=job.world.antialias)
+    seen = [
+        visibility(actor.name, actor.number, pictures.instances, amodal)
+        for actor, amodal in zip(clip.actors, pictures.amodal, strict=True)
+    ]
+    return Drawn(clip=clip, pictures=pictures, seen=seen, found=certificates(clip, seen))
 
 
 def _write_pictures(folder: Path, clip: ClipDescription, pictures: RenderedClip) -> None:

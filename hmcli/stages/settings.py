@@ -36,8 +36,8 @@ def settle(source: Source, recipe: str | None, overrides: list[str], reporter: R
     if absent := [key for key in ("dim", "channels", "text_dim") if key not in shapes]:
         raise DataError(
             f"the weights do not tell {' and '.join(absent)}: patch_embedding.weight or the text embedding is missing",
-            where={"source": source.path},
-        )
+            where={"source": source.path}, fix="fetch the weights again, or name the file with all of them",
+        )  # fmt: skip
     channels, text_dim = shapes.pop("channels"), shapes.pop("text_dim")
     given, filed = _given(overrides), _filed(recipe)
     shapes["heads"] = _heads(source, shapes["dim"], given, filed, reporter)

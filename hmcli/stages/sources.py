@@ -87,6 +87,7 @@ def _transformer(path: Path, state: Mapping[str, Tensor]) -> Source:
         raise DataError(
             "these are no weights of a Wan or HyDRA transformer",
             where={"source": path, f"names ({len(state)})": listed(sorted(state))},
+            fix="docs/weights.md lists what can be converted",
         )
     kind = "HyDRA" if has_memory(named) else "plain Wan"
     form = f"a {kind} transformer, {'original' if original else 'diffusers'} names" + (

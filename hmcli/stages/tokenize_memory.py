@@ -21,7 +21,7 @@ from hmcli.recipe import MemoryConfig, Recipe, sections
 from hmcli.runtime import pick_dtype
 from hmcli.stages.latents import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory import ANCHOR, KEPT, LAYOUT, MemoryView, anchor_of, block_group, compute_memory
-from hmcli.stages.models import ModelFolder, check_memory_fits, find_model
+from hmcli.stages.models import ModelFolder, check_kernel_fits, check_memory_fits, find_model
 from hmcli.stages.outcome import check_output, require_some, result_of
 from hmcli.stages.retrieval import (
     clip_seed,
@@ -191,8 +191,11 @@ def _write_clip(place: Path, about: dict[str, Any], job: Job, clip: LatentClip) 
     arrays, described = describe_slots(clip, job.view, job.config, job.reporter)
     about |= described | {"described": list(arrays)}
     _write_group(place, arrays, attributes={"clip": clip.id})
-    if job.model is not None:
-        check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target)
+    size = job.view.latent_size
+    if job.model is None:
+        check_kernel_fits(job.config.kernel, clip.id, size)
+    else:
+        check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target, size=size)
         about["memory"] = _write_memory(place, job, clip)
 
 

@@ -142,7 +142,7 @@ def _check_model(recipe: Recipe, view: LatentsView, clips: list[str]) -> ModelFo
     base = find_base(recipe, wanted)
     for clip in clips:
         group = view.where[clip][0]
-        check_memory_fits(wanted, clip, context=group.context, target=group.target)
+        check_memory_fits(wanted, clip, context=group.context, target=group.target, size=view.latent_size)
     return base
 
 

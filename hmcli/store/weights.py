@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +81,10 @@ def _load_shards(index: Path) -> dict[str, Tensor]:
     for shard in place:
         state |= _load_safetensors(index.parent / shard)
     if missing := sorted({name for names in place.values() for name in names} - set(state)):
-        raise DataError("shards lack weights that the index names", where={"index": index, "names": listed(missing)})
+        raise DataError(
+            "shards lack weights that the index names", where={"index": index, "names": listed(missing)},
+            fix="fetch the shards again",
+        )  # fmt: skip
     return state
 
 
@@ -90,9 +95,14 @@ def _shards(index: Path) -> dict[str, list[str]]:
         for name, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
             found.setdefault(str(shard), []).append(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError("the index of a sharded checkpoint cannot be read", where={"file": index}) from error
+        raise DataError(
+            "the index of a sharded checkpoint cannot be read", where={"file": index}, fix="fetch it again"
+        ) from error
     if absent := [shard for shard in found if not (index.parent / shard).is_file()]:
-        raise DataError("shards of the checkpoint are missing", where={"index": index, "shards": listed(absent)})
+        raise DataError(
+            "shards of the checkpoint are missing", where={"index": index, "shards": listed(absent)},
+            fix="fetch them into the same folder",
+        )  # fmt: skip
     return dict(sorted(found.items()))
 
 
@@ -115,25 +125,34 @@ def _load_pickle(file: Path) -> dict[str, Tensor]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError("the file holds no state dict (names with tensors)", where={"file": file})
+        raise DataError(
+            "the file holds no state dict (names with tensors)", where={"file": file},
+            fix='tensors by name are read from the file itself, or from under "state_dict" in it',
+        )  # fmt: skip
     return dict(state)
 
 
 def _unpickled(file: Path) -> Any:
     """Its content, through the safe unpickler; tensors are mapped where the file is of torch's newer kind."""
-    import pickle
     import zipfile
 
     import torch
 
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # the unpickler meets damage with errors of any kind
         raise DataError(
             "the file is not whole, or holds more than tensors and is refused",
-            where={"file": file, "because": str(error).partition("\n")[0]},
+            where={"file": file, "because": _reason(error)},
             fix="fetch it again, or convert it to safetensors where you trust it",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a pickle was refused, without torch's advice to load it unsafely."""
+    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it holds {named[1]}, which is no tensor"
+    return "it is no pickle of tensors" if isinstance(error, pickle.UnpicklingError) else repr(error)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

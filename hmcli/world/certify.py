@@ -15,6 +15,7 @@ from hmcli.world.events import Hidden
 from hmcli.world.oracle import FEWEST, constant_velocity, forecast
 
 FROZEN_BODIES = 1.0  # body lengths by which standing still must be wrong
+SEEN_AGAIN = 3  # frames, at least, from re-entry to the end
 ORACLE_BODIES = 0.5  # body lengths by which the oracle may be
 
 
@@ -69,7 +70,7 @@ def certify(
         guesses = (track[-1], constant_velocity(seconds, track, at)[0], told.position[0])
         frozen, straight, oracle = (float(np.linalg.norm(guess - track_T2[entry])) for guess in guesses)
         law, foretold = told.law, frozen > FROZEN_BODIES * body_length and oracle <= ORACLE_BODIES * body_length
-    in_time = stretch.first < needs.context_frames <= stretch.last and entry < len(seen_T)
+    in_time = stretch.first < needs.context_frames <= stretch.last and entry + SEEN_AGAIN <= len(seen_T)
     long_enough = len(before) >= needs.visible_frames and hidden >= needs.hidden_frames
     return Certificate(
         subject=stretch.subject, first=stretch.first, last=stretch.last, reason=stretch.reason,

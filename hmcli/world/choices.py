@@ -12,10 +12,10 @@ from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import UsageError
 from hmcli.recipe import WorldConfig
 from hmcli.registry import normal
-from hmcli.world.certify import Needs
+from hmcli.world.certify import SEEN_AGAIN, Needs
 from hmcli.world.oracle import FEWEST
 from hmcli.world.scenes import SCENES
-from hmcli.world.shooting import SEEN_AGAIN, Lens
+from hmcli.world.shooting import Lens
 from hmcli.world.splits import SPLITS, Split, on_side
 from hmcli.world.subjects import SUBJECTS
 from hmcli.world.trajectories import TRAJECTORIES

@@ -7,6 +7,8 @@ target, nobody walks through anything, and the hidden motion can be predicted (h
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,21 +22,24 @@ from hmcli.world.company import Stage, Walker, join, not_too_near, set_out, some
 from hmcli.world.cover import somebody_covered
 from hmcli.world.events import Hidden
 from hmcli.world.light import Light, light_from
-from hmcli.world.obstacles import Footprints, clearance, footprints
+from hmcli.world.obstacles import Footprints, blocked, clearance, footprints
 from hmcli.world.paths import Walk
 from hmcli.world.scenes import SCENES, Scene
 from hmcli.world.shapes import Shapes, joined
 from hmcli.world.shooting import shoot, stand
 from hmcli.world.sight import sight
-from hmcli.world.splits import SplitName
+from hmcli.world.splits import COVERED_SECONDS, SplitName
 from hmcli.world.subjects import SUBJECTS, Subject
 from hmcli.world.trajectories import STARTS, CameraTrack, Setting, start_pose
 
 TRIES = 800  # draws of one clip before it is given up
-_PER_CAST = 100  # draws after which a clip is cast anew: not every subject suits every trajectory and length
+_PER_CAST = 50  # draws after which a clip is cast anew: not every subject suits every trajectory and length
 _BRISKEST = 2.0  # times a subject's usual pace
+_COMPANIES = 5  # companies tried for a crowd's first subject, until somebody is covered for long enough
 _CAMERA_ROOM = 0.5  # metres between the camera and things
-_SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16}
+_VIEW = 3.0  # metres: what is nearer blocks the camera's view ...
+_BLOCKED = 0.4  # ... of which it may fill this share, from left to right
+_SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16, "company": 17}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +142,11 @@ class Cast:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What a draw found: who walks where, and how the camera moves from which start."""
+    """What a draw found: where the first subject walks, and how the camera moves from which start."""
 
-    walkers: tuple[Walker, ...]
+    first: Walker
     camera: CameraTrack
+    leave: int  # frame in which the first subject leaves the picture
     start: str
 
 
@@ -154,10 +160,9 @@ def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0
             cast = _cast(may, seed, index, draw // _PER_CAST)
         found = _draw(may, cast, seed, index, draw)
         if isinstance(found, Scenario):
-            clip = _described(may, cast, found, seed, index, draw)
-            if not may.split.crowd or _somebody_covered(clip, may):
-                return clip
-            found = "nobody passes behind anything"
+            found = _peopled(may, cast, found, seed, index, draw)
+        if isinstance(found, ClipDescription):
+            return found
         reasons[found] = reasons.get(found, 0) + 1
     most = max(reasons, key=lambda reason: reasons[reason], default="every draw was used up")
     raise UsageError(
@@ -206,14 +211,13 @@ def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenari
     heights = camera.eye[:, 2]
     if clearance(camera.eye[:, :2], cast.things, heights.min(), heights.max()) < _CAMERA_ROOM:
         return "the camera comes too near to things"
+    if blocked(camera.eye, camera.yaw, lens.half_angle, cast.things, _VIEW).max() > _BLOCKED:
+        return "something stands in the camera's view"
     if not not_too_near(first, camera, lens):
         return "the subject comes too near to the camera"
     if refused := _unforeseeable(first, camera, may):
         return refused
-    walkers = _together(first, cast, may, camera, leave, rng)
-    if walkers is None:
-        return "there is no room for another subject"
-    return Scenario(walkers=tuple(walkers), camera=camera, start=start)
+    return Scenario(first=first, camera=camera, leave=leave, start=start)
 
 
 def _brisk(subject: Subject, may: Choices) -> float:
@@ -233,12 +237,25 @@ def _unforeseeable(first: Walker, camera: CameraTrack, may: Choices) -> str:
     return "" if told.turns or not may.split.turns else "the subject goes straight on while it is hidden"
 
 
-def _together(
-    first: Walker, cast: Cast, may: Choices, camera: CameraTrack, leave: int, rng: np.random.Generator
-) -> list[Walker] | None:
+def _peopled(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, draw: int) -> ClipDescription | str:
+    """The scenario with all its subjects as a clip, or why it is refused. In a crowd, several companies are tried."""
+    rng = np.random.default_rng([seed, index, draw + 1, _SALTS["company"]])
+    refused = ""
+    for _ in range(_COMPANIES if may.split.crowd else 1):
+        walkers = _together(found, cast, may, rng)
+        if walkers is None:
+            return "there is no room for another subject"
+        clip = _described(may, cast, found, walkers, seed, index, draw)
+        if not may.split.crowd or _somebody_covered(clip, may):
+            return clip
+        refused = "nobody is long enough behind anything"
+    return refused
+
+
+def _together(found: Scenario, cast: Cast, may: Choices, rng: np.random.Generator) -> list[Walker] | None:
     """All subjects on their ways, or None when there is no room."""
-    stage = Stage(camera=camera, leave=leave, lens=may.lens, things=cast.things, fps=may.world.fps)
-    walkers = [first]
+    stage = Stage(camera=found.camera, leave=found.leave, lens=may.lens, things=cast.things, fps=may.world.fps)
+    walkers = [found.first]
     for number, subject in enumerate(cast.subjects[1:], 1):
         cross = may.split.crowd and (number == 1 or rng.random() < 0.5)
         one = join(subject, may.split.paths, walkers, stage, rng, cross=cross)
@@ -248,10 +265,12 @@ def _together(
     return walkers
 
 
-def _described(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, draw: int) -> ClipDescription:
+def _described(
+    may: Choices, cast: Cast, found: Scenario, walkers: Sequence[Walker], seed: int, index: int, draw: int
+) -> ClipDescription:
     world = may.world
     actors = []
-    for number, (one, phase) in enumerate(zip(found.walkers, cast.phases, strict=True), 1):
+    for number, (one, phase) in enumerate(zip(walkers, cast.phases, strict=True), 1):
         strides = one.walk.distance / one.subject.figure.stride_metres + phase
         actors.append(Actor(number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides))
     return ClipDescription(
@@ -264,4 +283,5 @@ def _described(may: Choices, cast: Cast, found: Scenario, seed: int, index: int,
 
 def _somebody_covered(clip: ClipDescription, may: Choices) -> bool:
     bodies = [actor.shapes() for actor in clip.actors]
-    return somebody_covered(bodies, clip.scene.shapes, clip.world_from_camera, may.lens.half_width)
+    frames = math.ceil(COVERED_SECONDS * clip.fps)
+    return somebody_covered(bodies, clip.scene.shapes, clip.world_from_camera, may.lens.half_width, frames)

@@ -16,11 +16,14 @@ from hmcli.world.trajectories import CameraTrack, bearing
 
 APART = 0.15  # metres between two bodies, and between a body and a thing, at least
 TOO_LARGE = 0.9  # share of the picture's height: a subject that fills more is too near
+_CUT = 0.25  # share of a subject that may be below the picture's lower edge
+_TOO_SMALL = 0.15  # share of the picture's height: a body whose longest extent is less is too far away
 _NEAR_CAMERA = 1.0  # metres between a body and the camera, at least
 _OFFSET = 1.4  # metres from the origin to the middle of the first subject's way, at most, along x and y
 _PLACES = 6  # offsets tried
 _TRIES = 40  # places tried for one more subject
 _SEEN = 0.3  # share of the frames before the exit in which a companion is in the picture
+_SIDE_BY_SIDE = 0.4  # radians between the ways of two subjects of which one covers the other for a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,10 @@ class Walker:
     def moved(self, offset: np.ndarray) -> Walker:
         """The same way `offset` (2,) metres further along the ground."""
         return replace(self, walk=self.walk.moved(offset))
+
+    def turned(self, angle: float) -> Walker:
+        """The same way, turned about the world's origin by `angle` radians."""
+        return replace(self, walk=self.walk.turned(angle))
 
     @property
     def body(self) -> Body:
@@ -84,14 +91,16 @@ def apart(first: Walker, second: Walker) -> bool:
 
 
 def not_too_near(walker: Walker, camera: CameraTrack, lens: Lens) -> bool:
-    """The camera never walks into the subject, and sees it whole where it sees it."""
+    """The camera never walks into the subject, and sees most of it where it sees it."""
     body = walker.body
     away = np.linalg.norm(body.track - camera.eye[:, :2], axis=1)
     if away.min() < body.radius + _NEAR_CAMERA:
         return False
     seen = sight(camera, body)
-    share = body.tall / (2 * lens.half_height * np.maximum(seen.ahead, 1e-6))
-    return bool(share[seen.partly(lens.half_angle)].max(initial=0.0) <= TOO_LARGE)
+    shown = seen.partly(lens.half_angle)
+    edge = lens.half_height * np.maximum(seen.ahead[shown], 1e-6)  # metres from the view axis to the lower edge
+    cut = camera.eye[shown, 2] - edge
+    return bool((body.tall / (2 * edge)).max(initial=0.0) <= TOO_LARGE and cut.max(initial=0.0) <= _CUT * body.tall)
 
 
 def join(
@@ -107,14 +116,28 @@ def join(
         path = str(rng.choice(list(paths)))
         walker = set_out(subject, path, len(camera.yaw), stage.fps, rng.uniform(0.9, 1.1), rng)
         frame = int(rng.integers(leave // 6, max(5 * leave // 6, leave // 6 + 1)))
-        place = _in_line(walker, others[0], camera, frame, rng) if cross else _in_view(others, stage, frame, rng)
+        if cross:
+            walker = walker.turned(float(others[0].walk.heading[frame] - walker.walk.heading[frame]))
+            walker = walker.turned(rng.uniform(-_SIDE_BY_SIDE, _SIDE_BY_SIDE))
+            place = _in_line(walker, others[0], camera, frame, rng)
+        else:
+            place = _in_view(others, stage, frame, rng)
         walker = walker.moved(place - walker.body.track[frame])
         if not all(apart(walker, other) for other in others) or not not_too_near(walker, camera, lens):
             continue
-        seen = sight(camera, walker.body).partly(lens.half_angle)
-        if seen[:leave].mean() >= _SEEN and free_of_things(walker, stage.things):
+        if _noticed(walker, stage) and free_of_things(walker, stage.things):
             return walker
     return None
+
+
+def _noticed(walker: Walker, stage: Stage) -> bool:
+    """Is a companion in the picture often enough before the exit, and large enough to be told at a glance?"""
+    seen = sight(stage.camera, walker.body)
+    shown = seen.partly(stage.lens.half_angle)[: stage.leave]
+    if shown.mean() < _SEEN:
+        return False
+    away = float(np.median(seen.ahead[: stage.leave][shown]))
+    return walker.subject.body_length >= _TOO_SMALL * 2 * stage.lens.half_height * away
 
 
 def _in_view(others: Sequence[Walker], stage: Stage, frame: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,7 +155,7 @@ def _in_line(walker: Walker, first: Walker, camera: CameraTrack, frame: int, rng
     distance, angle = float(np.linalg.norm(away)), bearing(away)
     room = walker.subject.radius + first.subject.radius + 2 * APART
     if _bulk(walker) > _bulk(first):
-        distance = min(distance * rng.uniform(0.5, 0.75), distance - room)
+        distance = min(distance * rng.uniform(0.7, 0.9), distance - room)
     else:
         distance = max(distance * rng.uniform(1.3, 1.8), distance + room)
     return np.asarray(eye + distance * np.array([np.cos(angle), np.sin(angle)]))

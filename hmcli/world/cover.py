@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hmcli.world.events import longest_run
 from hmcli.world.shapes import Shapes, corners
 
 _INNER = 0.8  # share of a shape's box in the picture that it surely fills; and that a body's parts stay within
@@ -19,18 +20,23 @@ _TALL = 0.6  # metres: lower things cover nobody
 _EVERY = 2  # frames looked at
 
 
-def somebody_covered(bodies: Sequence[Shapes], still: Shapes, poses_T44: np.ndarray, half_width: float) -> bool:
-    """Is one of the subjects, while its middle is in the picture, behind something for a moment?
+def somebody_covered(
+    bodies: Sequence[Shapes], still: Shapes, poses_T44: np.ndarray, half_width: float, frames: int
+) -> bool:
+    """Is one of the subjects, while its middle is in the picture, behind something for so many frames on end?
 
     `half_width` is half the picture's width at distance 1.
     """
     things = _on_stage(still)
+    bodies, poses = [_of_frames(body, slice(None, None, _EVERY)) for body in bodies], poses_T44[::_EVERY]
     for body in bodies:
-        spot, depth = _projected(body.centre.mean(1)[:, None, None], poses_T44)
-        inside = (np.abs(spot[:, 0, 0, 0]) < half_width) & (depth[:, 0, 0] > _NEAREST)
-        frames = np.flatnonzero(inside)[::_EVERY]
-        others = [things, *(_of_frames(other, frames) for other in bodies if other is not body)]
-        if len(frames) and covered(_of_frames(body, frames), others, poses_T44[frames]).any():
+        spot, depth = _projected(body.centre.mean(1)[:, None, None], poses)
+        hidden = (np.abs(spot[:, 0, 0, 0]) < half_width) & (depth[:, 0, 0] > _NEAREST)
+        if not (when := np.flatnonzero(hidden)).size:
+            continue
+        others = [things, *(_of_frames(other, when) for other in bodies if other is not body)]
+        hidden[when] = covered(_of_frames(body, when), others, poses[when])
+        if longest_run(hidden) > (frames - 1) // _EVERY:
             return True
     return False
 
@@ -63,7 +69,7 @@ def _projected(points: np.ndarray, poses_T44: np.ndarray) -> tuple[np.ndarray, n
     return seen[..., :2] / np.maximum(depth, _NEAREST)[..., None], depth
 
 
-def _of_frames(shapes: Shapes, frames: np.ndarray) -> Shapes:
+def _of_frames(shapes: Shapes, frames: np.ndarray | slice) -> Shapes:
     return replace(shapes, axes=shapes.axes[frames], centre=shapes.centre[frames], size=shapes.size[frames])
 
 

@@ -72,6 +72,17 @@ def comes_back(of: Visibility, context_frames: int) -> bool:
     )
 
 
+def covered_frames(of: Visibility) -> int:
+    """The most frames on end in which something stands in front of all of a subject that had been visible."""
+    return longest_run((of.seen == 0) & (of.inside > 0) & (of.seen.cumsum() > 0))
+
+
+def longest_run(flags_T: np.ndarray) -> int:
+    """How many flags on end are set, at most."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags_T, [False]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
 def _reason(of: Visibility, frame: int) -> Reason:
     return "occluded" if of.inside[frame] > 0 else "left the frame"
 

@@ -13,6 +13,7 @@ from hmcli.world.shapes import Shapes, corners
 
 FAR = 4.0  # metres
 _FLAT = 0.03  # metres: what is lower is part of the ground
+_RAYS = 13  # directions across the picture's width in which a camera's view is tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +63,24 @@ def clearance(points_T2: np.ndarray, things: Footprints, low: float, high: float
     first = np.abs((away * along).sum(-1)) - things.half[near, 0]
     second = np.abs(away[..., 1] * along[:, 0] - away[..., 0] * along[:, 1]) - things.half[near, 1]
     return float(np.hypot(np.maximum(first, 0), np.maximum(second, 0)).min())
+
+
+def blocked(eye_T3: np.ndarray, yaw_T: np.ndarray, half_angle: float, things: Footprints, near: float) -> np.ndarray:
+    """(T,) share of the picture's width in which a thing as high as the camera stands nearer than `near` metres."""
+    high, low = eye_T3[:, 2].max(), eye_T3[:, 2].min()
+    reach = np.hypot(*things.half.T)[:, None] + near
+    ground = eye_T3[:, :2]
+    close = (things.centre > ground.min(0) - reach) & (things.centre < ground.max(0) + reach)
+    kept = np.flatnonzero((things.low < high) & (things.high > low) & close.all(1))
+    angles = yaw_T[:, None] + half_angle * np.linspace(-1, 1, _RAYS)  # (T, rays)
+    ray = np.stack([np.cos(angles), np.sin(angles)], -1)
+    hit = np.zeros(angles.shape, bool)
+    for thing in kept:
+        along = things.along[thing]
+        sides = np.stack([along, np.array([-along[1], along[0]])], -1)  # own axes as columns
+        start, step = ((ground - things.centre[thing]) @ sides)[:, None], ray @ sides
+        step = np.where(np.abs(step) < 1e-9, 1e-9, step)
+        ends = np.stack([(-things.half[thing] - start) / step, (things.half[thing] - start) / step])
+        enter, leave = ends.min(0).max(-1), ends.max(0).min(-1)
+        hit |= (enter <= leave) & (leave > 0) & (enter < near)
+    return np.asarray(hit.mean(1))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.world.shapes import turn_about_z
+
 _STEPS = 8  # integration steps per frame
 _SLOWEST, _FASTEST = 0.3, 1.8  # shares of the subject's pace between which a ramp stays
 _EIGHT = 2.405  # radians: a heading that swings this far comes back to where it began, crossing its own way
@@ -74,6 +76,11 @@ class Walk:
     def moved(self, offset: np.ndarray) -> Walk:
         """The same walk `offset` (2,) metres further along the ground."""
         return Walk(position=self.position + np.array([*offset, 0.0]), heading=self.heading, distance=self.distance)
+
+    def turned(self, angle: float) -> Walk:
+        """The same walk, turned about the world's origin by `angle` radians."""
+        turn = turn_about_z(angle)
+        return Walk(position=self.position @ turn.T, heading=self.heading + angle, distance=self.distance)
 
 
 def _side(rng: np.random.Generator) -> float:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmcli.world.certify import Needs
+from hmcli.world.certify import SEEN_AGAIN, Needs
 from hmcli.world.sight import Body, sight
 from hmcli.world.subjects import Subject
-from hmcli.world.trajectories import CameraTrack, Setting, Timing, follow, shot_of
+from hmcli.world.trajectories import FASTEST_TURN, CameraTrack, Setting, Timing, follow, shot_of
 
-SEEN_AGAIN = 3  # frames, at least, between re-entry and the end
 _WHOLLY = 0.5  # share of the frames before the exit in which the subject is wholly in the picture
 _LONGEST = 0.45  # share of the picture's width that the longest body fills, seen from the side
 _SLACK = 2  # frames by which exit and re-entry may miss the moments drawn for them
@@ -69,8 +68,9 @@ def shoot(
     return_ = int(rng.integers(earliest, latest + 1))
     shot = shot_of(name, setting, body.track[:leave].mean(0), rng)
     aim = setting.half_width * rng.uniform(-0.4, 0.4)
-    away_frames, back_frames = (shot.seconds() * fps * rng.uniform(1.0, 1.35) for _ in range(2))
     last = body.track[latest:].mean(0)
+    return_turn = float(shot.drift(shot.ground(np.array(1 - shot.undone)), last, aim)) - shot.pan
+    away_frames, back_frames = (shot.seconds(turn) * fps * rng.uniform(1.0, 1.35) for turn in (shot.pan, return_turn))
 
     def out_of_sight(away: float | np.ndarray, back: float | np.ndarray) -> np.ndarray:
         timing = Timing(away=away, away_frames=away_frames, back=back, back_frames=back_frames)
@@ -90,6 +90,8 @@ def shoot(
         return None
     timing = Timing(away=starts[away], away_frames=away_frames, back=returns[back], back_frames=back_frames)
     camera = follow(shot, timing, frames, last, aim)
+    if np.abs(np.diff(camera.yaw)).max() * fps > FASTEST_TURN:
+        return None
     return (camera, leave) if _seen_well(camera, body, setting.half_width, leave, int(found[back])) else None
 
 

@@ -14,6 +14,7 @@ from hmcli.world.paths import PATHS
 
 SplitName = Literal["easy", "hard", "crowd", "mixed"]
 HoldOut = Literal["all", "train", "test"]
+COVERED_SECONDS = 0.3  # for which somebody in a crowd is out of sight behind something, at least
 _TEST_SHARE = 0.25  # of the families, on average
 _SALT = "hm-world families 103"  # another number is another split; with this one both sides have people and animals
 
@@ -24,7 +25,7 @@ class Split:
 
     paths: tuple[str, ...]
     turns: bool = False  # constant velocity is wrong by more than half a body length
-    crowd: bool = False  # three subjects, one of them for some frames behind something else
+    crowd: bool = False  # three subjects, one of them for COVERED_SECONDS behind something else
 
 
 SPLITS: dict[SplitName, Split] = {

@@ -95,10 +95,22 @@ class Shot:
     rise: float
     undone: float
 
-    def seconds(self) -> float:
-        """The least time to go away in without turning or driving faster than a camera does."""
+    def seconds(self, turn: float) -> float:
+        """The least time for the way and a turn of `turn` radians, neither of them faster than a camera's."""
         metres = max(float(np.hypot(*self.slide)), abs(self.orbit) * float(np.hypot(*(self.eye[:2] - self.pivot))))
-        return _PEAK * max(abs(self.pan) / FASTEST_TURN, metres / FASTEST_DRIVE, 0.2)
+        return _PEAK * max(abs(turn) / FASTEST_TURN, metres / FASTEST_DRIVE, 0.2)
+
+    def ground(self, share: np.ndarray) -> np.ndarray:
+        """(..., 2) metres: where the camera stands when it is so far gone, (...) from 0 to 1."""
+        arm, angle = self.eye[:2] - self.pivot, -share * self.orbit  # it circles to the left when it moves clockwise
+        cos, sin = np.cos(angle), np.sin(angle)
+        circled = self.pivot + np.stack([cos * arm[0] - sin * arm[1], sin * arm[0] + cos * arm[1]], -1)
+        return np.asarray(circled + share[..., None] * self.slide)
+
+    def drift(self, end: np.ndarray, last: np.ndarray, aim: float) -> np.ndarray:
+        """(...) radians from its first view to the one from `end` (..., 2), `aim` beside the place `last` (2,)."""
+        away = last - end
+        return np.angle(np.exp(1j * (np.arctan2(away[..., 1], away[..., 0]) + aim - self.yaw)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,14 +184,9 @@ def follow(shot: Shot, timing: Timing, frames: int, last: np.ndarray, aim: float
     """The camera's way; in the end it looks `aim` radians beside the place `last` (2,) on the ground."""
     away, back = timing.shares(frames)
     share = away - shot.undone * back
-    arm, angle = shot.eye[:2] - shot.pivot, -share * shot.orbit  # it circles to the left when it moves clockwise
-    cos, sin = np.cos(angle), np.sin(angle)
-    ground = shot.pivot + np.stack([cos * arm[0] - sin * arm[1], sin * arm[0] + cos * arm[1]], -1)
-    ground = ground + share[..., None] * shot.slide
+    ground = shot.ground(share)
     eye = np.concatenate([ground, (shot.eye[2] + share * shot.rise)[..., None]], -1)
-    final = last - ground[..., -1, :]
-    drift = np.arctan2(final[..., 1], final[..., 0]) + aim - shot.yaw
-    drift = np.angle(np.exp(1j * drift))[..., None]
+    drift = shot.drift(ground[..., -1, :], last, aim)[..., None]
     return CameraTrack(eye=eye, yaw=shot.yaw + away * shot.pan + back * (drift - shot.pan))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from hmcli.world.certify import Certificate, certify
 from hmcli.world.clip import ClipDescription
-from hmcli.world.events import Visibility, hidden_stretches
-from hmcli.world.splits import SPLITS
+from hmcli.world.events import Visibility, covered_frames, hidden_stretches
+from hmcli.world.splits import COVERED_SECONDS, SPLITS
 
 Certificates = Mapping[str, Sequence[Certificate]]  # by subject, in order of time
 
@@ -25,15 +25,14 @@ def certificates(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str,
     return found
 
 
-def refusal(clip: ClipDescription, found: Certificates) -> str:
+def refusal(clip: ClipDescription, seen: Sequence[Visibility], found: Certificates) -> str:
     """Why the clip does not belong into its split, or nothing."""
     split = SPLITS[clip.split]
-    stretches = [one for several in found.values() for one in several]
-    certified = [one for one in stretches if one.certified]
+    certified = [one for several in found.values() for one in several if one.certified]
     if not certified:
         return "no subject leaves, is hidden long enough and comes back where that can be foretold"
     if split.turns and not any(one.turns for one in certified):
         return "no subject turns, stops or changes its pace enough while it is hidden"
-    if split.crowd and not any(one.reason == "occluded" for one in stretches):
-        return "no subject passes behind another one or behind a thing"
+    if split.crowd and max(map(covered_frames, seen)) < COVERED_SECONDS * clip.fps:
+        return "no subject is long enough behind another one or behind a thing"
     return ""

@@ -151,7 +151,7 @@ def test_dashes_and_underscores_are_alike_in_commands_and_options(tmp_path: Path
 
 
 def test_help_says_each_command_in_one_whole_line():
-    for asked in (["--help"], ["recipes", "--help"]):
+    for asked in (["--help"], ["recipes", "--help"], ["dataset", "--help"], ["bench", "--help"]):
         shown = CliRunner().invoke(app, asked, terminal_width=80).stdout
         rows = shown.partition("Commands:\n")[2].splitlines()
         assert len(rows) >= 3

@@ -22,8 +22,8 @@ def test_an_ablation_reads_what_its_name_says(name: str):
     recipe = load_recipe(name, ["model.layers=1", "model.dim=24", "model.heads=2", "model.ffn_dim=32"])
     model, memory = build_model(recipe, channels=3, text_dim=6), recipe.model.memory
     context, target = (1 + (n - 1) // TIME_STRIDE for n in (recipe.world.context_frames, recipe.world.target_frames))
-    check_memory_fits(model.config, "clip", context=context, target=target)
     size = (recipe.data.size[0] // SPACE_STRIDE, recipe.data.size[1] // SPACE_STRIDE)
+    check_memory_fits(model.config, "clip", context=context, target=target, size=size)
     frames, generator = context + target, torch.Generator().manual_seed(0)
     inputs = RetrievalInputs(
         intrinsics_B4=torch.tensor([[160.0, 160.0, 56.0, 32.0]]), image_size=(64, 112), near=memory.near,

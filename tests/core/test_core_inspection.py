@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from hmcli.core.inspection import (
     recorded,
     relevant_slots,
 )
-from hmcli.core.memory import exact_slot_spans
+from hmcli.core.memory import exact_slot_spans, slot_spans
 from hmcli.core.retrieval import inside_window, local_window, window_frames
 from hmcli.core.sampler import denoise
 from hmcli.core.transformer import HydraTransformer3DModel
@@ -214,6 +215,14 @@ def test_relevant_slots_are_those_of_the_definition(frames, kernel, window, join
 def test_a_reading_beyond_what_is_known_of_subjects_is_refused():
     with pytest.raises(ValueError, match=r"known in 5 frames.*goes on to frame 7"):
         relevant_slots(torch.ones(5, 1, dtype=torch.bool), reading_of(8, 4, 4, 3, 2, 1))
+
+
+def test_a_released_span_may_reach_behind_the_last_frame_where_nothing_is_seen():
+    seen = torch.tensor([[1], [1], [0], [0], [1], [1]], dtype=torch.bool)
+    exact = reading_of(6, 0, 3, 1, 1, 1)
+    guessed = replace(exact, span_M2=slot_spans(6, 1, "released"), near_FM=torch.zeros(6, 6, dtype=torch.bool))
+    assert guessed.span_M2[-1].tolist() == [5, 6]
+    assert relevant_slots(seen, guessed)[4:].tolist() == [[True, True, False, False, False, False]] * 2
 
 
 @given(slots=st.integers(1, 9), top_k=st.integers(0, 9), seed=st.integers(0, 99))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tiny_bench as tiny
 from warm import WarmCommand, ok
 
 NANO = """
@@ -64,3 +65,9 @@ def joint_run(hm: WarmCommand, nano: Path, latents: Path, place: Path) -> Path:
 @pytest.fixture(scope="session")
 def generation(hm: WarmCommand, run: Path, latents: Path, place: Path) -> Path:
     return ok(hm("generate", latents, "--model", run, "--out", place / "gen"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bench(tmp_path_factory: pytest.TempPathFactory) -> tiny.TinyBench:
+    """A frozen benchmark and its clips."""
+    return tiny.make(tmp_path_factory.mktemp("bench"))

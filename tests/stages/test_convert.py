@@ -384,6 +384,8 @@ def test_an_adapter_is_put_into_the_weights(tmp_path: Path):
     assert not torch.equal(got["blocks.0.projector.weight"], hydra().state_dict()["blocks.0.projector.weight"])
     with pytest.raises(DataError, match="does not fit"):
         changed(source, tmp_path / "no", "model.heads=2", lora=source)
+    with pytest.raises(UsageError, match="no such adapter"):
+        changed(source, tmp_path / "no", "model.heads=2", lora=tmp_path / "none.safetensors")
     assert not (tmp_path / "no").exists()
 
 

@@ -119,7 +119,7 @@ def test_memory_without_a_model_describes_slots_and_is_refused_where_it_has_no_e
         assert overlap.shape == (12, 6)
         assert overlap.min() >= 0
         assert overlap.max() <= 1
-        assert overlap[-1, 0] > overlap[-1, 2]  # the camera is back where it began, and was away in between
+        assert overlap[-1, 5] > max(0.5, overlap[-1, 2])  # its own slot, and one made while the camera was away
         assert overlap[0, 0] > 0.5
         assert described.shows_MS[0, 0] == 1
     refused = hm("generate", latents, "--model", run, "--memory", slots, "--out", tmp_path / "gen")

@@ -67,6 +67,16 @@ def test_a_joint_model_trains_and_samples_alike_with_slots_described_beforehand(
     assert videos(ok(hm(*generate, "--memory", slots, "--out", tmp_path / "d"))) == computed
 
 
+def test_a_kernel_larger_than_a_frame_is_refused_by_name(
+    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path
+):
+    large = ["--set", "model.memory.kernel=[2, 8, 4]"]
+    for command in (["train", nano, "--latents", latents], ["tokenize-memory", latents, "--recipe", nano]):
+        done = hm(*command, *large, "--out", tmp_path / "out")
+        assert done.returncode == 3
+        assert "model.memory.kernel covers 8 x 4 latent pixels, but a frame has 4 x 6" in done.stderr
+
+
 def test_noise_per_frame_is_trained_on_all_frames_and_sampled_with_history_guidance(
     hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path
 ):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,23 @@ def test_truncated_files_are_bad_data(tmp_path: Path, name: str):
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="not whole"):
         load_state_dict(tmp_path / name)
+
+
+def test_whatever_is_wrong_with_a_pickle_it_is_bad_data_and_no_advice_to_load_it_unsafely(tmp_path: Path):
+    torch.save(STATE, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    whole, rng = (tmp_path / "a.pth").read_bytes(), random.Random(0)
+    bad = [b"", b"junk" * 9, b"\x80\x02}.", *(bytes([*whole[:n], rng.randrange(256)]) for n in range(40, 400, 9))]
+    for number, content in enumerate(bad):
+        (tmp_path / f"{number}.pth").write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            load_state_dict(tmp_path / f"{number}.pth")
+        assert "weights_only" not in str(caught.value)
+
+
+def test_what_a_refused_pickle_holds_beside_tensors_is_named(tmp_path: Path):
+    torch.save({"state_dict": STATE, "args": argparse.Namespace(a=1)}, tmp_path / "a.ckpt")
+    with pytest.raises(DataError, match=r"it holds argparse\.Namespace, which is no tensor"):
+        load_state_dict(tmp_path / "a.ckpt")
 
 
 def test_absent_unknown_and_ambiguous_places_are_named(tmp_path: Path):

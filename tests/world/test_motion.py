@@ -119,7 +119,7 @@ def test_left_and_right_mirror_each_other(name):
 def test_cameras_turn_no_faster_than_the_real_ones(name):
     for seed in range(8):
         shot = shot_of(name, setting(), FOCUS, np.random.default_rng(seed))
-        frames = shot.seconds() * 15
+        frames = shot.seconds(shot.pan) * 15
         track = follow(shot, Timing(away=0, away_frames=frames, back=1e6, back_frames=1), 60, FOCUS, 0.0)
         assert np.abs(np.diff(track.yaw)).max() * 15 <= FASTEST_TURN * 1.001
 

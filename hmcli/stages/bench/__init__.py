@@ -1,1 +1,1 @@
-"""Benchmarks: frozen clips that anyone can draw again, and the file their scores are published in (docs/benchmark.md)."""
+"""Benchmarks: frozen clips that anyone can draw again, and the file scores on them are published in."""

@@ -47,13 +47,10 @@ def baseline_scores(clips: Sequence[ClipSource], metrics: Sequence[str]) -> dict
             for metric in metrics:
                 values = find("metric", metric)(**{PREDICTION: guess, REFERENCE: target})
                 found[name][metric].append(values.tolist())
-    return {
-        name: {one: round(_mean(values), 4) for one, values in scores.items()} for name, scores in found.items()
-    }
+    return {name: {one: round(_mean(values), 4) for one, values in scores.items()} for name, scores in found.items()}
 
 
 def _mean(values: list[list[float]]) -> float:
     mean = mean_score(values, "videos")
     assert mean is not None  # there are clips
     return mean
-

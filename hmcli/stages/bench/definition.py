@@ -23,6 +23,7 @@ FORMAT = 1
 PACKAGED = Path(__file__).parents[2] / "bench"
 DEFAULT = "hm-bench-1"
 _NOT_BENCHMARKS = ("scores.schema",)  # other JSON files that are packaged beside them
+_MAX_ASPECT_CHANGE = 0.02  # of height by width: 480x832 is 1 % higher than 64x112
 _FREE = ("clips", "size", "benchmark")  # keys of `world` that may differ from the frozen ones
 
 
@@ -31,8 +32,8 @@ class Tolerances:
     """How far clips may be from the frozen ones and still be them; `other` counts where the pictures' size differs."""
 
     step: float  # metres (parts of a rotation, of a stride) to which positions are rounded before they are hashed
-    event_frames: int  # by which a subject may leave or come back earlier or later
-    other_event_frames: int
+    event_frames: int  # next to an exit or an entry, in which a subject may be hidden or not
+    other_event_frames: int  # by which a certified stretch may begin or end earlier or later
     thumbnail_levels: float  # of 255, for the mean colour of each part of a thumbnail
     other_thumbnail_levels: float
     frame_levels: float  # of 255, for the mean colour of a frame
@@ -122,8 +123,13 @@ class Benchmark:
         return next((name for name, split in self.splits.items() if any(one.id == clip for one in split.clips)), None)
 
 
-for _kind in (Tolerances, Absence, Print, FrozenClip, FrozenSplit, Benchmark):
-    _kind.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+def forbid_unknown_keys(*kinds: type) -> None:
+    """Tell pydantic that files of these dataclasses hold their fields and nothing else."""
+    for kind in kinds:
+        kind.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+
+
+forbid_unknown_keys(Tolerances, Absence, Print, FrozenClip, FrozenSplit, Benchmark)
 _ADAPTER = TypeAdapter(Benchmark)
 
 
@@ -190,7 +196,15 @@ def chosen_clips(recipe: Recipe) -> list[Chosen] | None:
             fix="only world.size and the number of clips may differ; for other clips set world.benchmark=''",
         )  # fmt: skip
     if recipe.world.clips > len(split.clips):
-        raise UsageError(f"{benchmark.name} has {len(split.clips)} clips of the split {recipe.world.split}", where=where)
+        raise UsageError(
+            f"{benchmark.name} has {len(split.clips)} clips of the split {recipe.world.split}", where=where
+        )
+    (height, width), (asked_height, asked_width) = split.size, recipe.world.size
+    if abs(asked_height * width / (asked_width * height) - 1) > _MAX_ASPECT_CHANGE:
+        raise UsageError(
+            f"pictures of {asked_height}x{asked_width} would show more, or less, than those of {benchmark.name}",
+            where=where, fix=f"set world.size to about {height}:{width}, such as [480,832] for [64,112]",
+        )  # fmt: skip
     return [
         Chosen(draw=clip.draw, size=split.size, caption=clip.print.caption, caption_plain=clip.caption_plain)
         for clip in split.clips[: recipe.world.clips]

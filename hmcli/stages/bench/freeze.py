@@ -26,8 +26,8 @@ from hmcli.world.splits import on_side
 from hmcli.world.subjects import SUBJECTS
 
 TOLERANCES = Tolerances(
-    step=1e-5, event_frames=1, other_event_frames=4, thumbnail_levels=4.0, other_thumbnail_levels=40.0,
-    frame_levels=2.0, other_frame_levels=6.0,
+    step=1e-5, event_frames=1, other_event_frames=4, thumbnail_levels=4.0, other_thumbnail_levels=24.0,
+    frame_levels=2.0, other_frame_levels=5.0,
 )  # fmt: skip
 METRICS = ("psnr", "ssim")
 TRAINING = (
@@ -36,9 +36,7 @@ TRAINING = (
 )
 
 
-def freeze(
-    name: str, recipes: Mapping[str, Recipe], *, work: Path, processes: int, reporter: Reporter
-) -> Benchmark:
+def freeze(name: str, recipes: Mapping[str, Recipe], *, work: Path, processes: int, reporter: Reporter) -> Benchmark:
     """Render each split (name -> recipe) below `work`, which is kept and goes on when stopped, and freeze the clips."""
     splits = {}
     for split, recipe in recipes.items():

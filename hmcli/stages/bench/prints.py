@@ -23,7 +23,7 @@ from hmcli.world.clip import ClipDescription
 
 PARTS = 8  # of a thumbnail, along each side
 THUMBNAIL_FRAMES = ("first of the context", "last of the context", "middle of the target", "last of the target")
-_FILES = ("context", "target", "camera")  # roles that every clip of a benchmark has
+_FILES = ("context", "target", "cameras")  # roles that every clip of a benchmark has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +122,10 @@ def differences(found: Print, frozen: Print, allowed: Tolerances, *, same_size: 
     each other.
     """
     said = [] if found.caption == frozen.caption else [f"the caption is {found.caption!r}"]
-    if not (same_size and found.events == frozen.events):
-        frames = allowed.event_frames if same_size else allowed.other_event_frames
-        said += _event_differences(found.absences, frozen.absences, frames, same_size)
+    if not same_size:
+        said += _stretch_differences(found.absences, frozen.absences, allowed.other_event_frames)
+    elif found.events != frozen.events:
+        said += _visibility_differences(found, frozen, allowed.event_frames)
     part, whole = (
         (allowed.thumbnail_levels, allowed.frame_levels)
         if same_size
@@ -133,18 +134,37 @@ def differences(found: Print, frozen: Print, allowed: Tolerances, *, same_size: 
     return said + _picture_differences(found, frozen, part, whole)
 
 
-def _event_differences(
-    found: Sequence[Absence], frozen: Sequence[Absence], frames: int, every: bool
-) -> list[str]:
-    """Frozen stretches that are not found within `frames`, and, if every stretch counts, found ones that are not frozen."""
+def _visibility_differences(found: Print, frozen: Print, frames: int) -> list[str]:
+    """Frames in which a subject is hidden and was not, or the reverse, but for `frames` on each side of a change."""
     said = []
-    for one in frozen:
-        if (every or one.certified) and not any(_alike(one, other, frames) for other in found):
-            said.append(f"{one.subject} is not hidden ({one.reason}) from frame {one.first} to {one.last}")
-    for other in found if every else ():
-        if not any(_alike(one, other, frames) for one in frozen):
-            said.append(f"{other.subject} is hidden ({other.reason}) from frame {other.first} to {other.last}")
+    for name in dict.fromkeys(one.subject for one in (*frozen.absences, *found.absences)):
+        flags, true = _hidden_in(found, name), _hidden_in(frozen, name)
+        if len(flags) != len(true):
+            continue  # the pictures say so
+        changes = np.flatnonzero(np.diff(true)) + 0.5
+        wrong = [frame for frame in np.flatnonzero(flags != true) if not (abs(changes - frame) < frames).any()]
+        if wrong:
+            now = "hidden" if flags[wrong[0]] else "visible"
+            said.append(f"{name} is {now} in frame {wrong[0]} ({len(wrong)} frames are wrong)")
     return said
+
+
+def _hidden_in(of: Print, subject: str) -> np.ndarray:
+    """(T,) is the subject hidden?"""
+    flags = np.zeros(_frames(of), bool)
+    for gone in of.absences:
+        if gone.subject == subject:
+            flags[gone.first : gone.last + 1] = True
+    return flags
+
+
+def _stretch_differences(found: Sequence[Absence], frozen: Sequence[Absence], frames: int) -> list[str]:
+    """Certified stretches that are not found within `frames`."""
+    return [
+        f"{one.subject} is not hidden ({one.reason}) from frame {one.first} to {one.last}"
+        for one in frozen
+        if one.certified and not any(_alike(one, other, frames) for other in found)
+    ]
 
 
 def _alike(one: Absence, other: Absence, frames: int) -> bool:
@@ -187,5 +207,7 @@ def value_differences(found: ClipValues, true: ClipValues, step: float) -> list[
             continue
         off = np.abs(one - other).reshape(len(one), -1).max(1)
         if off.max() > step:
-            said.append(f"{name} is off in {int((off > step).sum())} frames, by {off.max():.3g} in frame {off.argmax()}")
+            said.append(
+                f"{name} is off in {int((off > step).sum())} frames, by {off.max():.3g} in frame {off.argmax()}"
+            )
     return said

@@ -8,7 +8,7 @@ flickers between frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,32 +19,54 @@ from hmcli.world.shapes import PATTERNS
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Smooth random values in [0, 1] from a wrapped lattice of `side` x `side` numbers (`side` a power of two)."""
+    """Smooth random values in [0, 1] from wrapped lattices of `side` x `side` numbers (`side` a power of two).
+
+    There is one lattice per clip; `base` (n,) is where the lattice of each point begins, 0 when there is only one.
+    """
 
     lattice: Tensor
     side: int
+    base: Tensor | int = 0
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         cell_x, cell_y = x.floor(), y.floor()
         u, v = x - cell_x, y - cell_y
         u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
         mask = self.side - 1
-        left, low = cell_x.to(torch.int64) & mask, (cell_y.to(torch.int64) & mask) * self.side
+        left, low = cell_x.to(torch.int32) & mask, (cell_y.to(torch.int32) & mask) * self.side
         right, high = (left + 1) & mask, (low + self.side) & (self.side * self.side - 1)
-        value = self.lattice.take
-        bottom = value(low + left) * (1 - u) + value(low + right) * u
-        top = value(high + left) * (1 - u) + value(high + right) * u
+        bottom = self._value(low + left) * (1 - u) + self._value(low + right) * u
+        top = self._value(high + left) * (1 - u) + self._value(high + right) * u
         return bottom * (1 - v) + top * v
 
     def at(self, x: Tensor, y: Tensor) -> Tensor:
         """One random value for each cell of whole numbers x, y: cells next to each other have nothing in common."""
         mixed = x.to(torch.int64) * 0x9E3779B1 + y.to(torch.int64) * 0x85EBCA77
-        return self.lattice.take(((mixed >> 13) ^ mixed) & (self.side * self.side - 1))
+        return self._value(((mixed >> 13) ^ mixed) & (self.side * self.side - 1))
+
+    def _value(self, index: Tensor) -> Tensor:
+        return self.lattice.index_select(0, (index + self.base).flatten()).view(index.shape)
+
+    def of(self, clip_n: Tensor | None) -> Noise:
+        """For points of these clips."""
+        return self if clip_n is None else replace(self, base=(clip_n * (self.side * self.side)).to(torch.int32))
+
+    def picked(self, chosen: Tensor) -> Noise:
+        """For some of the points."""
+        return self if isinstance(self.base, int) else replace(self, base=self.base.index_select(0, chosen))
+
+    def part(self, first: int, last: int) -> Noise:
+        return self if isinstance(self.base, int) else replace(self, base=self.base[first:last])
 
 
 def noise_from(rng: np.random.Generator, device: torch.device, side: int = 64) -> Noise:
     values = rng.random(side * side).astype(np.float32)
     return Noise(lattice=torch.as_tensor(values, device=device), side=side)
+
+
+def joined_noise(parts: list[Noise]) -> Noise:
+    """The lattices of several clips."""
+    return Noise(lattice=torch.cat([part.lattice for part in parts]), side=parts[0].side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,13 +332,19 @@ _BY_NAME: dict[str, Callable[[Surface], Tensor]] = {
 
 
 def second_share(pattern_n: Tensor, s: Surface) -> Tensor:
-    """Share of the second colour at each point, by the point's own pattern."""
-    share = torch.zeros_like(s.period)
-    for number, name in enumerate(PATTERNS):
-        if name != "plain" and len(chosen := (pattern_n == number).nonzero()[:, 0]):
+    """Share of the second colour at each point, by the point's own pattern (uint8)."""
+    pattern, order = pattern_n.sort()  # points of one pattern lie together then, which is faster than picking them
+    position, normal = s.position.index_select(1, order), s.normal.index_select(1, order)
+    period, pixel, noise = s.period.index_select(0, order), s.pixel.index_select(0, order), s.noise.picked(order)
+    sorted_share = torch.zeros_like(period)
+    first = 0
+    for name, count in zip(PATTERNS, torch.bincount(pattern, minlength=len(PATTERNS)).tolist(), strict=True):
+        last = first + count
+        if name != "plain" and count:
             part = Surface(
-                position=s.position.index_select(1, chosen), normal=s.normal.index_select(1, chosen),
-                period=s.period[chosen], pixel=s.pixel[chosen], noise=s.noise,
+                position=position[:, first:last], normal=normal[:, first:last], period=period[first:last],
+                pixel=pixel[first:last], noise=noise.part(first, last),
             )  # fmt: skip
-            share[chosen] = _BY_NAME[name](part)
-    return share
+            sorted_share[first:last] = _BY_NAME[name](part)
+        first = last
+    return torch.empty_like(sorted_share).index_copy_(0, order, sorted_share)

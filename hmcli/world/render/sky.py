@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hmcli.world.light import Light
 from hmcli.world.render.patterns import Noise
-from hmcli.world.shapes import Colour
+from hmcli.world.render.place import Air, Places
 
 _STARS_APART = 0.07  # side of the cell of one star, as a tangent
 _STAR = 0.0022  # radius of a star, as a tangent
@@ -21,40 +20,31 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def linear(colour: Colour, like: Tensor) -> Tensor:
-    """A display colour as linear light, (3, 1)."""
-    return torch.tensor([[c * c] for c in colour], dtype=like.dtype, device=like.device)
-
-
-def sky(light: Light, noise: Noise, direction: Tensor, spread: float) -> Tensor:
+def sky(places: Places, clip_n: Tensor | None, noise: Noise, direction: Tensor, spread: float) -> Tensor:
     """Linear light (3, n) of the sky along each ray; `spread` is the width of a pixel at distance 1."""
+    air = places.air(clip_n)
     unit = direction / dot(direction, direction).sqrt()
     x, y, z = unit
     height = z.clamp(0, 1)
-    colour = sky_gradient(light, height)
-    if light.stars > 0:
-        colour = colour + stars(noise, unit, spread) * light.stars
-    if light.orb_radius > 0:
-        colour = _with_orb(light, noise, unit, spread, colour)
-    if light.cloud > 0:
+    colour = sky_gradient(air, height)
+    if places.stars:
+        colour = colour + stars(noise, unit, spread) * air.stars
+    if places.orbs:
+        colour = torch.where(air.orb_radius > 0, _with_orb(air, noise, unit, spread, colour), colour)
+    if places.clouds:
         across = 1.6 / (height + 0.18)
         puffs = noise(x * across, y * across) * 0.65 + noise(x * across * 2.7 + 9.1, y * across * 2.7) * 0.35
-        clouds = ((puffs - 0.75 + light.cloud * 0.5) * 3).clamp(0, 1) * (height * 6).clamp(0, 1) * 0.75
-        white = 0.95 * (light.sky_strength * 0.55 + 0.55) * _cloud_light(light)
-        colour = colour * (1 - clouds) + clouds * white
+        clouds = ((puffs - 0.75 + air.cloud * 0.5) * 3).clamp(0, 1) * (height * 6).clamp(0, 1) * 0.75
+        clouds = clouds * (air.cloud > 0)
+        colour = colour * (1 - clouds) + clouds * air.cloud_light
     return colour
 
 
-def sky_gradient(light: Light, height: Tensor) -> Tensor:
+def sky_gradient(air: Air, height: Tensor) -> Tensor:
     """The sky without clouds at `height`, the sine of the angle above the horizon: (3, n)."""
     blend = (height / (height + 0.22)) * 1.22
-    colour = linear(light.horizon, height) * (1 - blend) + linear(light.zenith, height) * blend
-    return colour * (light.sky_strength * 0.55 + 0.55)
-
-
-def _cloud_light(light: Light) -> float:
-    """Clouds are white by day; at night they are hardly brighter than the sky."""
-    return min(1.0, max(light.horizon) * max(light.horizon) * 2)
+    colour = air.horizon * (1 - blend) + air.zenith * blend
+    return colour * air.sky_bright
 
 
 def stars(noise: Noise, unit: Tensor, spread: float) -> Tensor:
@@ -73,15 +63,15 @@ def stars(noise: Noise, unit: Tensor, spread: float) -> Tensor:
     return shine * (bright * bright * bright) * min(1.0, (_STAR / spread) * 1.4)
 
 
-def _with_orb(light: Light, noise: Noise, unit: Tensor, spread: float, colour: Tensor) -> Tensor:
+def _with_orb(air: Air, noise: Noise, unit: Tensor, spread: float, colour: Tensor) -> Tensor:
     """A moon or planet, lit from one side, with seas and clouds of its own."""
-    towards = torch.tensor(light.towards_orb, dtype=unit.dtype, device=unit.device)[:, None]
-    aside = unit - towards * dot(unit, towards.expand_as(unit))
-    away = dot(aside, aside).sqrt() / light.orb_radius
-    ahead = dot(unit, towards.expand_as(unit)) > 0
-    disc = ((1 - away) * (light.orb_radius / spread) + 0.5).clamp(0, 1) * ahead
-    u, v = aside[0] / light.orb_radius, aside[2] / light.orb_radius
+    towards, radius = air.towards_orb, air.orb_radius.clamp_min(1e-6)
+    along = dot(unit, towards)
+    aside = unit - towards * along
+    away = dot(aside, aside).sqrt() / radius
+    disc = ((1 - away) * (radius / spread) + 0.5).clamp(0, 1) * (along > 0)
+    u, v = aside[0] / radius, aside[2] / radius
     lit = (0.75 + 0.6 * v + 0.3 * u).clamp(0.04, 1)
     white = ((noise(u * 1.7 + 3.3, v * 3.1 + 8.8) - 0.5) * 4).clamp(0, 1) * 0.7
-    face = linear(light.orb, unit) * (1 - white) + white * max(light.orb)
+    face = air.orb * (1 - white) + white * air.orb.sqrt().amax(0)
     return colour * (1 - disc) + face * lit * disc

@@ -1,11 +1,11 @@
-"""The shapes of a chunk of frames as flat tensors: still shapes once, moving shapes once per frame.
+"""The shapes of some frames as flat tensors, one row per shape.
 
-Row order: the still shapes, then the moving ones of the chunk's first frame, of its second frame, and so on.
+Shape letters: R rows. Row order: shape by shape within a frame, frame by frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -16,78 +16,61 @@ from hmcli.world.shapes import ELLIPSOID, PATTERNS, ROUND_CONE, Shapes, bounding
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One row per shape: `to_local` (n, 3, 3) takes world vectors to the shape's (unit) coordinates."""
+    """Float32 columns for casting and shading, and float64 bounds that say where shapes can be at all."""
 
-    kind: Tensor
-    to_local: Tensor
-    axes: Tensor
-    centre: Tensor
-    size: Tensor
-    stretch: Tensor  # (n, 3): local coordinates times this are metres
-    colour: Tensor
-    second: Tensor
-    pattern: Tensor
-    scale: Tensor
-    glow: Tensor
-    owner: Tensor
+    geometry: Tensor  # (15, R): matrix from world vectors to the shape's (unit) coordinates row by row, centre, size
+    paint: Tensor  # (8, R): linear colour, linear second colour, scale, glow
+    kind: Tensor  # (R,) uint8
+    pattern: Tensor  # (R,) uint8
+    owner: Tensor  # (R,) uint8
+    shadow: Tensor  # (R,) bool
+    corners: Tensor  # (R, 8, 3) float64, metres
+    middle: Tensor  # (R, 3) float64: the bounding ball's centre, metres
+    radius: Tensor  # (R,) float64
 
     @property
     def device(self) -> torch.device:
         return self.kind.device
 
-    def columns(self) -> Tensor:
-        """(15, n): what casting needs: to_local row by row, centre, size."""
-        return torch.cat([self.to_local.flatten(1), self.centre, self.size], 1).T.contiguous()
+    def rows(self, some: slice) -> Table:
+        return Table(**{name: getattr(self, name)[(..., some) if name in _WIDE else some] for name in _NAMES})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """Where shapes can be at all, in float64 numpy: corners (T, N, 8, 3), sphere centres (T, N, 3) and radii (T, N)."""
-
-    corners: np.ndarray
-    centre: np.ndarray
-    radius: np.ndarray
+_NAMES = tuple(field.name for field in fields(Table))
+_WIDE = ("geometry", "paint")  # their rows are columns
 
 
-def bounds_of(shapes: Shapes) -> Bounds:
-    centre, half = bounding_boxes(shapes)
-    tight = np.where(np.isin(shapes.kind, (ELLIPSOID, ROUND_CONE)), half.max(-1), np.linalg.norm(half, axis=-1))
-    return Bounds(corners=corners(shapes), centre=centre, radius=tight * 1.001 + 1e-4)
+def joined_tables(parts: list[Table]) -> Table:
+    every = {name: [getattr(part, name) for part in parts] for name in _NAMES}
+    return Table(**{name: torch.cat(tensors, 1 if name in _WIDE else 0) for name, tensors in every.items()})
 
 
-def table_of(still: Shapes, moving: Shapes, frames: slice, device: torch.device) -> Table:
-    """The rows for one chunk of frames."""
-    parts = [(still, slice(0, 1)), (moving, frames)]
+def table_of(shapes: Shapes, device: torch.device) -> Table:
+    """All frames of the shapes, frame by frame."""
+    count = len(shapes.kind)
+    again = np.tile(np.arange(count), shapes.frames)
+    axes, size = shapes.axes.reshape(-1, 3, 3), shapes.size.reshape(-1, 3)
+    stretch = np.where((shapes.kind[again] == ROUND_CONE)[:, None], 1.0, size)
+    to_local = (axes / stretch[:, None, :]).transpose(0, 2, 1).reshape(-1, 9)
+    paints = np.array([(*p.colour, *p.second, p.scale, p.glow) for p in shapes.paints])
+    paints[:, :6] **= 2  # display values to linear light
+    middle, half = bounding_boxes(shapes)
+    ball = np.where(np.isin(shapes.kind, (ELLIPSOID, ROUND_CONE)), half.max(-1), np.linalg.norm(half, axis=-1))
 
-    def rows(pick: str, width: tuple[int, ...]) -> np.ndarray:
-        return np.concatenate([getattr(shapes, pick)[some].reshape(-1, *width) for shapes, some in parts])
-
-    def constants(values: list[np.ndarray]) -> np.ndarray:
-        count = len(range(*frames.indices(moving.frames)))
-        return np.concatenate([values[0], np.concatenate([values[1]] * count)])
-
-    def of_paints(read: str) -> np.ndarray:
-        return constants([np.array([getattr(paint, read) for paint in s.paints]) for s in (still, moving)])
-
-    axes, size = rows("axes", (3, 3)), rows("size", (3,))
-    kind = constants([still.kind, moving.kind])
-    stretch = np.where((kind == ROUND_CONE)[:, None], 1.0, size)
-    patterns = [np.array([PATTERNS.index(paint.pattern) for paint in s.paints]) for s in (still, moving)]
-
-    def tensor(values: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+    def tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(values), dtype=dtype, device=device)
 
+    def constant(values: list[int] | np.ndarray) -> Tensor:
+        return tensor(np.array(values)[again], torch.uint8)
+
     return Table(
-        kind=tensor(kind, torch.int64),
-        to_local=tensor((axes / stretch[:, None, :]).transpose(0, 2, 1)),
-        axes=tensor(axes),
-        centre=tensor(rows("centre", (3,))),
-        size=tensor(size),
-        stretch=tensor(stretch),
-        colour=tensor(of_paints("colour") ** 2),  # display values to linear light
-        second=tensor(of_paints("second") ** 2),
-        pattern=tensor(constants(patterns), torch.int64),
-        scale=tensor(of_paints("scale")),
-        glow=tensor(of_paints("glow")),
-        owner=tensor(constants([still.owner, moving.owner]), torch.int64),
+        geometry=tensor(np.concatenate([to_local, shapes.centre.reshape(-1, 3), size], 1).T, torch.float32),
+        paint=tensor(paints[again].T, torch.float32),
+        kind=constant(shapes.kind),
+        pattern=constant([PATTERNS.index(paint.pattern) for paint in shapes.paints]),
+        owner=constant(shapes.owner),
+        shadow=constant([paint.shadow for paint in shapes.paints]).bool(),
+        corners=tensor(corners(shapes).reshape(-1, 8, 3), torch.float64),
+        middle=tensor(middle.reshape(-1, 3), torch.float64),
+        radius=tensor(ball.ravel() * 1.001 + 1e-4, torch.float64),
     )

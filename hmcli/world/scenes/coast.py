@@ -116,7 +116,7 @@ def _sailing_boat(site: Site, x: float, y: float) -> None:
     mast = turn_about_z(turn)
     for ahead, wide, tall in ((-0.85, 0.85, 2.3), (0.7, 0.6, 1.7)):
         place = (*turned(x, y, ahead, 0, turn), 0.75 + tall)
-        site.things.add(CONE, place, (wide, 0.06, tall), sail, mast)
+        site.things.add(CONE, place, (wide, 0.3 * wide, tall), sail, mast)
 
 
 def harbour(site: Site) -> Ground:

@@ -1,0 +1,1 @@
+"""Packaged benchmarks, and the command that freezes them."""

@@ -1,0 +1,44 @@
+"""Freeze hm-bench-1: render the recipes bench/hm-bench-1-*, and write what came out into the package.
+
+    python -m hmcli.bench freeze WORK [--num-processes N]
+    python -m hmcli.bench schema
+
+For maintainers. `freeze` keeps its clips in the folder WORK and goes on there when it was stopped; a new version of the
+world needs a new folder. `schema` writes the JSON schema of score files.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hmcli.recipe import load_recipe
+from hmcli.runtime import Console
+from hmcli.stages.bench.definition import DEFAULT, PACKAGED, write_benchmark
+from hmcli.stages.bench.freeze import freeze
+from hmcli.stages.bench.score_file import schema
+from hmcli.store.files import write_json
+
+SPLITS = ("easy", "hard", "crowd")
+SCHEMA = PACKAGED / "scores.schema.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m hmcli.bench", description="Freeze the packaged benchmark.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    freezing = commands.add_parser("freeze", help="render the clips and write the benchmark's file")
+    freezing.add_argument("work", type=Path, help="folder for the clips; goes on there when it was stopped")
+    freezing.add_argument("--num-processes", type=int, default=1)
+    commands.add_parser("schema", help="write the JSON schema of score files")
+    given = parser.parse_args()
+    if given.command == "schema":
+        write_json(SCHEMA, schema())
+        return
+    recipes = {split: load_recipe(f"bench/{DEFAULT}-{split}") for split in SPLITS}
+    given.work.mkdir(parents=True, exist_ok=True)
+    frozen = freeze(DEFAULT, recipes, work=given.work, processes=given.num_processes, reporter=Console())
+    write_benchmark(PACKAGED / f"{DEFAULT}.json", frozen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""`hm bench score`: evaluations of one model, over verified clips, become one score file.
+
+The chain is checked by fingerprints: the evaluation's reference and what the generation was made from must be one
+folder, and that folder must hold the benchmark's clips. A clip that was not generated or not scored gets a row without
+a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hmcli.contracts import Quarantined, Reporter, StageResult
+from hmcli.errors import DataError, UsageError
+from hmcli.metrics.averages import json_number
+from hmcli.recipe import PosesConfig
+from hmcli.stages.bench.definition import Benchmark, find_benchmark
+from hmcli.stages.bench.score_file import (
+    FORMAT,
+    MetricEntry,
+    ModelEntry,
+    Row,
+    ScoreFile,
+    SplitEntry,
+    is_complete,
+    means_of,
+    table,
+    write_scores,
+)
+from hmcli.stages.bench.verify import SplitReport, refuse_twice, verify_dataset
+from hmcli.stages.dataset import open_dataset
+from hmcli.store.files import read_csv, read_json
+from hmcli.store.manifest import Manifest, made_by, read_manifest
+
+_NOT_EVALUATED = "no evaluation holds it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """An evaluation artifact as a benchmark needs it. `scores` are (clip, metric) -> value as text, or a reason."""
+
+    path: Path
+    manifest: Manifest
+    generation: Mapping[str, Any]  # what its manifest says of the generation it judged
+    metrics: Mapping[str, MetricEntry]
+    scores: Mapping[tuple[str, str], tuple[str, str]]
+
+    @property
+    def clips(self) -> set[str]:
+        return {clip for clip, _ in self.scores}
+
+
+def run(
+    paths: Sequence[Path], *, data: Sequence[Path], benchmark: str, name: str, training_data: str, hardware: str,
+    out: Path, force: bool, reporter: Reporter,
+) -> StageResult:  # fmt: skip
+    """Write the score file of one model; see `hm bench score --help`."""
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists", fix="choose another name, or --force")
+    frozen = find_benchmark(benchmark)
+    evaluations = [open_evaluation(path) for path in paths]
+    sample = _one([e.generation["recipe"]["sample"] for e in evaluations], "settings of the sampler", evaluations)
+    model = _one([e.generation["inputs"]["model"] for e in evaluations], "models", evaluations)
+    seed = _one([e.generation["seed"] for e in evaluations], "seeds", evaluations)
+    reports = _verified(frozen, evaluations, data, reporter)
+    size = _one([list(report.size) for report in reports], "picture sizes of the clips", evaluations)
+    _check_shapes(frozen, evaluations, size)
+    metrics = _metrics(evaluations)
+    rows = _rows(frozen, evaluations, list(metrics))
+    seconds = [e.generation["seconds_per_clip"] for e in evaluations]
+    scores = ScoreFile(
+        format=FORMAT, kind="hm-bench scores", benchmark=frozen.name, benchmark_fingerprint=frozen.fingerprint,
+        made_by=made_by(), model=ModelEntry(name=name, fingerprint=model, training_data=training_data),
+        size=(size[0], size[1]), sample=sample, seed=seed,
+        seconds_per_clip=None if None in seconds else round(sum(seconds) / len(seconds), 3),
+        hardware=hardware, metrics=metrics, splits=_splits(frozen, evaluations, reports),
+        means=means_of(rows, frozen, list(metrics)), complete=is_complete(rows, frozen, list(metrics)), clips=rows,
+    )  # fmt: skip
+    write_scores(out, scores)
+    reporter.note(table(scores))
+    lacking = tuple(Quarantined(item=f"{r.clip}.{r.metric}", reason=r.reason) for r in rows if r.value is None)
+    counts = {"clips": len({row.clip for row in rows}), "scores": len(rows) - len(lacking), "missing": len(lacking)}
+    return StageResult(path=out, kind="scores", counts=counts, quarantined=lacking)
+
+
+def open_evaluation(path: Path) -> Evaluation:
+    """Read what `hm eval` wrote. Raises DataError for one of an older hm, which does not say what it judged."""
+    manifest = read_manifest(path, kinds=("evaluation",))
+    content = read_json(path / "scores.json")
+    try:
+        generation, protocol = manifest.attributes["generation"], manifest.attributes["protocol"]
+        if missing := [
+            name for name, part in (("model", "inputs"), ("sample", "recipe")) if name not in generation[part]
+        ]:
+            raise KeyError(missing[0])
+        metrics = {
+            label: MetricEntry(
+                unit=entry["unit"], better=entry["better"], definition=protocol["Metrics"][label],
+                backbone={} if label == entry["metric"] else _backbone(protocol["Backbone"], label),
+            )
+            for label, entry in content["metrics"].items()
+        }  # fmt: skip
+    except KeyError as error:
+        what = f"the evaluation does not say {error}"
+        raise DataError(what, where={"evaluation": path}, fix="make it again with this version of hm") from error
+    rows = read_csv(path / "per_clip.csv")
+    scores = {(row["clip"], row["metric"]): (row["value"], row["reason"]) for row in rows}
+    return Evaluation(path=path, manifest=manifest, generation=generation, metrics=metrics, scores=scores)
+
+
+def _backbone(about: Mapping[str, str], label: str) -> dict[str, str]:
+    """What the protocol card says of the backbone, without what it says of other metrics."""
+    own = f"{label} against published"
+    return {key: text for key, text in about.items() if key == own or not key.endswith(" against published")}
+
+
+def _one(values: Sequence[Any], what: str, evaluations: Sequence[Evaluation]) -> Any:
+    """The value they share. Raises UsageError when they differ."""
+    if any(value != values[0] for value in values):
+        where = {str(e.path): value for e, value in zip(evaluations, values, strict=False)}
+        raise UsageError(f"a score file is of one model, sampled in one way, at one size; here are different {what}",
+                         where=where)  # fmt: skip
+    return values[0]
+
+
+# --- verified data ---------------------------------------------------------------------------------------------------
+
+
+def _verified(
+    frozen: Benchmark, evaluations: Sequence[Evaluation], data: Sequence[Path], reporter: Reporter
+) -> list[SplitReport]:
+    """The reports of the folders the evaluations are over. Raises DataError where a clip differs from the benchmark."""
+    datasets = {}
+    for path in [*data, *(Path(e.generation["source"]) for e in evaluations if e.generation["source"])]:
+        if path in datasets or not path.is_dir():
+            continue
+        datasets[path] = open_dataset(path, PosesConfig())
+    by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets.values()}
+    for one in evaluations:
+        made_from = one.generation["source_fingerprint"]
+        if one.manifest.inputs.get("reference", made_from) != made_from:
+            raise DataError(
+                "the reference is another folder than the one the generation was made from",
+                where={"evaluation": one.path}, fix=f"hm eval GENERATION --reference {one.generation['source']}",
+            )  # fmt: skip
+        if made_from not in by_fingerprint:
+            raise DataError(
+                "the clips the generation was made from are not there, or were changed since",
+                where={"evaluation": one.path, "clips": one.generation["source"]},
+                fix="name the folder with --data; if it was rendered again, generate and evaluate again, too",
+            )  # fmt: skip
+    used = dict.fromkeys(e.generation["source_fingerprint"] for e in evaluations)
+    reports = [r for fingerprint in used for r in verify_dataset(frozen, by_fingerprint[fingerprint], reporter)]
+    refuse_twice(reports)
+    for report in reports:
+        if report.differ:
+            clip, why = next(iter(report.differ.items()))
+            raise DataError(
+                f"{len(report.differ)} clips are not those of {frozen.name}",
+                where={"data": report.path, clip: why}, fix=f"hm bench verify {report.path}",
+            )  # fmt: skip
+    return reports
+
+
+def _check_shapes(frozen: Benchmark, evaluations: Sequence[Evaluation], size: Sequence[int]) -> None:
+    """Raise DataError unless every generated video has the target's length and the clips' size."""
+    lengths = {split.recipe.world.target_frames for split in frozen.splits.values()}
+    for one in evaluations:
+        for frames, height, width in one.generation["shapes"]:
+            if frames not in lengths or [height, width] != list(size):
+                raise DataError(
+                    f"a generated video has {frames} frames of {height}x{width}, the clips' targets have"
+                    f" {', '.join(map(str, sorted(lengths)))} frames of {size[0]}x{size[1]}",
+                    where={"evaluation": one.path}, fix="render the benchmark at the model's size (world.size)",
+                )  # fmt: skip
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _metrics(evaluations: Sequence[Evaluation]) -> dict[str, MetricEntry]:
+    """Every metric; the same one must have been computed in the same way everywhere."""
+    found: dict[str, MetricEntry] = {}
+    for one in evaluations:
+        for label, entry in one.metrics.items():
+            if found.setdefault(label, entry) != entry:
+                raise UsageError(f"{label} was computed in two ways", where={"evaluation": one.path})
+    return found
+
+
+def _rows(frozen: Benchmark, evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> tuple[Row, ...]:
+    """A row for every clip of the benchmark and every metric."""
+    values: dict[tuple[str, str], tuple[str, str]] = {}
+    for one in evaluations:
+        if twice := values.keys() & one.scores.keys():
+            again, metric = min(twice)
+            where = {"evaluation": one.path, "clip": again}
+            raise UsageError(f"two evaluations hold {metric} of the same clip", where=where)
+        values |= one.scores
+    rows: list[Row] = []
+    for name, split in frozen.splits.items():
+        for clip in split.clips:
+            for metric in metrics:
+                text, reason = values.get((clip.id, metric), ("", _NOT_EVALUATED))
+                value: Any = json_number(float(text)) if text else None
+                rows.append(Row(split=name, clip=clip.id, metric=metric, value=value, reason=reason))
+    return tuple(rows)
+
+
+def _splits(
+    frozen: Benchmark, evaluations: Sequence[Evaluation], reports: Sequence[SplitReport]
+) -> dict[str, SplitEntry]:
+    generations: dict[str, str] = {}
+    for one in evaluations:
+        for name in {split for clip in one.clips if (split := frozen.split_of(clip)) is not None}:
+            if generations.setdefault(name, one.manifest.inputs["generation"]) != one.manifest.inputs["generation"]:
+                raise UsageError(f"the evaluations of the split {name} are of different generations",
+                                 where={"evaluation": one.path})  # fmt: skip
+    return {
+        report.split: SplitEntry(
+            data=report.fingerprint, generation=generations[report.split], verified=len(report.agree)
+        )
+        for report in reports
+        if report.split in generations
+    }

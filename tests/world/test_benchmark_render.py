@@ -1,0 +1,105 @@
+"""The benchmark of the renderer runs, at a tiny size, and counts what it says it counts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from hmcli.world.render import draw_clip
+
+PROJECT = Path(__file__).resolve().parents[2]
+NAME = "python benchmarks/render.py"
+SIZE = (16, 24)
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_render", PROJECT / "benchmarks" / "render.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def work(benchmark):
+    return benchmark.Work(size=SIZE, frames=66, seed=3, clips=2)
+
+
+def test_clips_have_the_frames_asked_for_and_differ(work):
+    one, other = work.described()
+    assert one.frames == other.frames == 66
+    assert one.context_frames % 4 == one.target_frames % 4 == 1
+    assert one.scene.family != other.scene.family
+
+
+def test_what_drawing_takes_is_counted_clip_by_clip(benchmark, work):
+    spent = benchmark.draw(work)
+    assert len(spent) == 2
+    for one in spent:
+        assert 0 < one.processor_seconds < one.seconds * 1.1
+        assert one.peak_bytes > 2**26
+
+
+def test_testing_every_shape_takes_longer_than_drawing(benchmark, work):
+    clip = work.described()[0]
+    frame = benchmark.draw(work)[0].processor_seconds / clip.frames
+    assert benchmark.plain_frame(clip, SIZE, 0) > frame
+
+
+def test_the_first_frames_of_a_clip_are_those_of_the_clip(benchmark, work):
+    clip = work.described()[0]
+    some = draw_clip(benchmark.first_frames(clip, 5), SIZE)
+    np.testing.assert_array_equal(some.rgb, draw_clip(clip, SIZE).rgb[:5])
+
+
+def test_time_grows_about_as_the_number_of_frames_and_of_clips(benchmark, work):
+    found = benchmark.growth(work)
+    assert 0.5 < found["frames"] < 1.4  # a clip has a part that does not depend on its frames
+    assert 0.7 < found["clips"] < 1.3
+
+
+def test_the_exponent_of_a_power_law_is_found(benchmark):
+    assert benchmark.exponent([20, 40, 80], [2e-3 * many**1.25 for many in (20, 40, 80)]) == pytest.approx(1.25)
+    assert math.isnan(benchmark.exponent([3], [0.1]))
+
+
+def test_what_is_no_size_is_refused_with_an_example(benchmark):
+    with pytest.raises(SystemExit, match="64x112"):
+        benchmark.size("64")
+
+
+def test_the_commands_of_the_docs_are_understood(benchmark):
+    lines = (PROJECT / "docs" / "performance.md").read_text(encoding="utf-8").splitlines()
+    commands = [line.strip().split("  #")[0] for line in lines if line.startswith(f"    {NAME}")]
+    assert commands
+    for command in commands:
+        given = benchmark.options().parse_args(shlex.split(command.removeprefix(NAME)))
+        for text in (given.sizes or benchmark.SIZES).split(","):
+            benchmark.size(text)
+
+
+@pytest.mark.slow
+def test_it_measures_everything_and_writes_it_down(tmp_path: Path):
+    out = tmp_path / "speed.json"
+    command = [sys.executable, str(PROJECT / "benchmarks" / "render.py"), "--sizes", "16x24", "--frames", "66"]
+    done = subprocess.run([*command, "--clips", "1", "--json", str(out)], capture_output=True, text=True, check=True)
+    (size,) = json.loads(out.read_text())["sizes"]
+    assert size["alone"]["clips"] == 1
+    assert size["side by side"]["clips"] == 2
+    for name in ("alone", "side by side"):
+        row = size[name]
+        assert row["seconds_per_frame"] == pytest.approx(row["seconds"] / 66)
+        assert row["peak_bytes"] > 2**26
+    assert size["times_faster_than_plain"] > 1
+    assert math.isfinite(json.loads(out.read_text())["growth"]["clips"])
+    assert "| 16x24 | 66 | 2 | 2 |" in done.stdout
