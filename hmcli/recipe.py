@@ -294,7 +294,8 @@ def load_recipe(
     `name` is a YAML file or the name of a packaged recipe; None means `base` (a recipe recorded in a manifest) or all
     defaults. Each override is `section.key=value`, the value read as YAML.
     """
-    source = "the defaults" if name is None else str(path := find_recipe(name))
+    unnamed = "the model's own" if base else "the defaults"
+    source = unnamed if name is None else str(path := find_recipe(name))
     values = copy.deepcopy(base or {}) if name is None else _read_yaml(path)
     problems: list[str] = []
     for override in overrides or []:

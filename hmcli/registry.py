@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from hmcli.errors import UsageError
+from hmcli.errors import MissingPartError, UsageError
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "codec": {"mini": "hmcli.codecs.video:mini_codec", "wan2.1": "hmcli.codecs.video:wan_codec"},
@@ -66,9 +66,21 @@ def is_known(kind: str, name: str) -> bool:
 
 
 def find(kind: str, name: str) -> Any:
-    """Import and return what `name` stands for. Raises UsageError listing the known names."""
+    """Import and return what `name` stands for.
+
+    Raises UsageError listing the known names, MissingPartError when another package's entry point leads nowhere.
+    """
     known = names(kind)
     if (place := known.get(normal(name))) is None:
         raise UsageError(f"unknown {kind} {name!r}", fix=suggestion(name, known))
-    module, attribute = place.split(":")
-    return getattr(import_module(module), attribute)
+    module, _, attribute = place.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if normal(name) in BUILT_IN[kind]:
+            raise
+        raise MissingPartError(
+            f"{kind} {name!r} of another package cannot be loaded",
+            where={"entry point": f"{name} = {place!r} in hmcli.{kind}", "because": error},
+            fix="correct the entry point ('module:attribute') and install that package again",
+        ) from error

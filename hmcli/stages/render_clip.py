@@ -1,4 +1,4 @@
-"""One rendered clip: draw it, and write its folder. What the processes of `hm render` share out among them."""
+"""Rendered clips: draw them, and write their folders. What the processes of `hm render` share out among them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ from hmcli.world.verdict import Certificates, certificates, refusal
 if TYPE_CHECKING:
     from hmcli.world.render import RenderedClip
 
-_AHEAD = 2  # clips given out per process: none waits for another to be collected
+_AHEAD = 2  # batches given out per process: none waits for another to be collected
+BATCH_PIXELS = 16 * 66 * 64 * 112  # drawn at once on a GPU: 16 clips of 66 small frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,51 +55,59 @@ class Drawn:
     found: Certificates
 
 
-def render_clip(job: Job) -> dict[str, Any]:
-    """Draw a clip and write its folder; returns its line of clips.jsonl."""
-    drawn = _drawn(job)
-    if job.chosen is not None:
-        text, plain = job.chosen.caption, job.chosen.caption_plain
-    else:
-        text, plain = (tell(drawn.clip, drawn.seen) for tell in (wording.caption, wording.plain_caption))
-    job.folder.mkdir()
-    _write_pictures(job.folder, drawn.clip, drawn.pictures)
-    _write_depth(job.folder, drawn.clip, drawn.pictures.depth)
-    _write_annotations(job.folder, drawn, job.world.size)
-    return annotate.index_row(drawn.clip, drawn.found, text, plain)
+def render_batch(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Draw clips together and write their folders; returns their lines of clips.jsonl."""
+    rows = []
+    for job, drawn in zip(jobs, _drawn(jobs), strict=True):
+        if job.chosen is not None:
+            text, plain = job.chosen.caption, job.chosen.caption_plain
+        else:
+            text, plain = (tell(drawn.clip, drawn.seen) for tell in (wording.caption, wording.plain_caption))
+        job.folder.mkdir()
+        _write_pictures(job.folder, drawn.clip, drawn.pictures)
+        _write_depth(job.folder, drawn.clip, drawn.pictures.depth)
+        _write_annotations(job.folder, drawn, job.world.size)
+        rows.append(annotate.index_row(drawn.clip, drawn.found, text, plain))
+    return rows
+
+
+def batches(jobs: Sequence[Job]) -> list[Sequence[Job]]:
+    """Jobs in the batches that are drawn at once: one by one on a CPU, where that is as fast, several on a GPU."""
+    if not jobs or jobs[0].device == "cpu":
+        return [[job] for job in jobs]
+    world = jobs[0].world
+    pixels = (world.context_frames + world.target_frames) * world.size[0] * world.size[1]
+    count = max(1, BATCH_PIXELS // pixels)
+    return [jobs[start : start + count] for start in range(0, len(jobs), count)]
 
 
 def render_clips(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Jobs with their lines of clips.jsonl, in the order in which they are done; with one process, in this one."""
-    if processes == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield job, render_clip(job)
+    together = batches(jobs)
+    if processes == 1 or len(together) < 2:
+        for batch in together:
+            yield from zip(batch, render_batch(batch), strict=True)
         return
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_begin_worker)
+    pool = ProcessPoolExecutor(min(processes, len(together)), mp_context=context, initializer=_begin_worker)
     try:
-        waiting = iter(jobs)
-        running: dict[Future[dict[str, Any]], Job] = {}
+        waiting = iter(together)
+        running: dict[Future[list[dict[str, Any]]], Sequence[Job]] = {}
         while True:
-            for job in _some(waiting, processes * _AHEAD - len(running)):
-                running[pool.submit(render_clip, job)] = job
+            for batch in islice(waiting, processes * _AHEAD - len(running)):
+                running[pool.submit(render_batch, batch)] = batch
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), _result(future)
+                yield from zip(running.pop(future), _result(future), strict=True)
     finally:
         for child in set(multiprocessing.active_children()) - others:  # nobody waits for what they are at
             child.terminate()
         pool.shutdown(cancel_futures=True)
 
 
-def _some(jobs: Iterator[Job], count: int) -> Iterator[Job]:
-    for _, job in zip(range(count), jobs, strict=False):
-        yield job
-
-
-def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
+def _result(future: Future[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     from concurrent.futures.process import BrokenProcessPool
 
     try:
@@ -125,16 +135,24 @@ def _begin_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _drawn(job: Job) -> Drawn:
-    """Draw until the masks show what the description promises; it ends with an error after a number of draws."""
-    if job.chosen is not None:
-        return _pictured(job, _chosen_clip(job, job.chosen))
-    draw = 0
-    while True:
-        drawn = _pictured(job, describe_clip(job.world, job.seed, job.index, first_draw=draw))
-        if not refusal(drawn.clip, drawn.seen, drawn.found):
-            return drawn
-        draw = drawn.clip.draw + 1
+def _drawn(jobs: Sequence[Job]) -> list[Drawn]:
+    """Draw until the masks show what each description promises; that ends with an error after a number of draws."""
+    done: dict[int, Drawn] = {}
+    waiting, draws = list(jobs), {job.index: 0 for job in jobs}
+    while waiting:
+        clips = [
+            describe_clip(job.world, job.seed, job.index, first_draw=draws[job.index])
+            if job.chosen is None
+            else _chosen_clip(job, job.chosen)
+            for job in waiting
+        ]
+        for job, drawn in zip(waiting, _pictured(waiting[0], clips), strict=True):
+            if job.chosen is None and refusal(drawn.clip, drawn.seen, drawn.found):
+                draws[job.index] = drawn.clip.draw + 1
+            else:
+                done[job.index] = drawn
+        waiting = [job for job in waiting if job.index not in done]
+    return [done[job.index] for job in jobs]
 
 
 def _chosen_clip(job: Job, chosen: Chosen) -> ClipDescription:
@@ -149,16 +167,20 @@ def _chosen_clip(job: Job, chosen: Chosen) -> ClipDescription:
     return clip
 
 
-def _pictured(job: Job, clip: ClipDescription) -> Drawn:
-    """A clip with its pictures, and what its masks say."""
-    from hmcli.world.render import draw_clip  # torch loads here
+def _pictured(job: Job, clips: Sequence[ClipDescription]) -> list[Drawn]:
+    """Clips with their pictures, and what their masks say; all at the size and on the device of `job`."""
+    from hmcli.world.render import draw_clips  # torch loads here
 
-    pictures = draw_clip(clip, job.world.size, job.device, antialias=job.world.antialias)
-    seen = [
-        visibility(actor.name, actor.number, pictures.instances, amodal)
-        for actor, amodal in zip(clip.actors, pictures.amodal, strict=True)
-    ]
-    return Drawn(clip=clip, pictures=pictures, seen=seen, found=certificates(clip, seen))
+    found = []
+    for clip, pictures in zip(
+        clips, draw_clips(clips, job.world.size, job.device, antialias=job.world.antialias), strict=True
+    ):
+        seen = [
+            visibility(actor.name, actor.number, pictures.instances, amodal)
+            for actor, amodal in zip(clip.actors, pictures.amodal, strict=True)
+        ]
+        found.append(Drawn(clip=clip, pictures=pictures, seen=seen, found=certificates(clip, seen)))
+    return found
 
 
 def _write_pictures(folder: Path, clip: ClipDescription, pictures: RenderedClip) -> None:

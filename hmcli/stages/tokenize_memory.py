@@ -260,6 +260,13 @@ def _beginning(job: Job, clip: LatentClip) -> tuple[np.ndarray, int, str | None]
         return anchor_of(clip), 0, None
     before = job.after.item(clip.id)
     about = before["meta"]["memory"]
+    _, rows, columns = job.network.config.patch_size
+    grid = [clip.latents.shape[2] // rows, clip.latents.shape[3] // columns]
+    if grid != about["grid"]:
+        raise DataError(
+            f"this clip has {grid} tokens a frame, the memory it is to follow {about['grid']}",
+            where={"after": job.after.path, "clip": clip.id}, fix="encode both at one size",
+        )  # fmt: skip
     return job.after.anchor(clip.id), about["first_frame"] + about["frames"], before["hash"]
 
 

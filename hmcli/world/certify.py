@@ -39,7 +39,7 @@ class Certificate:
     first: int
     last: int
     reason: str
-    visible_frames: int  # in which it was seen before
+    visible_frames: int  # in which it was clearly visible before
     hidden_frames: int
     body_length: float
     frozen_error: float | None
@@ -55,9 +55,11 @@ class Certificate:
 
 
 def certify(
-    stretch: Hidden, seen_T: np.ndarray, track_T2: np.ndarray, fps: float, body_length: float, needs: Needs
-) -> Certificate:
-    """Measure one hidden stretch of a subject that was visible in frames `seen_T` (bool) on its way `track_T2`."""
+    stretch: Hidden, seen_T: np.ndarray, clear_T: np.ndarray, track_T2: np.ndarray, fps: float, body_length: float,
+    needs: Needs,
+) -> Certificate:  # fmt: skip
+    """Measure one hidden stretch of a subject on its way `track_T2`, of which something was visible in frames `seen_T`
+    (bool), and enough to tell what it is in frames `clear_T`."""
     before = np.flatnonzero(seen_T[: stretch.first])
     entry, hidden = stretch.last + 1, stretch.last + 1 - stretch.first
     frozen: float | None = None
@@ -71,10 +73,11 @@ def certify(
         frozen, straight, oracle = (float(np.linalg.norm(guess - track_T2[entry])) for guess in guesses)
         law, foretold = told.law, frozen > FROZEN_BODIES * body_length and oracle <= ORACLE_BODIES * body_length
     in_time = stretch.first < needs.context_frames <= stretch.last and entry + SEEN_AGAIN <= len(seen_T)
-    long_enough = len(before) >= needs.visible_frames and hidden >= needs.hidden_frames
+    clear = int(clear_T[: stretch.first].sum())
+    long_enough = clear >= needs.visible_frames and hidden >= needs.hidden_frames
     return Certificate(
         subject=stretch.subject, first=stretch.first, last=stretch.last, reason=stretch.reason,
-        visible_frames=len(before), hidden_frames=hidden, body_length=body_length,
+        visible_frames=clear, hidden_frames=hidden, body_length=body_length,
         frozen_error=frozen, constant_velocity_error=straight, oracle_error=oracle, law=law,
         certified=in_time and long_enough and foretold,
     )  # fmt: skip

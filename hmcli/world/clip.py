@@ -231,7 +231,7 @@ def _unforeseeable(first: Walker, camera: CameraTrack, may: Choices) -> str:
     seen = sight(camera, first.body).partly(may.lens.half_angle)
     gone = np.flatnonzero(~seen)
     stretch = Hidden(subject="", first=int(gone[0]), last=int(gone[-1]), reason="left the frame")
-    told = certify(stretch, seen, first.body.track, may.world.fps, first.subject.body_length, may.needs)
+    told = certify(stretch, seen, seen, first.body.track, may.world.fps, first.subject.body_length, may.needs)
     if not told.certified:
         return "where the subject comes back cannot be foretold, or is where it left"
     return "" if told.turns or not may.split.turns else "the subject goes straight on while it is hidden"

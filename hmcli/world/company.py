@@ -23,7 +23,7 @@ _OFFSET = 1.4  # metres from the origin to the middle of the first subject's way
 _PLACES = 6  # offsets tried
 _TRIES = 40  # places tried for one more subject
 _SEEN = 0.3  # share of the frames before the exit in which a companion is in the picture
-_SIDE_BY_SIDE = 0.4  # radians between the ways of two subjects of which one covers the other for a while
+_SIDE_BY_SIDE = 0.7  # radians between the ways of two subjects of which one covers the other for a while
 
 
 @dataclass(frozen=True, kw_only=True)

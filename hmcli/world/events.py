@@ -12,6 +12,8 @@ import numpy as np
 
 from hmcli.world.schema import Event, PartName, Reason
 
+_CLEAR = 0.2  # share of a subject's usual pixels from which on it is clearly visible
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hidden:
@@ -34,6 +36,11 @@ class Visibility:
     def share(self) -> np.ndarray:
         """(T,) share of the subject's pixels inside the picture that are seen; 0 when it is outside."""
         return self.seen / np.maximum(self.inside, 1)
+
+    def clear(self) -> np.ndarray:
+        """(T,) bool: is so much of it seen that one can tell what it is? A share of what is usually in the picture."""
+        usual = np.median(self.inside[self.inside > 0]) if self.inside.any() else np.inf
+        return np.asarray(self.seen >= _CLEAR * usual)
 
 
 def visibility(subject: str, number: int, instances_THW: np.ndarray, amodal_THW: np.ndarray) -> Visibility:

@@ -18,6 +18,7 @@ from hmcli.world.trajectories import FASTEST_TURN, CameraTrack, Setting, Timing,
 
 _WHOLLY = 0.5  # share of the frames before the exit in which the subject is wholly in the picture
 _LONGEST = 0.45  # share of the picture's width that the longest body fills, seen from the side
+_AT_THE_EDGE = 3  # frames in which a subject that leaves is hardly to be seen any more
 _SLACK = 2  # frames by which exit and re-entry may miss the moments drawn for them
 _NEVER = 1e6
 
@@ -60,7 +61,7 @@ def shoot(
     """
     frames, context = len(body.track), needs.context_frames
     latest = frames - max(SEEN_AGAIN, (frames - context) // 4)
-    exits = range(needs.visible_frames, context)
+    exits = range(min(needs.visible_frames + _AT_THE_EDGE, context - 2), context)
     leave = int(rng.integers(min(exits.start + 1, context - 1), context))
     earliest = max(context + 1, leave + needs.hidden_frames)
     if earliest > latest:

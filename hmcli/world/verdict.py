@@ -18,7 +18,7 @@ def certificates(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str,
     for actor, of in zip(clip.actors, seen, strict=True):
         track, length = actor.walk.position[:, :2], actor.subject.body_length
         found[actor.name] = [
-            certify(stretch, of.seen > 0, track, clip.fps, length, clip.needs)
+            certify(stretch, of.seen > 0, of.clear(), track, clip.fps, length, clip.needs)
             for stretch in hidden_stretches(of)
             if stretch.first > 0
         ]

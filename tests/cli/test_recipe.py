@@ -73,6 +73,12 @@ def test_a_recorded_recipe_fills_what_the_command_line_leaves_open():
     assert load_recipe("mini/hydra", base=recorded).sample.steps == 20
 
 
+def test_a_problem_in_a_recorded_recipe_is_not_laid_to_the_defaults():
+    with pytest.raises(RecipeError, match=r"recipe +the model's own") as caught:
+        load_recipe(None, [], base={"model": {"memory": {"policy": "theirs"}}})
+    assert "unknown policy 'theirs'" in str(caught.value)
+
+
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(RecipeError, match="did you mean 'mini/hydra'"):
         find_recipe("mini/hydro")

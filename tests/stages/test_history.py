@@ -126,6 +126,15 @@ def test_memory_after_another_one_is_not_taken_for_this_ones_sequel(
     assert "--after" in refused.stderr
 
 
+def test_memory_does_not_follow_that_of_frames_of_another_size(
+    hm: WarmCommand, nano: Path, run: Path, clips: Path, parts: tuple[Path, Path], tmp_path: Path
+):
+    large = ok(hm("encode", clips, "--recipe", nano, "--set", "data.size=[48,64]", "--out", tmp_path / "large.latents"))
+    refused = hm("tokenize-memory", large, "--model", run, "--after", parts[0], "--out", tmp_path / "no")
+    assert refused.returncode == 3
+    assert "this clip has [3, 4] tokens a frame, the memory it is to follow [2, 3]" in refused.stderr
+
+
 def test_after_needs_the_model_that_made_the_memory(
     hm: WarmCommand, nano: Path, run: Path, joint_run: Path, later: Path, parts: tuple[Path, Path], tmp_path: Path
 ):

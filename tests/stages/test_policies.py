@@ -67,9 +67,7 @@ def test_a_joint_model_trains_and_samples_alike_with_slots_described_beforehand(
     assert videos(ok(hm(*generate, "--memory", slots, "--out", tmp_path / "d"))) == computed
 
 
-def test_a_kernel_larger_than_a_frame_is_refused_by_name(
-    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path
-):
+def test_a_kernel_larger_than_a_frame_is_refused_by_name(hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path):
     large = ["--set", "model.memory.kernel=[2, 8, 4]"]
     for command in (["train", nano, "--latents", latents], ["tokenize-memory", latents, "--recipe", nano]):
         done = hm(*command, *large, "--out", tmp_path / "out")

@@ -25,7 +25,7 @@ def judge(first: int, last: int, track: np.ndarray, body_length: float = 1.7, ne
     seen = np.ones(len(track), bool)
     seen[first : last + 1] = False
     stretch = Hidden(subject="fox_1", first=first, last=last, reason="left the frame")
-    return certify(stretch, seen, track, FPS, body_length, needs)
+    return certify(stretch, seen, seen, track, FPS, body_length, needs)
 
 
 def test_errors_are_distances_at_re_entry():
@@ -51,6 +51,7 @@ def test_a_turn_is_foretold_by_the_oracle_and_not_by_going_straight_on():
         (19, 40, "seen too short"),
         (22, 35, "hidden too short"),
         (22, 49, "does not come back"),
+        (22, 47, "comes back too shortly before the end"),
         (25, 45, "leaves in the target"),
         (20, 24, "comes back with the target's first frame"),
     ],
@@ -82,8 +83,20 @@ def test_frames_seen_before_a_gap_count():
     track, seen = walked(), np.ones(50, bool)
     seen[[8, 9, *range(24, 42)]] = False
     stretch = Hidden(subject="fox_1", first=24, last=41, reason="left the frame")
-    assert certify(stretch, seen, track, FPS, 1.7, NEEDS).visible_frames == 22
-    assert not certify(stretch, seen, track, FPS, 1.7, replace(NEEDS, visible_frames=23)).certified
+    assert certify(stretch, seen, seen, track, FPS, 1.7, NEEDS).visible_frames == 22
+    assert not certify(stretch, seen, seen, track, FPS, 1.7, replace(NEEDS, visible_frames=23)).certified
+
+
+def test_frames_in_which_hardly_anything_is_seen_do_not_count():
+    track, seen = walked(), np.ones(50, bool)
+    seen[24:42] = False
+    clear = seen.copy()
+    clear[[3, 22, 23]] = False
+    stretch = Hidden(subject="fox_1", first=24, last=41, reason="left the frame")
+    one = certify(stretch, seen, clear, track, FPS, 1.7, NEEDS)
+    assert one.visible_frames == 21
+    assert one.frozen_error == pytest.approx(1.2 * 19 / FPS)  # but it was last seen just before it left
+    assert not certify(stretch, seen, clear, track, FPS, 1.7, replace(NEEDS, visible_frames=22)).certified
 
 
 def test_families_stay_on_their_side_when_others_are_added():

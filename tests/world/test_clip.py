@@ -18,7 +18,7 @@ from hmcli.world.scenes import SCENES
 from hmcli.world.sight import Body, Sight, sight
 from hmcli.world.splits import is_held_out
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.trajectories import CameraTrack
+from hmcli.world.trajectories import FASTEST_TURN, CameraTrack
 
 WORLD = WorldConfig(context_frames=17, target_frames=21, fps=6, size=(24, 40))
 
@@ -66,7 +66,7 @@ def test_the_first_subject_is_seen_then_lost_then_found_and_can_be_foretold(inde
     assert 12 <= gone[0] < 17 <= gone[-1] < 37
     stretch = Hidden(subject="", first=int(gone[0]), last=int(gone[-1]), reason="left the frame")
     actor = clip.actors[0]
-    told = certify(stretch, partly, actor.walk.position[:, :2], 6, actor.subject.body_length, clip.needs)
+    told = certify(stretch, partly, partly, actor.walk.position[:, :2], 6, actor.subject.body_length, clip.needs)
     assert told.certified
 
 
@@ -86,6 +86,15 @@ def test_nobody_walks_through_anybody_or_anything(split):
                 away = np.linalg.norm(track - other.walk.position[:, :2], axis=1).min()
                 assert away >= actor.subject.radius + other.subject.radius + APART - 1e-9
         assert clearance(clip.world_from_camera[:, :2, 3], things, 0.5, 2.0) > 0.2
+
+
+@pytest.mark.parametrize("split", ["mixed", "hard"])
+def test_no_camera_turns_faster_than_the_real_ones_going_or_coming_back(split):
+    for index in range(28):
+        clip = describe_clip(replace(WORLD, split=split), 7, index)
+        forward = clip.world_from_camera[:, :2, 2]
+        turns = np.diff(np.unwrap(np.arctan2(forward[:, 1], forward[:, 0])))
+        assert np.abs(turns).max() * clip.fps <= FASTEST_TURN * 1.001
 
 
 def test_gait_is_tied_to_the_distance_walked():

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmcli.world.cover import covered
-from hmcli.world.obstacles import clearance, footprints
+from hmcli.world.company import Walker, not_too_near
+from hmcli.world.cover import covered, somebody_covered
+from hmcli.world.obstacles import blocked, clearance, footprints
+from hmcli.world.paths import Course, walk
 from hmcli.world.shapes import BOX, CYLINDER, Paint, ShapeList, turn_about_z
+from hmcli.world.shooting import Lens
 from hmcli.world.sight import Body, sight
+from hmcli.world.subjects import SUBJECTS
 from hmcli.world.trajectories import CameraTrack
 
 GREY = Paint(colour=(0.5, 0.5, 0.5))
@@ -61,3 +65,52 @@ def test_a_wall_covers_who_stands_behind_it_and_not_who_stands_before():
     body.add(BOX, np.array([[0.0, 0.0, 0.9], [2.2, 0.0, 0.9], [0.0, -4.0, 0.9]]), (0.2, 0.2, 0.8), GREY)
     pose = np.tile(np.array([[1, 0, 0, 0], [0, 0, 1, -10], [0, -1, 0, 1.5], [0, 0, 0, 1.0]]), (frames, 1, 1))
     assert covered(body.shapes(), [wall.shapes()], pose).tolist() == [True, False, False]
+
+
+def watching(frames: int, height: float = 2.0) -> CameraTrack:
+    """From (0, -10), looking along +y."""
+    return CameraTrack(eye=np.tile([0.0, -10.0, height], (frames, 1)), yaw=np.full(frames, np.pi / 2))
+
+
+def test_a_crowd_wants_somebody_covered_for_so_many_frames_on_end():
+    frames = 31
+    wall, body, other = ShapeList(), ShapeList(frames, owner=1), ShapeList(frames, owner=2)
+    wall.add(BOX, (0.0, -2.0, 1.5), (1.0, 0.1, 1.5), GREY)
+    places = np.stack([np.linspace(-3.0, 3.0, frames), np.zeros(frames), np.full(frames, 0.9)], -1)
+    body.add(BOX, places, (0.2, 0.2, 0.8), GREY)
+    other.add(BOX, (0.0, 5.0, 0.9), (0.2, 0.2, 0.8), GREY)  # stands behind the wall
+    poses = watching(frames, 1.5).world_from_camera()
+    count = int(covered(body.shapes(), [wall.shapes()], poses).sum())
+    assert 5 <= count <= 9
+    assert somebody_covered([body.shapes()], wall.shapes(), poses, 0.8, count - 1)
+    assert not somebody_covered([body.shapes()], wall.shapes(), poses, 0.8, count + 2)
+    assert somebody_covered([body.shapes(), other.shapes()], wall.shapes(), poses, 0.8, frames)
+
+
+def test_a_thing_close_before_the_camera_blocks_its_view():
+    found = ShapeList()
+    found.add(BOX, (0.4, -8.0, 1.5), (0.4, 0.2, 1.5), GREY)
+    found.add(BOX, (0.0, -5.0, 1.5), (9.0, 0.2, 1.5), GREY)  # a wall, too far away
+    found.add(BOX, (0.0, -9.0, 0.5), (1.0, 0.2, 0.5), GREY)  # a bench below the camera
+    around = np.pi / 2 + np.array([0.0, np.pi, 0.35])
+    eye = np.tile([0.0, -10.0, 2.0], (3, 1))
+    share = blocked(eye, around, 0.3, footprints(found.shapes()), 3.0)
+    assert share == pytest.approx([7 / 13, 0.0, 0.0], abs=1 / 13)
+
+
+def test_a_subject_whose_legs_are_below_the_picture_is_too_near():
+    subject = SUBJECTS["walker"](np.random.default_rng(0))
+    lens = Lens(half_angle=np.deg2rad(18.5), aspect=4 / 7)
+    away = walk(Course(), 9, 10, 1.0, 0.0)
+    for ahead, fits in ((11.0, True), (9.5, True), (7.0, False)):  # feet are in the picture from 10.5 metres on
+        walker = Walker(subject=subject, path="straight", walk=away.moved(np.array([0.0, ahead - 10.0])))
+        assert not_too_near(walker, watching(9), lens) == fits
+
+
+def test_a_turned_walk_is_the_same_walk():
+    before = walk(Course(turn=0.4), 17, 10, 1.2, 0.3)
+    after = before.turned(np.pi / 2)
+    np.testing.assert_allclose(after.position[:, 0], -before.position[:, 1], atol=1e-12)
+    np.testing.assert_allclose(after.position[:, 1], before.position[:, 0], atol=1e-12)
+    np.testing.assert_allclose(after.heading - before.heading, np.pi / 2)
+    np.testing.assert_array_equal(after.distance, before.distance)

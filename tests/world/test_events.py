@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from hmcli.world.annotate import boxes
-from hmcli.world.events import Visibility, comes_back, find_events, hidden_stretches, visibility
+from hmcli.world.events import (
+    Visibility,
+    comes_back,
+    covered_frames,
+    find_events,
+    hidden_stretches,
+    longest_run,
+    visibility,
+)
 from hmcli.world.schema import Event
 
 
@@ -31,6 +39,20 @@ def test_something_in_front_is_another_reason_than_the_edge_of_the_frame():
     assert [event.reason for event in find_events(of, 3)] == ["occluded", "occluded", "left the frame", "occluded"]
 
 
+def test_frames_behind_something_count_on_end_and_only_once_the_subject_was_seen():
+    assert covered_frames(track([0, 0, 0, 5, 0, 0, 3, 0], inside=[4, 4, 4, 5, 6, 6, 6, 0])) == 2
+    assert (
+        covered_frames(track([5, 0, 0, 0, 2], inside=[5, 0, 0, 3, 2])) == 1
+    )  # it left, and came back behind something
+    assert covered_frames(track([0, 0], inside=[3, 3])) == 0
+
+
+def test_the_longest_run_may_touch_both_ends():
+    assert longest_run(np.array([True, True, False, True])) == 2
+    assert longest_run(np.array([False, True, True, True])) == 3
+    assert longest_run(np.zeros(4, bool)) == 0
+
+
 def test_a_subject_that_stays_away_or_was_never_there_does_not_come_back():
     assert not comes_back(track([5, 0, 0, 0]), 2)
     assert not comes_back(track([0, 0, 0, 4]), 2)
@@ -38,6 +60,12 @@ def test_a_subject_that_stays_away_or_was_never_there_does_not_come_back():
     assert not comes_back(track([5, 5, 5, 5]), 2)
     assert hidden_stretches(track([0, 0])) == hidden_stretches(track([0, 0], [0, 0]))
     assert find_events(track([0, 0]), 1) == []
+
+
+def test_a_few_pixels_are_not_clearly_visible():
+    of = track([50, 9, 10, 0, 2, 60], inside=[50, 50, 50, 50, 2, 60])
+    assert of.clear().tolist() == [True, False, True, False, False, True]
+    assert not track([0, 0]).clear().any()
 
 
 def test_pixels_are_counted_per_subject():
