@@ -228,7 +228,7 @@ def _draw_parts(canvas: Canvas, left: int, top: int, cell: int, earlier: int, co
 
 
 def _draw_subjects(canvas: Canvas, left: int, top: int, cell: int, earlier: int, seen_AS: np.ndarray | None) -> int:
-    """One bar per subject with its exits and entries; returns where the bars end."""
+    """One bar per subject with its exits and re-entries; returns where the bars end."""
     if seen_AS is None:
         canvas.text(left, top + 2, "which subjects are seen is not known: the clip has no masks", FAINT)
         return top + LINE
@@ -239,8 +239,8 @@ def _draw_subjects(canvas: Canvas, left: int, top: int, cell: int, earlier: int,
         for a in np.flatnonzero(seen_AS[:, s]).tolist():
             canvas.cell((left + a * cell, middle - 5, left + (a + 1) * cell, middle + 5), SUBJECT)
         for a in range(earlier + 1, len(seen_AS)):
-            if seen_AS[a, s] != seen_AS[a - 1, s]:
-                back = bool(seen_AS[a, s])
+            back, before = bool(seen_AS[a, s]), bool(seen_AS[:a, s].any())
+            if before and back != seen_AS[a - 1, s]:  # who is seen for the first time is not back
                 canvas.triangle(left + a * cell, middle, INK if back else CHOSEN, up=back)
     return top + 18 * seen_AS.shape[1]
 

@@ -17,6 +17,7 @@ SUBJECT_COLOURS: tuple[Colour, ...] = ((0, 114, 178), (0, 158, 115), (204, 121, 
 CONTEXT, TARGET = (213, 94, 0), (230, 159, 0)  # the camera's way, and its wedges, in either part
 WEDGES = 7  # fields of view drawn along the way
 _SIDE = 420  # pixels of the square plot
+_APART = 8  # pixels between two dots of a dotted way
 _STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # metres a scale bar may stand for
 
 
@@ -104,11 +105,13 @@ def _unit(angle: float) -> np.ndarray:
 
 def _way(canvas: Canvas, view: _View, track: np.ndarray, colour: Colour, hidden: np.ndarray, width: int) -> None:
     """A polyline, dotted where hidden."""
+    dot = (-_APART, -_APART)
     for frame in range(len(track) - 1):
         start, end = view(track[frame]), view(track[frame + 1])
         if hidden[frame]:
-            if frame % 3 == 0:
+            if np.hypot(start[0] - dot[0], start[1] - dot[1]) >= _APART:
                 _disc(canvas, start, colour, 2)
+                dot = start
         elif start != end:
             canvas.draw.line([start, end], fill=colour, width=width)
 

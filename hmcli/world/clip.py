@@ -158,9 +158,8 @@ def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0
     for draw in range(first_draw, TRIES):
         if draw % _PER_CAST == 0 and draw > first_draw:
             cast = _cast(may, seed, index, draw // _PER_CAST)
-        found = _draw(may, cast, seed, index, draw)
-        if isinstance(found, Scenario):
-            found = _peopled(may, cast, found, seed, index, draw)
+        drawn = _draw(may, cast, seed, index, draw)
+        found = _peopled(may, cast, drawn, seed, index, draw) if isinstance(drawn, Scenario) else drawn
         if isinstance(found, ClipDescription):
             return found
         reasons[found] = reasons.get(found, 0) + 1
@@ -179,7 +178,8 @@ def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
     scene = SCENES[_dealt(may.scenes, seed, index, "scene")](rng, occluders=may.split.crowd)
     count = int(_dealt(tuple(map(str, may.counts)), seed, index, "count"))
     first = _dealt(may.subjects, seed, index + number, "subject")
-    names = [first, *(str(name) for name in rng.choice(may.subjects, count - 1))]
+    others = [name for name in may.subjects if name != first] or [first]  # two of a family are hard to tell apart
+    names = [first, *map(str, rng.choice(others, count - 1, replace=len(others) < count - 1))]
     return Cast(
         scene=scene, things=footprints(scene.shapes), light=light_from(rng, scene.moods),
         subjects=tuple(SUBJECTS[name](rng) for name in names),

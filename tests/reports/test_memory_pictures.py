@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hmcli.reports.canvas import CHOSEN, HATCH, HATCHED, SUBJECT, Canvas, heat, ticks, width_of
+from hmcli.reports.canvas import CHOSEN, HATCH, HATCHED, INK, SUBJECT, Canvas, heat, ticks, width_of
 from hmcli.reports.memory_pictures import (
     GREY,
     GUTTER,
@@ -118,6 +118,21 @@ def test_subjects_are_drawn_where_they_are_seen():
     cell, left = 22, 96
     inside = {(column - left) // cell for column in columns}
     assert inside == {0, 1, 2, 9, 10, 11}
+
+
+def test_a_subject_is_back_only_after_it_was_seen():
+    def marks(seen: np.ndarray) -> tuple[set[int], set[int]]:
+        drawn = [timeline(seen_AS=np.zeros((12, 1), bool))[90:], timeline(seen_AS=seen)[90:]]
+        return tuple(
+            {(column - 96 + 5) // 22 for column in np.flatnonzero((has(drawn[1], c) & ~has(drawn[0], c)).any(axis=0))}
+            for c in (CHOSEN, INK)
+        )  # type: ignore[return-value]
+
+    seen = np.zeros((12, 1), bool)
+    seen[3:6] = True
+    assert marks(seen) == ({6}, set())
+    seen[9:] = True
+    assert marks(seen) == ({6}, {9})
 
 
 def test_a_frame_that_is_always_read_is_darkest():

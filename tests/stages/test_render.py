@@ -105,7 +105,7 @@ def test_events_and_certificates_agree_with_the_masks_to_the_frame(folder):
             assert [(gone.first, gone.last, gone.reason) for gone in state.hidden] == spans
             for gone in state.hidden:
                 assert gone.hidden_seconds == pytest.approx((gone.last - gone.first + 1) / 5)
-                assert gone.visible_seconds == pytest.approx((of.seen[: gone.first] > 0).sum() / 5)
+                assert gone.visible_seconds == pytest.approx(of.clear()[: gone.first].sum() / 5)
             for gone in (gone for gone in state.hidden if gone.certified):
                 certified += 1
                 moved = np.linalg.norm(state.position[gone.last + 1] - state.position[gone.first - 1])

@@ -104,6 +104,14 @@ def test_gait_is_tied_to_the_distance_walked():
         np.testing.assert_allclose(strides, np.diff(actor.walk.distance), atol=1e-9)
 
 
+def test_no_two_subjects_are_of_one_family_while_there_are_others():
+    three = replace(WORLD, subjects_per_clip=(3, 3), subjects=("dog", "walker", "king"))
+    for index in range(6):
+        assert len({actor.subject.family for actor in describe_clip(three, 8, index).actors}) == 3
+    alone = describe_clip(replace(three, subjects=("king",)), 8, 0)
+    assert [actor.name for actor in alone.actors] == ["king_1", "king_2", "king_3"]
+
+
 def test_a_hard_clip_cannot_be_foretold_by_going_straight_on():
     for index in range(4):
         clip = describe_clip(replace(WORLD, split="hard"), 4, index)
