@@ -21,13 +21,18 @@ _LONGEST = 96  # tokens
 _FIX = "name a folder with config.json, model.safetensors and the processor's files (world.captioner)"
 
 
+def check_captioner(folder: Path) -> None:
+    """Is there a model's folder? Raises MissingPartError."""
+    if not (folder / "config.json").is_file():
+        raise MissingPartError("there is no captioning model", where={"world.captioner": folder}, fix=_FIX)
+
+
 def load_captioner(folder: Path, device: str) -> Callable[[np.ndarray], str]:
     """A function from the context's frames (T, H, W, 3) uint8 to a caption on one line.
 
     Raises MissingPartError when there is no such folder, DataError when it holds no whole model with its processor.
     """
-    if not (folder / "config.json").is_file():
-        raise MissingPartError("there is no captioning model", where={"world.captioner": folder}, fix=_FIX)
+    check_captioner(folder)
     model, processor = _loaded(folder)
     model = model.to(device).eval()
 

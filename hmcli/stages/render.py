@@ -16,6 +16,7 @@ from typing import Any
 from hmcli.contracts import Reporter, StageResult
 from hmcli.recipe import Recipe, WorldConfig, sections
 from hmcli.stages.bench.definition import Chosen, chosen_clips
+from hmcli.stages.captioner import check_captioner
 from hmcli.stages.outcome import check_output, result_of
 from hmcli.stages.render_clip import Job, render_clips
 from hmcli.store.artifact import ArtifactWriter
@@ -45,6 +46,8 @@ def run(
         check_output(out, "dataset", reporter)
         if chosen is None:
             describe_clip(world, recipe.seed, 0)  # says now what cannot work
+        if world.captioner:
+            check_captioner(Path(world.captioner))
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
         reporter.note(f"{world.clips} clips of {frames} into {out}")
         return StageResult(path=out, kind="dataset", counts={"clips": world.clips}, details={"dry_run": True})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,10 +12,10 @@ from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import UsageError
 from hmcli.recipe import WorldConfig
 from hmcli.registry import normal
-from hmcli.world.certify import SEEN_AGAIN, Needs
+from hmcli.world.certify import Needs
 from hmcli.world.oracle import FEWEST
 from hmcli.world.scenes import SCENES
-from hmcli.world.shooting import Lens
+from hmcli.world.shooting import Lens, long_enough
 from hmcli.world.splits import SPLITS, Split, on_side
 from hmcli.world.subjects import SUBJECTS
 from hmcli.world.trajectories import TRAJECTORIES
@@ -70,22 +70,24 @@ def _needs(world: WorldConfig) -> Needs:
     """The recipe's seconds as frames. Raises UsageError when they do not fit into its lengths."""
     visible = max(FEWEST, math.ceil(world.visible_seconds * world.fps - 1e-9))
     hidden = max(1, math.ceil(world.hidden_seconds * world.fps - 1e-9))
-    whole = world.context_frames + world.target_frames
-    context, total = visible + 2, visible + 1 + hidden + SEEN_AGAIN
-    if world.context_frames < context or whole < total:
-        longer = _four_k_plus_one(max(context, world.context_frames))
+    needs = Needs(visible_frames=visible, hidden_frames=hidden, context_frames=world.context_frames)
+    if not long_enough(needs, world.context_frames + world.target_frames):
+        context = max(_four_k_plus_one(visible + 2), world.context_frames)
+        longer, target = replace(needs, context_frames=context), 1
+        while not long_enough(longer, context + target):
+            target += TIME_STRIDE
         raise UsageError(
             f"{world.context_frames}+{world.target_frames} frames at {world.fps} per second are too few: a subject is"
             f" to be visible for {world.visible_seconds:g} s, hidden for {world.hidden_seconds:g} s, and seen again",
             where={"recipe": "world"},
-            fix=f"set world.context_frames to at least {longer} and world.target_frames to at least"
-            f" {_four_k_plus_one(total - longer)}, or lower world.visible_seconds or world.hidden_seconds",
+            fix=f"set world.context_frames to at least {context} and world.target_frames to at least {target}, or lower"
+            " world.visible_seconds or world.hidden_seconds",
         )
-    return Needs(visible_frames=visible, hidden_frames=hidden, context_frames=world.context_frames)
+    return needs
 
 
 def _four_k_plus_one(frames: int) -> int:
-    return max(0, -(-(frames - 1) // TIME_STRIDE)) * TIME_STRIDE + 1
+    return -(-(frames - 1) // TIME_STRIDE) * TIME_STRIDE + 1
 
 
 def _families(key: str, asked: tuple[str, ...], known: Collection[str], world: WorldConfig) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from hmcli.world.events import longest_run
-from hmcli.world.shapes import Shapes, corners
+from hmcli.world.shapes import BOX, CONE, CYLINDER, ELLIPSOID, ROUND_CONE, Shapes, corners
 
-_INNER = 0.8  # share of a shape's box in the picture that it surely fills; and that a body's parts stay within
+_WITHIN = 0.8  # share of its box in the picture that a part of a body stays within
+_FILLS = {BOX: 0.8, ELLIPSOID: 0.68, ROUND_CONE: 0.75, CYLINDER: 0.8, CONE: 0.45}  # and that a shape surely fills
 _NEAREST = 0.3  # metres before the camera
 _STAGE = 12.0  # metres from the origin within which things may cover a subject
 _TALL = 0.6  # metres: lower things cover nobody
@@ -45,14 +46,15 @@ def covered(body: Shapes, others: Sequence[Shapes], poses_T44: np.ndarray) -> np
     """(T,) bool: is every part of `body` (T, N) behind a part of the others, (T, N) or still (1, N)?"""
     spots, depth = _projected(corners(body), poses_T44)
     middle = spots.mean(2, keepdims=True)
-    points = (middle + _INNER * (spots - middle)).reshape(len(spots), -1, 2)
+    points = (middle + _WITHIN * (spots - middle)).reshape(len(spots), -1, 2)
     behind = np.repeat(depth.min(2), 8, axis=1)
     least, most = points.min(1), points.max(1)
     hidden = np.zeros(points.shape[:2], bool)
     for other in others:
         spots, near = _projected(corners(other), poses_T44)
         low, high = spots.min(2), spots.max(2)
-        centre, half = (low + high) / 2, _INNER * (high - low) / 2
+        fills = np.array([_FILLS[kind] for kind in other.kind.tolist()])[:, None]
+        centre, half = (low + high) / 2, fills * (high - low) / 2
         usable = (near.min(2) > _NEAREST) & (low < most[:, None]).all(-1) & (high > least[:, None]).all(-1)
         for shape in np.flatnonzero(usable.any(0)):
             when = np.flatnonzero(usable[:, shape])

@@ -52,6 +52,24 @@ def stand(subjects: Sequence[Subject], lens: Lens, rng: np.random.Generator) -> 
     return distance, lens.half_height * distance * rng.uniform(0.82, 0.94)
 
 
+def exit_frames(needs: Needs) -> range:
+    """The frames in which a subject may leave: after it was seen long enough, and before the target."""
+    start = min(needs.visible_frames + _AT_THE_EDGE, needs.context_frames - 2)
+    return range(max(start, needs.visible_frames), needs.context_frames)
+
+
+def latest_return(frames: int, context: int) -> int:
+    """The last frame in which a subject may come back, so that something of it is seen again."""
+    return frames - max(SEEN_AGAIN, (frames - context) // 4)
+
+
+def long_enough(needs: Needs, frames: int) -> bool:
+    """Can a clip of `frames` frames show what it needs to?"""
+    exits = exit_frames(needs)
+    earliest = max(needs.context_frames + 1, exits.start + needs.hidden_frames)
+    return len(exits) >= 2 and earliest <= latest_return(frames, needs.context_frames)
+
+
 def shoot(
     name: str, setting: Setting, body: Body, needs: Needs, fps: float, rng: np.random.Generator
 ) -> tuple[CameraTrack, int] | None:
@@ -60,9 +78,8 @@ def shoot(
     Returns the camera's way and the frame of the exit; None when this draw has no such timing.
     """
     frames, context = len(body.track), needs.context_frames
-    latest = frames - max(SEEN_AGAIN, (frames - context) // 4)
-    exits = range(min(needs.visible_frames + _AT_THE_EDGE, context - 2), context)
-    leave = int(rng.integers(min(exits.start + 1, context - 1), context))
+    exits, latest = exit_frames(needs), latest_return(frames, context)
+    leave = int(rng.integers(exits.start, exits.stop))
     earliest = max(context + 1, leave + needs.hidden_frames)
     if earliest > latest:
         return None

@@ -35,7 +35,10 @@ def seen_in_masks(labels_THW: np.ndarray, *, exact: bool) -> dict[int, np.ndarra
 
 
 def seen_in_check(presences: Sequence[Presence], context: int, target: int) -> dict[str, np.ndarray]:
-    """Character -> (T,) is it in the frame? check.json lists changes: what it says of a frame holds until the next."""
+    """Character -> (T,) is it in the frame? check.json lists changes: what it says of a frame holds until the next.
+
+    Before the first change it was the other way round: who is listed as coming in first had not been there.
+    """
     changes: dict[str, list[tuple[int, bool]]] = {}
     for presence in presences:
         start, count = (0, context) if presence.part == "context" else (context, target)
@@ -43,8 +46,9 @@ def seen_in_check(presences: Sequence[Presence], context: int, target: int) -> d
         changes.setdefault(presence.character, []).extend(listed)
     seen = {}
     for character, listed in changes.items():
-        states = np.ones(context + target, dtype=bool)
-        for frame, there in sorted(listed):
+        changed = sorted(listed)
+        states = np.full(context + target, not (changed and changed[0][1]))
+        for frame, there in changed:
             states[frame:] = there
         seen[character] = states
     return seen

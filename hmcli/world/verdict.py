@@ -28,6 +28,8 @@ def certificates(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str,
 def refusal(clip: ClipDescription, seen: Sequence[Visibility], found: Certificates) -> str:
     """Why the clip does not belong into its split, or nothing."""
     split = SPLITS[clip.split]
+    if not all(of.clear().any() for of in seen):
+        return "a subject is never clearly visible"
     certified = [one for several in found.values() for one in several if one.certified]
     if not certified:
         return "no subject leaves, is hidden long enough and comes back where that can be foretold"

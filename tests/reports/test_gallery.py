@@ -62,6 +62,16 @@ def test_a_subjects_way_is_dotted_while_it_is_hidden():
     assert 0 < drawn(hidden) < seen
 
 
+def test_dots_of_a_slow_walk_do_not_run_together():
+    frames = 300
+    poses = np.repeat(np.eye(4)[None], frames, axis=0)
+    place = np.stack([np.linspace(-3, 3, frames), np.full(frames, 6.0)], 1)
+    walked = [Walked(name="x", place=place, hidden=np.ones(frames, bool))]
+    picture = top_down(poses, walked, context=20, field_of_view=0.6)
+    columns = (picture[: picture.shape[1]] == SUBJECT_COLOURS[0]).all(-1).any(0)
+    assert np.diff(columns.astype(int)).clip(0).sum() > 12  # dots with gaps between them
+
+
 def test_cameras_alone_make_a_plot_that_says_so():
     poses = np.repeat(np.eye(4)[None], 7, axis=0)
     picture = top_down(poses, [], context=4, field_of_view=None)

@@ -111,3 +111,9 @@ def test_a_folder_without_a_whole_model_is_refused(model, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DataError, match="cannot be loaded"):
         load_captioner(tmp_path, "cpu")
+
+
+def test_a_dry_run_notices_that_the_model_is_missing(tmp_path):
+    recipe = Recipe(world=WorldConfig(captioner=str(tmp_path / "nowhere")))
+    with pytest.raises(MissingPartError, match="there is no captioning model"):
+        run(recipe, out=tmp_path / "clips", reporter=Silent(), dry_run=True)

@@ -38,7 +38,7 @@ def test_rendered_clips_have_nothing_missing_and_no_contradiction(hm: WarmComman
 def test_what_is_wrong_with_a_clip_is_named_and_ends_with_code_4(hm: WarmCommand, copied: Path):
     first, second, third = sorted(p for p in copied.iterdir() if p.is_dir())
     events = json.loads((first / "events.json").read_text())
-    events[0]["frame"] += 1
+    events[0]["frame"] = 1
     (first / "events.json").write_text(json.dumps(events))
     camera = json.loads((first / "camera.json").read_text())
     for frame in range(11, len(camera["cond_cam"])):

@@ -21,7 +21,7 @@ from hmcli.stages.render_clip import Job, batches, render_batch
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video
 from hmcli.world.cameras import parse_cameras
-from hmcli.world.clip import describe_clip
+from hmcli.world.clip import ClipDescription, describe_clip
 from hmcli.world.events import find_events, hidden_stretches, longest_run, visibility
 from hmcli.world.render import draw_clip
 from hmcli.world.scenes import SCENES
@@ -50,13 +50,19 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def as_drawn(folder: Path, index: int) -> ClipDescription:
+    """The description of a clip: the draw whose masks were accepted, not always the first one."""
+    rows = [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
+    return describe_clip(WORLD, 4, index, first_draw=rows[index]["draw"])
+
+
 def test_our_reader_reads_a_render_back(folder):
     data = open_dataset(folder, RECIPE.poses)
     assert (data.layout, data.quarantined) == ("rendered", ())
     assert [clip.id for clip in data.clips] == ["s4-00000", "s4-00001"]
     assert data.fingerprint == read_manifest(folder).fingerprint
     clip = load_clip(data.clips[1], RECIPE.data)
-    described = describe_clip(WORLD, 4, 1)
+    described = as_drawn(folder, 1)
     assert clip.context.shape == (CONTEXT, 32, 48, 3)
     assert clip.target.shape == (TARGET, 32, 48, 3)
     assert clip.fps == 5
@@ -71,7 +77,7 @@ def test_our_reader_reads_a_render_back(folder):
 
 def test_annotations_come_back_as_they_were_drawn(folder):
     for index in range(2):
-        clip = describe_clip(WORLD, 4, index)
+        clip = as_drawn(folder, index)
         pictures = draw_clip(clip, SIZE, antialias=False)
         found = read_annotations(folder / clip.id)
         np.testing.assert_array_equal(found.instances, pictures.instances)
@@ -145,7 +151,7 @@ def test_damaged_annotations_are_refused(folder, tmp_path):
 
 
 def test_released_files_keep_the_release_s_conventions(folder):
-    described = describe_clip(WORLD, 4, 0)
+    described = as_drawn(folder, 0)
     cameras = parse_cameras(load(folder / "s4-00000" / "camera.json"), frames=CONTEXT, repair="refuse")
     np.testing.assert_allclose(cameras.context, described.world_from_camera[:CONTEXT], atol=1e-9)
     raw = np.array(load(folder / "s4-00000" / "camera.json")["tgt_cam"]["3"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -149,14 +150,23 @@ def test_a_recipe_narrows_what_is_drawn_and_dashes_are_underscores():
         ({"camera": CameraPathConfig(degrees=0)}, "world.camera.degrees=0"),
         ({"field_of_view": 0.0}, "world.field_of_view=0"),
         ({"subjects_per_clip": (0, 2)}, r"world.subjects_per_clip=\[0, 2\]: from 1 to 3"),
-        ({"context_frames": 13}, r"world.context_frames to at least 17 and world.target_frames to at least 9"),
-        ({"target_frames": 5}, r"world.context_frames to at least 17 and world.target_frames to at least 9"),
+        ({"context_frames": 13}, r"world.context_frames to at least 17 and world.target_frames to at least 13"),
+        ({"target_frames": 5}, r"world.context_frames to at least 17 and world.target_frames to at least 13"),
         ({"scenes": ("street", "snow"), "hold_out": "test"}, "'snow' is not a family for test"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(change, message):
     with pytest.raises(UsageError, match=message):
         describe_clip(replace(WORLD, **change), 0, 0)
+
+
+@pytest.mark.parametrize("split", ["easy", "hard"])
+def test_the_lengths_that_an_error_names_are_enough(split):
+    short = replace(WorldConfig(context_frames=5, target_frames=5), split=split)
+    with pytest.raises(UsageError) as refused:
+        describe_clip(short, 0, 0)
+    context, target = map(int, re.findall(r"at least ([0-9]+)", refused.value.fix))
+    assert describe_clip(replace(short, context_frames=context, target_frames=target), 3, 0).frames == context + target
 
 
 def test_a_camera_that_hardly_turns_never_loses_anybody():

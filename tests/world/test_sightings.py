@@ -49,3 +49,13 @@ def test_what_check_json_says_holds_until_its_next_word():
     )
     seen = seen_in_check(rows, 5, 4)["dog"]
     assert seen.tolist() == [True, True, True, False, False, False, False, True, True]
+
+
+def test_who_comes_in_first_had_not_been_there():
+    rows = [
+        Presence(part="context", actor="dog_1", character="dog", frames=((2, True), (4, False))),
+        Presence(part="target", actor="cat_1", character="cat", frames=()),
+    ]
+    seen = seen_in_check(rows, 5, 2)
+    assert seen["dog"].tolist() == [False, False, True, True, False, False, False]
+    assert seen["cat"].all()
