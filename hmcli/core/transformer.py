@@ -319,9 +319,7 @@ class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             first_frame=first,
             span_M2=slot_spans(frames, kernel[0], self.config.spans)[:slots] + first,
             key_table=full_table(frame_times, grid, head_dim, dtype, device),
-            slot_table=slot_table(
-                times, (grid[0] // kernel[1], grid[1] // kernel[2]), kernel, head_dim, dtype, device
-            ),
+            slot_table=slot_table(times, (grid[0] // kernel[1], grid[1] // kernel[2]), kernel, head_dim, dtype, device),
             memory=memory,
             inputs=inputs,
         )
