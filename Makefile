@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One thread per test process: two processes share two cores.
 WORKERS ?= 2
 
-.PHONY: demo test lint install slow clean
+.PHONY: demo test install slow browser clean
 
 install: $(STAMP)
 
@@ -26,6 +26,10 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Needs Chromium (Debian: apt-get install chromium).
+browser: $(STAMP)
+	$(BIN)/python -m pytest -m browser
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
