@@ -20,6 +20,7 @@ from hmcli.stages.dataset import ClipSource, Dataset, open_dataset, read_cameras
 from hmcli.store.files import read_json
 from hmcli.store.video import read_labels, read_video
 from hmcli.world import framing, schema
+from hmcli.world.cameras import field_of_view
 from hmcli.world.field_of_view import FieldOfView, measure, summary
 from hmcli.world.sightings import (
     Absence,
@@ -233,7 +234,7 @@ def _check_angle(
     masks = None if labels is None else labels[0][: len(video)]
     found.field_of_view = measure(video, track, masks=masks)
     if found.field_of_view is not None and lens is not None:
-        written = float(np.rad2deg(2 * np.arctan(video.shape[2] / 2 / lens[0])))
+        written = float(np.rad2deg(field_of_view(lens[0], video.shape[2])))
         if abs(found.field_of_view.degrees / written - 1) > _ANGLE_OFF:
             measured = f"{found.field_of_view.degrees:.1f} degrees by the motion of its pixels"
             found.problems.append(

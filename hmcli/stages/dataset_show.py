@@ -25,6 +25,7 @@ from hmcli.stages.dataset_check import out_of_sight
 from hmcli.store.files import file_name, read_json, read_json_lines, write_text
 from hmcli.store.video import read_video
 from hmcli.world import schema
+from hmcli.world.cameras import field_of_view
 from hmcli.world.field_of_view import measure
 from hmcli.world.layout import RENDERED_INDEX
 from hmcli.world.sightings import Absence
@@ -143,7 +144,7 @@ def _angle(
     info = source.context_info
     if "intrinsics" in source.files:
         lens = schema.parse_intrinsics(read_json(source.files["intrinsics"]), (info.height, info.width))
-        angle = float(2 * np.arctan(info.width / 2 / lens[0]))
+        angle = field_of_view(lens[0], info.width)
         return angle, f"{np.rad2deg(angle):.1f} degrees"
     found = measure(np.concatenate(list(videos.values())) if both else videos["context"], poses)
     if found is None:

@@ -7,7 +7,6 @@ with the lowest hashes, at least one and never all; a clip that mixes held-out s
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from hmcli.recipe import PosesConfig
 from hmcli.stages.dataset import ClipSource, Dataset, open_dataset
 from hmcli.store.files import read_json_lines, write_json, write_text
 from hmcli.world.layout import CAPTION_NAME, RENDERED_INDEX
+from hmcli.world.splits import hash_share
 
 By = Literal["clip", "scene", "subjects"]
 RECORD = "split.json"
@@ -60,22 +60,16 @@ def run(
     return StageResult(path=out, kind="split", counts=counts, quarantined=dataset.quarantined)
 
 
-def share_of(seed: int, name: str) -> float:
-    """A number between 0 and 1 that (seed, name) alone decides."""
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
 def held_out_families(families: set[str], test: float, seed: int) -> set[str]:
     """The share `test` of the families, those with the lowest hashes: at least one, and never all."""
     count = min(max(1, round(test * len(families))), len(families) - 1)
-    return set(sorted(families, key=lambda family: share_of(seed, family))[:count])
+    return set(sorted(families, key=lambda family: hash_share(f"{seed} {family}"))[:count])
 
 
 def _decide(dataset: Dataset, by: By, test: float, seed: int) -> tuple[list[str], dict[str, str]]:
     """Held-out families, and the part of every clip ("" for neither)."""
     if by == "clip":
-        return [], {clip.id: "test" if share_of(seed, clip.id) < test else "train" for clip in dataset.clips}
+        return [], {clip.id: "test" if hash_share(f"{seed} {clip.id}") < test else "train" for clip in dataset.clips}
     if dataset.layout != "rendered":
         raise UsageError(
             f"this data set does not say the {by} of its clips", where={"data": dataset.path}, fix="use --by clip"

@@ -22,6 +22,7 @@ from hmcli.recipe import MemoryConfig
 from hmcli.stages.latents import LatentClip, LatentsView
 from hmcli.stages.memory import SlotDescription, description_of, item_of
 from hmcli.store.manifest import read_manifest
+from hmcli.world.cameras import focal_length
 
 if TYPE_CHECKING:
     from hmcli.core.camera import Lens
@@ -112,7 +113,7 @@ def intrinsics_of(clip: LatentClip, size: tuple[int, int], config: MemoryConfig)
     if config.field_of_view is None:
         return None
     height, width = size
-    focal = width / 2 / np.tan(np.deg2rad(config.field_of_view) / 2)
+    focal = focal_length(np.deg2rad(config.field_of_view), width)
     return np.array([focal, focal, width / 2, height / 2])
 
 

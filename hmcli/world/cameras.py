@@ -91,6 +91,16 @@ def relative_camera_rows(world_from_camera: np.ndarray, reference: np.ndarray) -
     return relative[..., :3, :].reshape(*relative.shape[:-2], 12)
 
 
+def focal_length(angle: float, width: float) -> float:
+    """Pixels, from the horizontal field of view in radians and the picture's width in pixels."""
+    return width / 2 / float(np.tan(angle / 2))
+
+
+def field_of_view(focal: float, width: float) -> float:
+    """The inverse of `focal_length`: radians."""
+    return float(2 * np.arctan(width / 2 / focal))
+
+
 # --- checks --------------------------------------------------------------------------------------------------------
 
 

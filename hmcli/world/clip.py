@@ -16,6 +16,7 @@ import numpy as np
 from hmcli.errors import UsageError
 from hmcli.recipe import WorldConfig
 from hmcli.world.bodies import posed
+from hmcli.world.cameras import focal_length
 from hmcli.world.certify import Needs, certify
 from hmcli.world.choices import Choices, choices
 from hmcli.world.company import Stage, Walker, join, not_too_near, set_out, somewhere_free
@@ -93,7 +94,7 @@ class ClipDescription:
 
     def focal(self, width: int) -> float:
         """Focal length in pixels of pictures `width` pixels wide."""
-        return width / 2 / float(np.tan(np.deg2rad(self.field_of_view) / 2))
+        return focal_length(np.deg2rad(self.field_of_view), width)
 
     def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
         """(4,) fx, fy, cx, cy in pixels for pictures of (height, width)."""

@@ -51,12 +51,9 @@ def visibility(subject: str, number: int, instances_THW: np.ndarray, amodal_THW:
 
 def hidden_stretches(of: Visibility) -> list[Hidden]:
     """All stretches of frames in which the subject is not visible, in order of time."""
-    gone = np.concatenate([[False], of.seen == 0, [False]])
-    starts = np.flatnonzero(~gone[:-1] & gone[1:])
-    ends = np.flatnonzero(gone[:-1] & ~gone[1:])
     return [
-        Hidden(subject=of.subject, first=int(start), last=int(end) - 1, reason=_reason(of, int(start)))
-        for start, end in zip(starts, ends, strict=True)
+        Hidden(subject=of.subject, first=first, last=last, reason=_reason(of, first))
+        for first, last in stretches(of.seen == 0)
     ]
 
 
@@ -84,10 +81,15 @@ def covered_frames(of: Visibility) -> int:
     return longest_run((of.seen == 0) & (of.inside > 0) & (of.seen.cumsum() > 0))
 
 
+def stretches(flags_T: np.ndarray) -> list[tuple[int, int]]:
+    """First and last frame of every stretch of set flags, in order of time."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags_T, [False]]))).tolist()
+    return [(start, end - 1) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
 def longest_run(flags_T: np.ndarray) -> int:
     """How many flags on end are set, at most."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags_T, [False]])))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    return max((last - first + 1 for first, last in stretches(flags_T)), default=0)
 
 
 def _reason(of: Visibility, frame: int) -> Reason:

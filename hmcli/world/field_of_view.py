@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.world.cameras import focal_length
+
 _TURN = np.deg2rad((1.5, 9.0))  # radians a pair may turn: enough to tell, little enough to overlap
 _SIDEWAYS, _FORWARD = 0.8, 4.5  # metres per radian turned that a pair may move: sideways motion looks like turning
 _COARSE = np.arange(15.0, 121.0, 3.0)  # degrees
@@ -32,7 +34,7 @@ class FieldOfView:
 
     def focal(self, width: int) -> float:
         """Focal length in pixels of pictures `width` pixels wide."""
-        return width / 2 / float(np.tan(np.deg2rad(self.degrees) / 2))
+        return focal_length(np.deg2rad(self.degrees), width)
 
 
 def usable_pairs(world_from_camera: np.ndarray, most: int) -> list[tuple[int, int]]:
@@ -120,7 +122,7 @@ def _agreement(a: np.ndarray, b: np.ndarray, still: np.ndarray, second_from_firs
     from scipy.ndimage import map_coordinates
 
     height, width = a.shape
-    focal = width / 2 / np.tan(np.deg2rad(degrees) / 2)
+    focal = focal_length(np.deg2rad(degrees), width)
     y, x = np.mgrid[:height, :width] + 0.5
     rays = np.stack([(x - width / 2) / focal, (y - height / 2) / focal, np.ones_like(x)], -1)
     turned = rays @ second_from_first  # rays of b's pixels, in a's axes: R^T applied to each

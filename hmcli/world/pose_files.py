@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hmcli.errors import DataError
+from hmcli.world.cameras import focal_length
 from hmcli.world.captions import natural_key
 
 # COLMAP's camera models: name -> how many parameters, and where fx, fy, cx, cy stand among them (others: distortion)
@@ -207,7 +208,7 @@ def _nerfstudio_lens(values: Mapping[str, Any], place: str) -> Lens | None:
     try:
         width, height = int(values["w"]), int(values["h"])
         angle = values.get("camera_angle_x")
-        fx = float(values["fl_x"]) if "fl_x" in values else width / 2 / float(np.tan(float(angle) / 2))  # type: ignore[arg-type]
+        fx = float(values["fl_x"]) if "fl_x" in values else focal_length(float(angle), width)  # type: ignore[arg-type]
         fy = float(values["fl_y"]) if "fl_y" in values else fx
         cx = float(values["cx"]) if "cx" in values else width / 2
         cy = float(values["cy"]) if "cy" in values else height / 2

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.world.events import stretches
 from hmcli.world.schema import Presence, Reason
 
 LEAST_SHARE = 1e-4  # of the picture: fewer mask pixels than this (and than 4) are noise of a compressed mask video
@@ -56,11 +57,9 @@ def seen_in_check(presences: Sequence[Presence], context: int, target: int) -> d
 
 def absences(subject: str, seen_T: np.ndarray, reasons: Mapping[int, Reason] | None = None) -> list[Absence]:
     """All stretches in which a subject is not seen; `reasons` says why by the stretch's first frame."""
-    gone = np.concatenate([[False], ~seen_T, [False]])
-    starts, ends = np.flatnonzero(~gone[:-1] & gone[1:]), np.flatnonzero(gone[:-1] & ~gone[1:])
     return [
-        Absence(subject=subject, first=int(first), last=int(end) - 1, reason=(reasons or {}).get(int(first)))
-        for first, end in zip(starts, ends, strict=True)
+        Absence(subject=subject, first=first, last=last, reason=(reasons or {}).get(first))
+        for first, last in stretches(~seen_T)
     ]
 
 

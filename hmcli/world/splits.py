@@ -36,10 +36,15 @@ SPLITS: dict[SplitName, Split] = {
 }
 
 
+def hash_share(text: str) -> float:
+    """A number between 0 and 1 that the text alone decides."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
 def is_held_out(family: str) -> bool:
     """Is this family of scenes or subjects kept from training, for the test set?"""
-    digest = hashlib.sha256(f"{_SALT}: {family}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < _TEST_SHARE * 2**64
+    return hash_share(f"{_SALT}: {family}") < _TEST_SHARE
 
 
 def on_side(families: Collection[str], side: HoldOut) -> tuple[str, ...]:

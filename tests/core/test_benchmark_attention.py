@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shlex
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from benchmark_files import load_benchmark
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAME = "python benchmarks/attention.py"
@@ -19,11 +18,7 @@ NAME = "python benchmarks/attention.py"
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_attention", PROJECT / "benchmarks" / "attention.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("attention")
 
 
 def test_it_measures_everything_and_writes_it_down(benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

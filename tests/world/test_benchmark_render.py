@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shlex
@@ -13,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_files import load_benchmark
 
 from hmcli.world.render import draw_clip
 
@@ -23,11 +23,7 @@ SIZE = (16, 24)
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_render", PROJECT / "benchmarks" / "render.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("render")
 
 
 @pytest.fixture(scope="module")
