@@ -28,11 +28,11 @@ from typing import Any
 
 import torch
 
-from hmcli.recipe import WorldConfig
-from hmcli.world.clip import ClipDescription, describe_clip
+from hmcli.recipe.reading import WorldConfig
 from hmcli.world.render import draw_clip, draw_clips
 from hmcli.world.render.cast import blocked, nearest
 from hmcli.world.render.reel import Part, Reel, Take, View
+from hmcli.world.staging.clip import ClipDescription, describe_clip
 
 SIZES = "64x112,128x224,480x832"
 FRAMES, CUDA_FRAMES = 154, 66

@@ -1,6 +1,6 @@
 """Errors a user can act on, each with the exit code of the command that meets it.
 
-An error says what is wrong, where (file, key, clip id) and what to do; `hmcli.cli` prints it without a traceback.
+An error says what is wrong, where (file, key, clip id) and what to do; `hmcli.cli.main` prints it without a traceback.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ from functools import cache
 
 import numpy as np
 
-from hmcli.recipe import WorldConfig
-from hmcli.world.clip import ClipDescription, describe_clip
-from hmcli.world.light import MOODS, light_from
-from hmcli.world.paths import Walk
+from hmcli.recipe.reading import WorldConfig
 from hmcli.world.render import draw_clip
-from hmcli.world.shapes import BOX, Ground, Paint, ShapeList
+from hmcli.world.space.light import MOODS, light_from
+from hmcli.world.space.shapes import BOX, Ground, Paint, ShapeList
+from hmcli.world.staging.clip import ClipDescription, describe_clip
+from hmcli.world.staging.paths import Walk
 from hmcli.world.subjects import SUBJECTS, Subject
 
 SIZE = (128, 224)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from warm import WarmCommand
 
-from hmcli.recipe import load_recipe, recipe_names
+from hmcli.recipe.reading import load_recipe, recipe_names
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]

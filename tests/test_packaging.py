@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from hmcli.recipe import recipe_names
+from hmcli.recipe.reading import recipe_names
 
 
 def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Path):
@@ -18,5 +18,5 @@ def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Pat
     weights = "hmcli/weights/mini"
     assert {f"{weights}/vae/config.json", f"{weights}/transformer/config.json", f"{weights}/manifest.json"} <= names
     assert {"hmcli/bench/hm-bench-1.json", "hmcli/bench/scores.schema.json"} <= names
-    assert "hmcli/stages/encode.py" in names
+    assert "hmcli/stages/latents/encode.py" in names
     assert not any(name.startswith(("tests", "docs")) for name in names)

@@ -165,8 +165,15 @@ def _import_everything() -> None:
 
     import hmcli.core.pipeline
     import hmcli.registry
-    from hmcli.stages import convert, demo, encode, evaluate, generate, render, tokenize_memory, train, train_codec  # noqa: F401
-    from hmcli.stages import inspect as _inspect  # noqa: F401
+    from hmcli.stages import demo  # noqa: F401
+    from hmcli.stages.inspecting import inspect as _inspect  # noqa: F401
+    from hmcli.stages.latents import encode  # noqa: F401
+    from hmcli.stages.memory import tokenize as tokenize_memory  # noqa: F401
+    from hmcli.stages.models import convert  # noqa: F401
+    from hmcli.stages.rendering import render  # noqa: F401
+    from hmcli.stages.sampling import generate  # noqa: F401
+    from hmcli.stages.scoring import evaluate  # noqa: F401
+    from hmcli.stages.training import train  # noqa: F401
 
     for kind, known in hmcli.registry.BUILT_IN.items():
         for name in known:
@@ -214,7 +221,7 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
         os.environ.update(request["env"])
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
         sys.argv = ["hm", *request["args"]]
-        from hmcli.cli import main
+        from hmcli.cli.main import main
 
         try:
             main()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hmcli.recipe import load_recipe
+from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Console
 from hmcli.stages.bench.definition import DEFAULT, PACKAGED, write_benchmark
 from hmcli.stages.bench.freeze import freeze

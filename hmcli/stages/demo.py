@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter, StageResult
-from hmcli.recipe import load_recipe
-from hmcli.stages import encode, evaluate, generate, render, tokenize_memory, train
+from hmcli.recipe.reading import load_recipe
+from hmcli.stages.latents import encode
+from hmcli.stages.memory import tokenize as tokenize_memory
+from hmcli.stages.rendering import render
+from hmcli.stages.sampling import generate
+from hmcli.stages.scoring import evaluate
+from hmcli.stages.training import train
 
 RECIPE = "mini/demo"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hmcli.cli import app
-from hmcli.commands import find_input, made_with, named
-from hmcli.recipe import load_recipe, recipe_names, to_dict
+from hmcli.cli.main import app
+from hmcli.cli.shared import find_input, made_with, named
+from hmcli.recipe.reading import load_recipe, recipe_names, to_dict
 from hmcli.runtime import Silent
 from hmcli.store.artifact import ArtifactWriter
 

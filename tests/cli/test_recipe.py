@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import hmcli.recipe
+import hmcli.recipe.reading
 from hmcli.errors import RecipeError
-from hmcli.recipe import Recipe, find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
+from hmcli.recipe.reading import Recipe, find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
 from hmcli.registry import normal
 from hmcli.world.scenes import SCENES
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.trajectories import TRAJECTORIES
+from hmcli.world.views.trajectories import TRAJECTORIES
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -118,6 +118,6 @@ def test_names_may_be_written_with_either_dash():
 
 
 def test_the_world_names_a_recipe_may_hold_are_the_worlds():
-    assert set(hmcli.recipe.SCENES) == set(map(normal, SCENES))
-    assert set(hmcli.recipe.SUBJECTS) == set(map(normal, SUBJECTS))
-    assert set(hmcli.recipe.TRAJECTORIES) == {"any", *map(normal, TRAJECTORIES)}
+    assert set(hmcli.recipe.reading.SCENES) == set(map(normal, SCENES))
+    assert set(hmcli.recipe.reading.SUBJECTS) == set(map(normal, SUBJECTS))
+    assert set(hmcli.recipe.reading.TRAJECTORIES) == {"any", *map(normal, TRAJECTORIES)}

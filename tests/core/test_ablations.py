@@ -10,8 +10,8 @@ from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
 from hmcli.core.inspection import recorded
 from hmcli.core.retrieval import RetrievalInputs
 from hmcli.errors import RecipeError
-from hmcli.recipe import load_recipe, recipe_names
-from hmcli.stages.models import PACKAGED, build_model, check_memory_fits, find_base, model_arguments
+from hmcli.recipe.reading import load_recipe, recipe_names
+from hmcli.stages.models.folders import PACKAGED, build_model, check_memory_fits, find_base, model_arguments
 from hmcli.store.files import read_json
 
 ABLATIONS = [name for name in recipe_names() if name.startswith("ablations/")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hmcli.recipe import load_recipe, recipe_names, to_dict
+from hmcli.recipe.reading import load_recipe, recipe_names, to_dict
 
 CODE = re.compile(r"`((?:core|store|stages|world|metrics)/[\w/]+)\.py`: ((?:`\w+`(?:, )?(?: \([^)]*\)(?:, )?)?)+)")
 TEST = re.compile(r"`(test_\w+\.py)`")

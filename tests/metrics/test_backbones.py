@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from hmcli.errors import DataError, MissingPartError, UsageError
-from hmcli.metrics import backbones
+from hmcli.metrics.backbones import networks as backbones
 from hmcli.metrics.consistency import subject_consistency
 from hmcli.registry import find
 

@@ -10,7 +10,7 @@ import torch
 from warm import WarmCommand, ok
 
 from hmcli.core.lora import FILE
-from hmcli.stages.models import find_model
+from hmcli.stages.models.folders import find_model
 from hmcli.store.weights import load_state_dict
 
 LORA = ["--set", "train.lora={rank: 2, alpha: 4, targets: [to_q, ffn.net.2]}", "--set", "train.lr=1e-2"]

@@ -12,17 +12,17 @@ import pytest
 from tiny_bench import RECIPES, TinyBench
 
 from hmcli.errors import DataError, HMError, UsageError
-from hmcli.recipe import PosesConfig, load_recipe
+from hmcli.recipe.reading import PosesConfig, load_recipe
 from hmcli.runtime import Silent
-from hmcli.stages import render
 from hmcli.stages.bench import card, verify
 from hmcli.stages.bench.baselines import last_frame, nearest_view
 from hmcli.stages.bench.definition import DEFAULT, find_benchmark, write_benchmark
 from hmcli.stages.bench.prints import poses_hash, thumbnails, tracks_hash, values_described, values_on_disk
-from hmcli.stages.dataset import open_dataset
+from hmcli.stages.data.opening import open_dataset
+from hmcli.stages.rendering import render
 from hmcli.store.video import read_video, write_video
-from hmcli.world.clip import describe_clip
-from hmcli.world.trajectories import TRAJECTORIES
+from hmcli.world.staging.clip import describe_clip
+from hmcli.world.views.trajectories import TRAJECTORIES
 
 
 def troubles(tiny_bench: TinyBench, *folders: Path) -> dict[str, str]:

@@ -15,13 +15,13 @@ from tiny_bench import TinyBench
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.intervals import RESAMPLES, bootstrap_means, interval
-from hmcli.recipe import PosesConfig, load_recipe
+from hmcli.recipe.reading import PosesConfig, load_recipe
 from hmcli.runtime import Silent
-from hmcli.stages import evaluate
 from hmcli.stages.bench import score, score_file
 from hmcli.stages.bench.definition import PACKAGED
 from hmcli.stages.bench.score_file import Row, is_complete, means_of, read_scores, schema
-from hmcli.stages.dataset import open_dataset
+from hmcli.stages.data.opening import open_dataset
+from hmcli.stages.scoring import evaluate
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines
 from hmcli.store.video import read_video, write_video

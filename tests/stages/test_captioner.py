@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError, MissingPartError
-from hmcli.recipe import Recipe, WorldConfig
+from hmcli.recipe.reading import Recipe, WorldConfig
 from hmcli.runtime import Silent
-from hmcli.stages.captioner import load_captioner
-from hmcli.stages.render import run
+from hmcli.stages.rendering.captioner import load_captioner
+from hmcli.stages.rendering.render import run
 from hmcli.store.manifest import read_manifest
 
 WORDS = [

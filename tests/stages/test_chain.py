@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from warm import WarmCommand, ok
 
-from hmcli.stages.latents import open_latents
+from hmcli.stages.latents.view import open_latents
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import probe_video
 

@@ -17,8 +17,8 @@ from hmcli.contracts import StageResult
 from hmcli.core.lora import FILE, add_lora, fused_weights, save_lora
 from hmcli.core.transformer import HydraTransformer3DModel, load_model
 from hmcli.errors import DataError, RecipeError, UsageError
-from hmcli.stages import convert
-from hmcli.stages.models import find_model
+from hmcli.stages.models import convert
+from hmcli.stages.models.folders import find_model
 from hmcli.store.manifest import read_manifest
 from hmcli.store.names import ADDED_TO_WAN, to_ours, to_released
 from hmcli.store.weights import load_state_dict

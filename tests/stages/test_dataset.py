@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.recipe import DataConfig, PosesConfig, SplitConfig
+from hmcli.recipe.reading import DataConfig, PosesConfig, SplitConfig
 from hmcli.runtime import Silent
-from hmcli.stages.dataset import ClipSource, Dataset, load_clip, open_dataset
-from hmcli.stages.generations import Generated, find_reference
+from hmcli.stages.data.opening import ClipSource, Dataset, load_clip, open_dataset
+from hmcli.stages.sampling.generations import Generated, find_reference
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import make_manifest
 from hmcli.store.video import write_video
-from hmcli.world.cameras import relative_camera_rows, unreal_from_world
+from hmcli.world.views.cameras import relative_camera_rows, unreal_from_world
 
 SIZE = (32, 48)  # of the made-up videos: height, width
 SMALL = DataConfig(size=(16, 24))

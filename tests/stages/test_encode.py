@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from warm import WarmCommand, ok, wait_for
 
-from hmcli.stages.encode import latent_masks, subject_arrays
-from hmcli.stages.latents import open_latents
+from hmcli.stages.latents.encode import latent_masks, subject_arrays
+from hmcli.stages.latents.view import open_latents
 from hmcli.store.lock import ArtifactLock
 from hmcli.store.manifest import read_manifest
-from hmcli.world.cameras import relative_camera_rows
+from hmcli.world.views.cameras import relative_camera_rows
 
 
 def test_latents_record_which_clips_they_came_from(latents: Path, clips: Path):

@@ -12,18 +12,18 @@ import pytest
 
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, MissingPartError, UsageError
-from hmcli.metrics.backbones import hog
+from hmcli.metrics.backbones.networks import hog
 from hmcli.metrics.consistency import subject_consistency
 from hmcli.metrics.pixel import psnr, ssim
-from hmcli.recipe import load_recipe
+from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
-from hmcli.stages import evaluate
+from hmcli.stages.scoring import evaluate
 from hmcli.store.artifact import ArtifactWriter, verify
 from hmcli.store.files import write_json, write_json_lines
 from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video
-from hmcli.world.cameras import unreal_from_world
+from hmcli.world.views.cameras import unreal_from_world
 
 HEIGHT, WIDTH, CONTEXT = 16, 24, 9
 LENGTHS = {"one": 5, "two": 9, "three": 13}  # target frames

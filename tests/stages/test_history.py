@@ -16,10 +16,10 @@ from hmcli.core.flow import make_schedule
 from hmcli.core.memory import BlockMemory, ContextMemory, Held, absolute_times, exact_slot_spans
 from hmcli.core.sampler import denoise
 from hmcli.core.transformer import HydraTransformer3DModel
-from hmcli.stages.latents import open_latents
-from hmcli.stages.memory import History, RowCache, StoredRows, anchor_of, block_group, compute_memory, rows_from
-from hmcli.stages.models import find_model
-from hmcli.stages.tokenize_memory import _write_block
+from hmcli.stages.latents.view import open_latents
+from hmcli.stages.memory.kept import History, RowCache, StoredRows, anchor_of, block_group, compute_memory, rows_from
+from hmcli.stages.memory.tokenize import _write_block
+from hmcli.stages.models.folders import find_model
 from hmcli.store.arrays import StackReader
 from hmcli.store.manifest import read_manifest
 

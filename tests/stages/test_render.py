@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe import CameraPathConfig, DataConfig, Recipe, WorldConfig, load_recipe
+from hmcli.recipe.reading import CameraPathConfig, DataConfig, Recipe, WorldConfig, load_recipe
 from hmcli.runtime import Silent
-from hmcli.stages.annotations import read_annotations
-from hmcli.stages.dataset import load_clip, open_dataset
-from hmcli.stages.render import run
-from hmcli.stages.render_clip import Job, batches, render_batch
+from hmcli.stages.data.annotations import read_annotations
+from hmcli.stages.data.opening import load_clip, open_dataset
+from hmcli.stages.rendering.clips import Job, batches, render_batch
+from hmcli.stages.rendering.render import run
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video
-from hmcli.world.cameras import parse_cameras
-from hmcli.world.clip import ClipDescription, describe_clip
-from hmcli.world.events import find_events, hidden_stretches, longest_run, visibility
+from hmcli.world.files.schema import parse_check, parse_subjects
+from hmcli.world.hidden.events import find_events, hidden_stretches, longest_run, visibility
 from hmcli.world.render import draw_clip
 from hmcli.world.scenes import SCENES
-from hmcli.world.schema import parse_check, parse_subjects
+from hmcli.world.staging.clip import ClipDescription, describe_clip
 from hmcli.world.subjects import SUBJECTS
+from hmcli.world.views.cameras import parse_cameras
 
 SIZE = (24, 40)
 CONTEXT, TARGET = 13, 17

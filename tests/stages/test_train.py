@@ -18,10 +18,10 @@ from hmcli.core.flow import make_schedule
 from hmcli.core.pipeline import HydraPipeline
 from hmcli.core.transformer import load_model
 from hmcli.errors import UsageError
-from hmcli.recipe import TrainConfig, load_recipe
-from hmcli.stages.latents import open_latents
-from hmcli.stages.learning import anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
-from hmcli.stages.models import build_model, find_model
+from hmcli.recipe.reading import TrainConfig, load_recipe
+from hmcli.stages.latents.view import open_latents
+from hmcli.stages.models.folders import build_model, find_model
+from hmcli.stages.training.learning import anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
 from hmcli.store.manifest import read_manifest
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcli.world import extent
 from hmcli.world.bodies import Biped, Person, Quadruped, posed
-from hmcli.world.gait import foot_path, reach
-from hmcli.world.shapes import ROUND_CONE, Shapes
+from hmcli.world.bodies.gait import foot_path, reach
+from hmcli.world.space import extent
+from hmcli.world.space.shapes import ROUND_CONE, Shapes
 from hmcli.world.subjects import SUBJECTS, Subject
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.world.cameras import (
+from hmcli.world.views.cameras import (
     latent_poses,
     parse_cameras,
     parse_text_matrix,

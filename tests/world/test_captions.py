@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.world.captions import natural_key, parse_captions, parse_numbered_captions
+from hmcli.world.files.captions import natural_key, parse_captions, parse_numbered_captions
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hmcli.world.certify import Certificate, Needs, certify
-from hmcli.world.events import Hidden
-from hmcli.world.splits import SPLITS, is_held_out, on_side
+from hmcli.world.hidden.certify import Certificate, Needs, certify
+from hmcli.world.hidden.events import Hidden
+from hmcli.world.staging.splits import SPLITS, is_held_out, on_side
 
 FPS = 10
 NEEDS = Needs(visible_frames=20, hidden_frames=15, context_frames=25)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from hmcli.errors import UsageError
-from hmcli.recipe import CameraPathConfig, WorldConfig
-from hmcli.world.certify import certify
-from hmcli.world.clip import ClipDescription, clip_id, describe_clip
-from hmcli.world.company import APART
-from hmcli.world.events import Hidden
-from hmcli.world.obstacles import clearance, footprints
+from hmcli.recipe.reading import CameraPathConfig, WorldConfig
+from hmcli.world.hidden.certify import certify
+from hmcli.world.hidden.events import Hidden
 from hmcli.world.scenes import SCENES
-from hmcli.world.sight import Body, Sight, sight
-from hmcli.world.splits import is_held_out
+from hmcli.world.space.obstacles import clearance, footprints
+from hmcli.world.staging.clip import ClipDescription, clip_id, describe_clip
+from hmcli.world.staging.company import APART
+from hmcli.world.staging.splits import is_held_out
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.trajectories import FASTEST_TURN, CameraTrack
+from hmcli.world.views.sight import Body, Sight, sight
+from hmcli.world.views.trajectories import FASTEST_TURN, CameraTrack
 
 WORLD = WorldConfig(context_frames=17, target_frames=21, fps=6, size=(24, 40))
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmcli.world.company import Walker, not_too_near
-from hmcli.world.cover import covered, somebody_covered
-from hmcli.world.obstacles import blocked, clearance, footprints
-from hmcli.world.paths import Course, walk
-from hmcli.world.shapes import BOX, CYLINDER, Paint, ShapeList, turn_about_z
-from hmcli.world.shooting import Lens
-from hmcli.world.sight import Body, sight
+from hmcli.world.hidden.cover import covered, somebody_covered
+from hmcli.world.space.obstacles import blocked, clearance, footprints
+from hmcli.world.space.shapes import BOX, CYLINDER, Paint, ShapeList, turn_about_z
+from hmcli.world.staging.company import Walker, not_too_near
+from hmcli.world.staging.paths import Course, walk
+from hmcli.world.staging.shooting import Lens
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.trajectories import CameraTrack
+from hmcli.world.views.sight import Body, sight
+from hmcli.world.views.trajectories import CameraTrack
 
 GREY = Paint(colour=(0.5, 0.5, 0.5))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmcli.world.annotate import boxes
-from hmcli.world.events import (
+from hmcli.world.files.schema import Event
+from hmcli.world.hidden.events import (
     Visibility,
     comes_back,
     covered_frames,
@@ -14,7 +14,7 @@ from hmcli.world.events import (
     longest_run,
     visibility,
 )
-from hmcli.world.schema import Event
+from hmcli.world.staging.annotate import boxes
 
 
 def track(seen: list[int], inside: list[int] | None = None) -> Visibility:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmcli.world import extent
-from hmcli.world.shapes import BOX, CONE, CYLINDER, ELLIPSOID, Paint, ShapeList
+from hmcli.world.space import extent
+from hmcli.world.space.shapes import BOX, CONE, CYLINDER, ELLIPSOID, Paint, ShapeList
 
 GREY = Paint(colour=(0.5, 0.5, 0.5))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from hmcli.world.field_of_view import measure, usable_pairs
+from hmcli.world.views.field_of_view import measure, usable_pairs
 
 
 def turning_camera(frames: int, degrees: float, *, aside: float = 0.0) -> np.ndarray:
@@ -67,8 +67,8 @@ def test_a_moving_subject_is_left_out_by_its_mask():
 
 
 def test_the_published_clips_have_36_to_38_degrees(shared):
-    from hmcli.recipe import DataConfig, PosesConfig, SplitConfig
-    from hmcli.stages.dataset import load_clip, open_dataset
+    from hmcli.recipe.reading import DataConfig, PosesConfig, SplitConfig
+    from hmcli.stages.data.opening import load_clip, open_dataset
 
     clips = open_dataset(shared / "data" / "hm-world-examples", PosesConfig(repair="reference")).clips
     data = DataConfig(size=(240, 416), split=SplitConfig(context=37, target=37))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.world.framing import (
+from hmcli.world.views.framing import (
     frame_count,
     red_mask,
     resize_frames,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.world.layout import read_layout
+from hmcli.world.files.layout import read_layout
 
 RELEASED = ["cond.mp4", "tgt.mp4", "cond_mask.mp4", "tgt_mask.mp4", "camera.json", "character.json", "check.json"]
 

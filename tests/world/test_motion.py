@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmcli.world.paths import PATHS, Course, Gauge, walk
-from hmcli.world.trajectories import (
+from hmcli.world.staging.paths import PATHS, Course, Gauge, walk
+from hmcli.world.views.trajectories import (
     FASTEST_TURN,
     MOVES,
     STARTS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmcli.world.oracle import FEWEST, constant_velocity, forecast
-from hmcli.world.paths import PATHS, Gauge, walk
+from hmcli.world.hidden.oracle import FEWEST, constant_velocity, forecast
+from hmcli.world.staging.paths import PATHS, Gauge, walk
 
 FPS, SEEN, AGAIN = 15, 36, 64
 

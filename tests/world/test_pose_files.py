@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from hmcli.errors import DataError
-from hmcli.world.pose_files import (
+from hmcli.world.files.pose_files import (
     PoseTrack,
     at_video_frames,
     parse_colmap_binary,

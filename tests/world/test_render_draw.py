@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from hmcli.recipe import WorldConfig
-from hmcli.world.clip import ClipDescription, describe_clip
+from hmcli.recipe.reading import WorldConfig
 from hmcli.world.render import RenderedClip, draw_clip, draw_clips, reel, shade
-from hmcli.world.shapes import BOX, Paint, ShapeList
+from hmcli.world.space.shapes import BOX, Paint, ShapeList
+from hmcli.world.staging.clip import ClipDescription, describe_clip
 
 SIZE = (24, 40)
 PLACES = ("night_city", "beach", "museum", "playground")  # lamps, mirrors, none of both, many patches

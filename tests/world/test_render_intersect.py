@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hmcli.world import shapes
 from hmcli.world.render.intersect import MISS, enter
+from hmcli.world.space import shapes
 
 KINDS = {
     "box": (shapes.BOX, lambda p, s: (np.abs(p) < 1).all(-1)),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hmcli.world.render.patterns import Surface, noise_from, second_share
-from hmcli.world.shapes import PATTERNS
+from hmcli.world.space.shapes import PATTERNS
 
 SHAPED = {"plain", "face", "front", "tips", "segments", "dusted"}  # these follow the shape and have no period
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from world.views import descriptor, stand, views
 
-from hmcli.world.light import MOODS, light_from
 from hmcli.world.render import draw_clip
 from hmcli.world.scenes import CLEAR, SCENES, is_free
-from hmcli.world.shapes import Shapes, corners
+from hmcli.world.space.light import MOODS, light_from
+from hmcli.world.space.shapes import Shapes, corners
 
 DAYLIGHT = {"noon", "morning", "evening", "hazy"}
 

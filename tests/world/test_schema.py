@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.world.schema import Event, Presence, parse_check, parse_events, parse_intrinsics, parse_subjects
+from hmcli.world.files.schema import Event, Presence, parse_check, parse_events, parse_intrinsics, parse_subjects
 
 INTRINSICS = {"fx": 100.0, "fy": 101.0, "cx": 56.0, "cy": 32, "width": 112, "height": 64}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmcli.world.schema import Presence
-from hmcli.world.sightings import absences, exit_and_entry, seen_in_check, seen_in_masks, why_gone
+from hmcli.world.files.schema import Presence
+from hmcli.world.hidden.sightings import absences, exit_and_entry, seen_in_check, seen_in_masks, why_gone
 
 
 def masks() -> np.ndarray:

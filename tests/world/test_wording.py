@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hmcli.recipe import WorldConfig
-from hmcli.world.clip import ClipDescription, describe_clip
-from hmcli.world.events import Visibility
+from hmcli.recipe.reading import WorldConfig
+from hmcli.world.hidden.events import Visibility
 from hmcli.world.scenes import SCENES
+from hmcli.world.staging.clip import ClipDescription, describe_clip
+from hmcli.world.staging.wording import caption, plain_caption
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.wording import caption, plain_caption
 
 WORLD = WorldConfig(context_frames=17, target_frames=21, fps=6, size=(24, 40), subjects_per_clip=(3, 3))
 COLOURS = (

@@ -7,11 +7,11 @@ from functools import cache
 
 import numpy as np
 
-from hmcli.recipe import WorldConfig
-from hmcli.world.clip import ClipDescription, describe_clip
-from hmcli.world.light import light_from
+from hmcli.recipe.reading import WorldConfig
 from hmcli.world.render import draw_clip
 from hmcli.world.scenes import SCENES
+from hmcli.world.space.light import light_from
+from hmcli.world.staging.clip import ClipDescription, describe_clip
 
 DIRECTIONS = (0.0, -52.0, 48.0)  # degrees to the right of +y, where the subject is
 

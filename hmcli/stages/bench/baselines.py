@@ -9,7 +9,7 @@ import numpy as np
 from hmcli.metrics.averages import mean_score
 from hmcli.metrics.contract import PREDICTION, REFERENCE
 from hmcli.registry import find
-from hmcli.stages.dataset import ClipSource, read_cameras
+from hmcli.stages.data.opening import ClipSource, read_cameras
 from hmcli.store.video import read_video
 
 METRES_PER_RADIAN = 5.0  # what a turn counts against a step, about the distance to a subject

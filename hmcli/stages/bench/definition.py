@@ -1,7 +1,8 @@
 """A benchmark as a file: which clips, how to draw them again at any size, and what they must look like.
 
-A frozen clip names its draw (hmcli/world/clip.py), so that drawing it again judges nothing: not the pictures' size, not
-the machine. Beside it stand hashes of poses, tracks and events, and coarse pictures that any honest rendering matches.
+A frozen clip names its draw (hmcli/world/staging/clip.py), so that drawing it again judges nothing: not the pictures'
+size, not the machine. Beside it stand hashes of poses, tracks and events, and coarse pictures that any honest rendering
+matches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe import Recipe, WorldConfig, from_dict
+from hmcli.recipe.reading import Recipe, WorldConfig, from_dict
 from hmcli.store.files import read_json, write_json
 from hmcli.store.hashing import hash_json
 

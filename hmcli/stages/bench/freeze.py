@@ -12,17 +12,17 @@ from pathlib import Path
 
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError
-from hmcli.recipe import PosesConfig, Recipe, to_dict
-from hmcli.stages import render
+from hmcli.recipe.reading import PosesConfig, Recipe, to_dict
 from hmcli.stages.bench.baselines import baseline_scores
 from hmcli.stages.bench.definition import FORMAT, Benchmark, FrozenClip, FrozenSplit, Tolerances
 from hmcli.stages.bench.prints import print_of, values_on_disk
-from hmcli.stages.dataset import ClipSource, open_dataset
+from hmcli.stages.data.opening import ClipSource, open_dataset
+from hmcli.stages.rendering import render
 from hmcli.store.files import read_json_lines
 from hmcli.store.manifest import made_by
-from hmcli.world.layout import RENDERED_INDEX
+from hmcli.world.files.layout import RENDERED_INDEX
 from hmcli.world.scenes import SCENES
-from hmcli.world.splits import on_side
+from hmcli.world.staging.splits import on_side
 from hmcli.world.subjects import SUBJECTS
 
 TOLERANCES = Tolerances(

@@ -14,12 +14,12 @@ import numpy as np
 
 from hmcli.errors import DataError
 from hmcli.stages.bench.definition import Absence, Print, Tolerances
-from hmcli.stages.dataset import ClipSource, read_cameras
+from hmcli.stages.data.opening import ClipSource, read_cameras
 from hmcli.store.files import read_json
 from hmcli.store.hashing import hash_arrays, hash_json
 from hmcli.store.video import read_video
-from hmcli.world import schema
-from hmcli.world.clip import ClipDescription
+from hmcli.world.files import schema
+from hmcli.world.staging.clip import ClipDescription
 
 PARTS = 8  # of a thumbnail, along each side
 THUMBNAIL_FRAMES = ("first of the context", "last of the context", "middle of the target", "last of the target")

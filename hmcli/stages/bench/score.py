@@ -15,7 +15,7 @@ from typing import Any
 from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.averages import json_number
-from hmcli.recipe import PosesConfig
+from hmcli.recipe.reading import PosesConfig
 from hmcli.stages.bench.definition import Benchmark, find_benchmark
 from hmcli.stages.bench.score_file import (
     FORMAT,
@@ -30,7 +30,7 @@ from hmcli.stages.bench.score_file import (
     write_scores,
 )
 from hmcli.stages.bench.verify import SplitReport, refuse_twice, verify_dataset
-from hmcli.stages.dataset import open_dataset
+from hmcli.stages.data.opening import open_dataset
 from hmcli.store.files import read_csv, read_json
 from hmcli.store.manifest import Manifest, made_by, read_manifest
 

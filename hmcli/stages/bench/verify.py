@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hmcli.contracts import Description, Quarantined, Reporter
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe import PosesConfig
+from hmcli.recipe.reading import PosesConfig
 from hmcli.stages.bench.definition import Benchmark, FrozenClip, FrozenSplit, find_benchmark
 from hmcli.stages.bench.prints import (
     ClipValues,
@@ -20,8 +20,8 @@ from hmcli.stages.bench.prints import (
     values_described,
     values_on_disk,
 )
-from hmcli.stages.dataset import ClipSource, Dataset, open_dataset
-from hmcli.world.clip import describe_clip
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
+from hmcli.world.staging.clip import describe_clip
 
 _SHOWN = 10
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from hmcli.world import extent
 from hmcli.world.bodies.biped import Biped, biped
 from hmcli.world.bodies.parts import Part
 from hmcli.world.bodies.person import Arm, Person, face, person
 from hmcli.world.bodies.quadruped import Quadruped, quadruped
-from hmcli.world.shapes import Shapes
+from hmcli.world.space import extent
+from hmcli.world.space.shapes import Shapes
 
 __all__ = ["Arm", "Biped", "Figure", "Part", "Person", "Quadruped", "face", "posed"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.world.bodies.gait import foot_path, reach
 from hmcli.world.bodies.parts import Part, anchor, attach
-from hmcli.world.gait import foot_path, reach
-from hmcli.world.shapes import ELLIPSOID, ROUND_CONE, Paint, ShapeList, Shapes, axes_along
+from hmcli.world.space.shapes import ELLIPSOID, ROUND_CONE, Paint, ShapeList, Shapes, axes_along
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmcli.world.shapes import ROUND_CONE, Paint, ShapeList
+from hmcli.world.space.shapes import ROUND_CONE, Paint, ShapeList
 
 Triple = tuple[float, float, float]
 

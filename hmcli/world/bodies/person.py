@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.world.bodies.gait import foot_path, reach
 from hmcli.world.bodies.parts import Anchor, Part, anchor, attach, turned
-from hmcli.world.gait import foot_path, reach
-from hmcli.world.shapes import ELLIPSOID, Colour, Paint, ShapeList, Shapes
+from hmcli.world.space.shapes import ELLIPSOID, Colour, Paint, ShapeList, Shapes
 
 _EYES, _LIPS = Paint(colour=(0.07, 0.06, 0.06)), Paint(colour=(0.45, 0.16, 0.15))
 _LEG, _ANKLE = 0.481, 0.042  # length of a leg above the ankle, height of the ankle above the ground, in heights

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.world.bodies.gait import foot_path, reach
 from hmcli.world.bodies.parts import Anchor, Part, anchor, attach
-from hmcli.world.gait import foot_path, reach
-from hmcli.world.shapes import ELLIPSOID, Paint, ShapeList, Shapes
+from hmcli.world.space.shapes import ELLIPSOID, Paint, ShapeList, Shapes
 
 WALK = (0.0, 0.5, 0.6, 0.1)  # shift of the phase of the left and right fore leg and the left and right hind leg
 HOP = (0.0, 0.06, 0.5, 0.5)

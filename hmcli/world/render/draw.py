@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmcli.world.clip import ClipDescription
 from hmcli.world.render.cast import alone, nearest
 from hmcli.world.render.reel import TILE, Part, Reel, Take, View
 from hmcli.world.render.shade import Hits, depth_of, shade, with_ground
 from hmcli.world.render.smooth import smooth_edges
+from hmcli.world.staging.clip import ClipDescription
 
 _TAKE_PIXELS, _TAKE_PIXELS_CUDA = 1 << 17, 1 << 23  # pixels drawn at once
 

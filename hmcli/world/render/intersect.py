@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hmcli.world import shapes
+from hmcli.world.space import shapes
 
 MISS = 1.0e9
 NEAR = 1.0e-3

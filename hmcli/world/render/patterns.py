@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmcli.world.shapes import PATTERNS
+from hmcli.world.space.shapes import PATTERNS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmcli.world.clip import ClipDescription
-from hmcli.world.light import Lamp, Light
-from hmcli.world.shapes import PATTERNS, Colour, Paint, Patch
+from hmcli.world.space.light import Lamp, Light
+from hmcli.world.space.shapes import PATTERNS, Colour, Paint, Patch
+from hmcli.world.staging.clip import ClipDescription
 
 _NOWHERE = Patch(centre=(1e9, 1e9), half=(1.0, 1.0), paint=Paint(colour=(0.0, 0.0, 0.0)))
 _DARK = Lamp(place=(0.0, 0.0, 1e6), colour=(0.0, 0.0, 0.0), strength=0.0)
@@ -27,7 +27,7 @@ _DARK = Lamp(place=(0.0, 0.0, 1e6), colour=(0.0, 0.0, 0.0), strength=0.0)
 class Air:
     """Light in the open, for each ray or for all: colours are linear light (3, n), the rest (n,); n may be 1.
 
-    As in hmcli.world.light.Light, with `clear` instead of its strength: how bright the sky itself looks.
+    As in hmcli.world.space.light.Light, with `clear` instead of its strength: how bright the sky itself looks.
     """
 
     towards_sun: Tensor

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmcli.world.clip import ClipDescription
 from hmcli.world.render.bins import ShadowBins, ShadowCells, covered, screen_ranges, shadow_bins, shadow_cells
 from hmcli.world.render.cast import Bundles, turned
 from hmcli.world.render.patterns import Noise, joined_noise, noise_from
 from hmcli.world.render.place import places_of
 from hmcli.world.render.shade import Stage
 from hmcli.world.render.table import Table, joined_tables, table_of
+from hmcli.world.staging.clip import ClipDescription
 
 TILE = 8  # pixels
 

@@ -20,7 +20,7 @@ from hmcli.world.render.patterns import Noise, Surface, second_share
 from hmcli.world.render.place import Air, Painted, Places
 from hmcli.world.render.sky import dot, sky, sky_gradient
 from hmcli.world.render.table import Table
-from hmcli.world.shapes import BOX, CONE, CYLINDER, ELLIPSOID, ROUND_CONE
+from hmcli.world.space.shapes import BOX, CONE, CYLINDER, ELLIPSOID, ROUND_CONE
 
 GROUND, SKY = -2, -1  # in place of a row of the table
 _LIFT = 2.0e-3  # metres a shadow ray starts above its surface

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmcli.world.shapes import ELLIPSOID, PATTERNS, ROUND_CONE, Shapes, bounding_boxes, corners
+from hmcli.world.space.shapes import ELLIPSOID, PATTERNS, ROUND_CONE, Shapes, bounding_boxes, corners
 
 
 @dataclass(frozen=True, kw_only=True)

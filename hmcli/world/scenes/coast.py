@@ -21,7 +21,7 @@ from hmcli.world.scenes.things import (
     spike,
     turned,
 )  # fmt: skip
-from hmcli.world.shapes import CONE, Colour, Ground, Paint, turn_about_z
+from hmcli.world.space.shapes import CONE, Colour, Ground, Paint, turn_about_z
 
 
 def beach(site: Site) -> Ground:

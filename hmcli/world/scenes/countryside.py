@@ -24,7 +24,7 @@ from hmcli.world.scenes.things import (
     round_tree,
     spike,
 )  # fmt: skip
-from hmcli.world.shapes import Ground, Paint, Patch
+from hmcli.world.space.shapes import Ground, Paint, Patch
 
 _FAR = 90.0  # metres: half the length of paths
 

@@ -24,7 +24,7 @@ from hmcli.world.scenes.things import (
     tilted,
     turned,
 )  # fmt: skip
-from hmcli.world.shapes import BOX, CYLINDER, Colour, Ground, Paint, Patch, turn_about_z
+from hmcli.world.space.shapes import BOX, CYLINDER, Colour, Ground, Paint, Patch, turn_about_z
 
 
 def _around(x: float, y: float, away: float, angle: float) -> tuple[float, float]:

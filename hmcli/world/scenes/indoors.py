@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hmcli.world.light import Lamp
 from hmcli.world.scenes.paints import IRON, RUBBER, STRONG, WHITE, blend, mixed, scaled, shaded, solid
 from hmcli.world.scenes.scene import Family, Site
 from hmcli.world.scenes.things import ball, barrel, block, column, fresh, post, turned
-from hmcli.world.shapes import Colour, Ground, Paint, Patch
+from hmcli.world.space.light import Lamp
+from hmcli.world.space.shapes import Colour, Ground, Paint, Patch
 
 
 @dataclass(frozen=True, kw_only=True)

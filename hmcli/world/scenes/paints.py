@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hmcli.world.shapes import Colour, Paint, Patch
+from hmcli.world.space.shapes import Colour, Paint, Patch
 
 WHITE, IRON, GLASS, RUBBER = (0.92, 0.91, 0.88), (0.20, 0.22, 0.24), (0.13, 0.17, 0.21), (0.09, 0.09, 0.10)
 STRONG: tuple[Colour, ...] = (

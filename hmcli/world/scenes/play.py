@@ -9,7 +9,7 @@ import numpy as np
 from hmcli.world.scenes.paints import IRON, STRONG, WHITE, blend, mixed, oval, shaded, solid
 from hmcli.world.scenes.scene import Family, Site
 from hmcli.world.scenes.things import ball, bench, block, fresh, post, round_tree, spike, tilted, turned
-from hmcli.world.shapes import BOX, Colour, Ground, Patch
+from hmcli.world.space.shapes import BOX, Colour, Ground, Patch
 
 _PASTEL = ((0.96, 0.80, 0.62), (0.72, 0.84, 0.90), (0.95, 0.74, 0.74), (0.80, 0.90, 0.72), (0.94, 0.90, 0.66))
 _RUBBER = ((0.90, 0.42, 0.34), (0.20, 0.62, 0.66), (0.94, 0.66, 0.26), (0.36, 0.48, 0.80))

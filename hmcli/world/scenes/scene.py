@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hmcli.world.light import Lamp
-from hmcli.world.shapes import Colour, Ground, ShapeList, Shapes
+from hmcli.world.space.light import Lamp
+from hmcli.world.space.shapes import Colour, Ground, ShapeList, Shapes
 
 CLEAR = 7.0  # metres around the line from the camera to the origin that stay free of things
 _CAMERA_SIDE = 14.0  # metres the free ground reaches towards -y
@@ -31,7 +31,7 @@ class Scene:
     preposition: str  # a caption says "on" a beach, "in" a hall
     words: str
     plain: str  # the same without colours and names; always "in" it
-    moods: tuple[str, ...]  # names of hmcli.world.light.MOODS that suit the place
+    moods: tuple[str, ...]  # names of hmcli.world.space.light.MOODS that suit the place
     occluders: tuple[tuple[float, float, float], ...]  # x, y, radius of slim things on the stage, metres
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmcli.world.light import Lamp
 from hmcli.world.scenes.paints import IRON, scaled, shaded, solid
 from hmcli.world.scenes.scene import Site
-from hmcli.world.shapes import BOX, CONE, CYLINDER, ELLIPSOID, Colour, Paint, turn_about_z
+from hmcli.world.space.light import Lamp
+from hmcli.world.space.shapes import BOX, CONE, CYLINDER, ELLIPSOID, Colour, Paint, turn_about_z
 
 UPRIGHT = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # puts the axis of a cylinder along y
 ALONG_X = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # puts it along x

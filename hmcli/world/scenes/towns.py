@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmcli.world.light import Lamp
 from hmcli.world.scenes.paints import STRONG, WHITE, blend, glowing, mixed, scaled, shaded, solid
 from hmcli.world.scenes.scene import Family, Site
 from hmcli.world.scenes.things import (
@@ -23,7 +22,8 @@ from hmcli.world.scenes.things import (
     tilted,
     turned,
 )  # fmt: skip
-from hmcli.world.shapes import BOX, Colour, Ground, Patch
+from hmcli.world.space.light import Lamp
+from hmcli.world.space.shapes import BOX, Colour, Ground, Patch
 
 _FAR = 90.0  # metres: half the length of roads
 _WALLS = ((0.66, 0.36, 0.26), (0.76, 0.66, 0.52), (0.55, 0.58, 0.62), (0.84, 0.80, 0.72), (0.45, 0.52, 0.58),

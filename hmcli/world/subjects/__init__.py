@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from hmcli.world import extent
 from hmcli.world.bodies import Figure, Person, posed
-from hmcli.world.shapes import Shapes
+from hmcli.world.space import extent
+from hmcli.world.space.shapes import Shapes
 from hmcli.world.subjects import animals, bipeds, costumes, people
 from hmcli.world.subjects.look import Look
 from hmcli.world.subjects.palette import Shades

@@ -6,7 +6,7 @@ from typing import Any
 
 from hmcli.world.bodies import Part, Quadruped
 from hmcli.world.bodies.quadruped import HOP
-from hmcli.world.shapes import CONE, ELLIPSOID, Colour, Paint
+from hmcli.world.space.shapes import CONE, ELLIPSOID, Colour, Paint
 from hmcli.world.subjects.look import Look
 from hmcli.world.subjects.palette import BLACK, FUR, WHITE, Shades
 from hmcli.world.subjects.wardrobe import ball, balls, disc, rod

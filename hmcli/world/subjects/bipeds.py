@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hmcli.world.bodies import Biped
-from hmcli.world.shapes import Paint
+from hmcli.world.space.shapes import Paint
 from hmcli.world.subjects.look import Look
 from hmcli.world.subjects.palette import WHITE, Shades
 from hmcli.world.subjects.wardrobe import ball, balls, rod

@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 
 from hmcli.world.bodies import face
-from hmcli.world.shapes import Colour, Paint
+from hmcli.world.space.shapes import Colour, Paint
 
 CLOTHES: dict[str, Colour] = {
     "red": (0.80, 0.14, 0.12), "orange": (0.92, 0.48, 0.10), "yellow": (0.93, 0.78, 0.16), "blue": (0.14, 0.30, 0.74),

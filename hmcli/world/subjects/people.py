@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hmcli.world.bodies import Arm, Part, Person
-from hmcli.world.shapes import Colour, Paint
+from hmcli.world.space.shapes import Colour, Paint
 from hmcli.world.subjects import wardrobe as wear
 from hmcli.world.subjects.look import Look
 from hmcli.world.subjects.palette import BLACK, CLOTHES, GOLD, STEEL, TROUSERS, WHITE, WOOD, Shades, a

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hmcli.world.bodies import Part
-from hmcli.world.shapes import BOX, CONE, CYLINDER, ELLIPSOID, ROUND_CONE, Paint
+from hmcli.world.space.shapes import BOX, CONE, CYLINDER, ELLIPSOID, ROUND_CONE, Paint
 
 Parts = tuple[Part, ...]
 Triple = tuple[float, float, float]

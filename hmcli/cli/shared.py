@@ -1,0 +1,161 @@
+"""What all commands share: the types of their arguments, how inputs and outputs are found, how a command ends.
+
+`hmcli.cli.main` and `hmcli.cli.dataset` are made of it. stdout carries results only; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect as signatures
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hmcli.cli.output import Result, emit, explain
+from hmcli.errors import UsageError
+from hmcli.runtime import Console, Terminated, stop_on_sigterm
+
+OUR_SUFFIXES = (
+    ".dataset", ".latents", ".zarr", ".memory", ".run", ".generation", ".evaluation", ".inspection", ".yaml", ".yml",
+)  # fmt: skip
+
+RecipeIn = Annotated[str | None, typer.Option("--recipe", help="YAML file or packaged recipe; default: all defaults.")]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file or packaged recipe (hm recipes ls).")]
+MaybeRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="YAML file or packaged recipe.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")]
+ArtifactOut = Annotated[Path | None, typer.Option("--out", help="Where to write; default: ./<input stem>.<kind>.")]
+DatasetIn = Annotated[str | None, typer.Argument(metavar="[DATA]", help="Folder of clips; - reads it from stdin.")]
+LatentsIn = Annotated[str | None, typer.Argument(metavar="[LATENTS]", help="Latents artifact; - reads it from stdin.")]
+SourceIn = Annotated[
+    str | None, typer.Argument(metavar="[SOURCE]", help="Latents artifact or folder of clips; - reads it from stdin.")
+]
+GenerationIn = Annotated[
+    str | None, typer.Argument(metavar="[GENERATION]", help="Generation artifact; - reads it from stdin.")
+]
+ModelIn = Annotated[
+    Path | None, typer.Option("--model", help="Run, checkpoint, or mini (the packaged weights); - reads stdin.")
+]
+Clips = Annotated[list[str] | None, typer.Option("--clips", help="Only these clip ids (may be given several times).")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Do everything again, also what is already there.")]
+
+
+def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a command; adds --json and --debug and turns errors into messages and exit codes."""
+
+    def register(function: Callable[..., Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def guarded(*args: Any, json_output: bool, debug: bool, **kwargs: Any) -> None:
+            raise typer.Exit(_run(functools.partial(work, *args, **kwargs), json_output, debug))
+
+        def work(*args: Any, **kwargs: Any) -> Result:
+            _refuse_two_dashes(kwargs)
+            return function(*args, **kwargs)
+
+        extra = {
+            "json_output": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
+            "debug": Annotated[bool, typer.Option("--debug", help="Show tracebacks.")],
+        }
+        own = signatures.signature(function, eval_str=True)
+        added = [
+            signatures.Parameter(key, signatures.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+            for key, kind in extra.items()
+        ]
+        guarded.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[*own.parameters.values(), *added], return_annotation=None
+        )
+        guarded.__annotations__ = {p.name: p.annotation for p in guarded.__signature__.parameters.values()}  # type: ignore[attr-defined]
+        under.command(name, hidden=hidden)(guarded)
+        return function
+
+    return register
+
+
+def _run(work: Callable[[], Result], json_output: bool, debug: bool) -> int:
+    """Run a stage with stdout kept for its result; returns the exit code."""
+    debug = debug or bool(os.environ.get("HM_DEBUG"))
+    stop_on_sigterm()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            result = work()
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        if debug:
+            traceback.print_exception(error)
+        return explain(error)
+    return emit(result, json_output)
+
+
+def _refuse_two_dashes(arguments: dict[str, Any]) -> None:
+    """stdin holds one path, so one input can be `-`; an output cannot."""
+    if str(arguments.get("out")) == "-":
+        raise UsageError("--out cannot be -", fix="name a folder; its path is printed on stdout")
+    every = [
+        (name, item) for name, value in arguments.items() for item in (value if isinstance(value, list) else [value])
+    ]
+    if len(dashes := [name for name, item in every if str(item) == "-"]) > 1:
+        raise UsageError(f"only one input can be read from stdin, got - for {' and '.join(dashes)}")
+
+
+def given(text: str | Path | None) -> Path | None:
+    """An input as written; `-` reads one path from stdin, and an empty stdin is an error."""
+    if text is None or str(text) != "-":
+        return None if text is None else Path(text)
+    lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    if len(lines) != 1:
+        found = "nothing" if not lines else f"{len(lines)} lines"
+        raise UsageError(
+            f"expected one path on stdin, got {found}",
+            fix="the command before the pipe failed, or printed no artifact; set -o pipefail shows which",
+        )
+    return Path(lines[0].strip())
+
+
+def given_all(texts: Sequence[str | Path] | None) -> tuple[Path, ...]:
+    """Inputs of an option that may be given several times."""
+    return tuple(path for text in texts or () if (path := given(text)) is not None)
+
+
+def find_input(text: str | Path | None, *kinds: str, accept: Callable[[Any], bool] = lambda manifest: True) -> Path:
+    """An input as given, or the newest complete artifact of these kinds below the working folder, named on stderr."""
+    if (path := given(text)) is not None:
+        return path
+    from hmcli.store.artifact import find_newest
+
+    found = find_newest(Path.cwd(), kinds, accept=accept)
+    Console().note(f"using {found} (the newest {' or '.join(kinds)} here)")
+    return found
+
+
+def named(out: Path | None, source: str | Path | None, kind: str, model: Path | None = None) -> Path:
+    """The output as given, or `./<input stem>.<kind>`; made by a model, `./<input stem>-<model stem>.<kind>`."""
+    stems = [_stem(source or "mini"), *([] if model is None else [_stem(model)])]
+    return out or Path(f"{'-'.join(stems)}.{kind}")
+
+
+def _stem(source: str | Path) -> str:
+    """A name without the suffix hm gave it: of `clips.v1` everything, of `clips.v1.latents` `clips.v1`."""
+    path = Path(os.path.abspath(source))
+    return path.stem if path.suffix in OUR_SUFFIXES else path.name
+
+
+def made_with(recipe: dict[str, Any], *names: str) -> Callable[[Any], bool]:
+    """Takes artifacts whose codec (or text encoder) has the recipe's name; a side that names none fits all."""
+    named = [name for name in names if name in recipe]
+    return lambda manifest: all(manifest.recipe.get(n, recipe[n])["name"] == recipe[n]["name"] for n in named)
+
+
+def recorded(model: Path | None) -> dict[str, Any]:
+    """The recipe a model was made with, for what the command line leaves open."""
+    if model is None:
+        return {}
+    from hmcli.stages.models.folders import find_model
+
+    return copy.deepcopy(find_model(model).manifest.recipe)

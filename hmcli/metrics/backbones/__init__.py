@@ -1,0 +1,1 @@
+"""Feature networks that consistency metrics compare by, behind one contract."""

@@ -1,0 +1,1 @@
+"""Recipes: YAML and `--set key=value` become frozen dataclasses, checked whole."""

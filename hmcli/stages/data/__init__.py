@@ -1,0 +1,1 @@
+"""Folders of clips: opening them, checking, dividing, importing, showing."""

@@ -1,0 +1,1 @@
+"""What an artifact is, and what a model reads from memory."""

@@ -1,0 +1,319 @@
+"""`hm inspect MODEL --latents ...`: what memory did each query frame read, by layer and denoising step?
+
+Runs the sampler as `hm generate` does, with the same noise, and listens. Per clip: pictures, every reading, and numbers
+for the model's own choice beside a random one and an oracle's on the same queries and keys (docs/inspecting.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.contracts import Reporter, StageResult
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe.reading import Recipe
+from hmcli.reports.contact_sheet import save_png
+from hmcli.reports.tables import markdown_table
+from hmcli.stages.inspecting.pictures import Look, draw
+from hmcli.stages.memory.policy_inputs import clip_seed, needs_of_policy
+from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
+from hmcli.stages.sampling.generate import Job, decode_video, generate_latents, inputs_read, open_job, sorted_memory
+from hmcli.stages.shared.outcome import check_output, require_some, result_of
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import read_json, write_csv, write_json, write_text
+from hmcli.store.hashing import hash_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from hmcli.core.inspection import Recorded
+
+KIND = "inspection"
+FORMAT = 1  # of numbers.json and readings.npz
+DRAWS = 8  # random choices that attention mass is averaged over
+MEASURES = ("recall", "precision", "mass")
+COLUMNS = ("branch", "step", "layer", "choice", *MEASURES, "query_frames", "counted_frames")
+
+
+def run(
+    recipe: Recipe,
+    *,
+    model: Path,
+    latents: Path,
+    memory: tuple[Path, ...],
+    clips: tuple[str, ...],
+    out: Path,
+    force: bool,
+    device: str,
+    reporter: Reporter,
+    dry_run: bool = False,
+) -> StageResult:
+    """Look into the memory of a model on clips; see `hm inspect --help`."""
+    folder = find_model(model)
+    refuse_without_slots(folder)
+    kept, descriptions = sorted_memory(memory, folder)
+    job, ids = open_job(recipe, folder, latents, kept, descriptions, clips, device, reporter)
+    if dry_run:
+        check_output(out, KIND, reporter)
+        reporter.note(f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}, into {out}")
+        return StageResult(path=out, kind=KIND, counts={"clips": len(ids)}, details={"dry_run": True})
+    with ArtifactWriter(
+        out, KIND, recipe=job.reads(), inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
+        force=force,
+    ) as writer:  # fmt: skip
+        done = _inspect_clips(writer, job, ids, reporter)
+        require_some(done, writer.quarantined, latents)
+        return _finish(writer, done, reporter)
+
+
+def refuse_without_slots(folder: ModelFolder) -> None:
+    """Raise UsageError for a model whose policy reads frames alone."""
+    from hmcli.core.retrieval import SLOTS
+
+    policy = folder.manifest.recipe["model"]["memory"]["policy"]
+    if SLOTS not in needs_of_policy(policy):
+        raise UsageError(
+            f"this model's memory policy is {policy!r}: it reads frames and has no memory slots to look into",
+            where={"model": folder.path}, fix="inspect a model whose policy chooses slots, such as affinity",
+        )  # fmt: skip
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------
+
+
+def _inspect_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: Reporter) -> list[str]:
+    """Look at what is not there yet; returns the ids of all that are."""
+    done = []
+    with reporter.progress("inspecting", len(ids), "clip") as advance:
+        for clip_id in ids:
+            key = hash_json([FORMAT, job.key(clip_id)])
+            if not writer.kept(clip_id, key):
+                try:
+                    look = look_at(job, clip_id)
+                except DataError as error:
+                    writer.quarantine(clip_id, str(error))
+                    advance(1)
+                    continue
+                with writer.item_folder(clip_id, key, parent="clips") as folder:
+                    _write_clip(folder, look)
+            done.append(clip_id)
+            advance(1)
+    return done
+
+
+def look_at(job: Job, clip_id: str) -> Look:
+    """Sample a clip while listening; measure; decode what the pictures show."""
+    from hmcli.core.inspection import recorded
+
+    clip = job.view.clip(clip_id)
+    size = job.view.latent_size
+    check_memory_fits(job.network.config, clip_id, context=clip.context, target=clip.target, size=size)
+    choosers = _Choosers(seen=_seen(job, clip_id), context=clip.context, seed=clip_seed(job.recipe.seed, clip_id))
+    with recorded(choosers) as heard:
+        latents = generate_latents(job, clip)
+    readings = [reading for reading in heard if reading.step >= 0 and reading.slots_BFK is not None]
+    if not readings:
+        raise DataError("no block read a memory slot", where={"clip": clip_id})
+    truth = decode_video(clip.latents[:, clip.context :], job.codec, job.device) if clip.has_target else None
+    return Look(
+        clip=clip, seen=choosers.seen_until(readings[0]), readings=readings, rows=_measured(readings, choosers),
+        relevant=None if choosers.seen is None else choosers.relevant(readings[0]).numpy(),
+        context_video=decode_video(clip.context_latents, job.codec, job.device),
+        target_video=decode_video(latents, job.codec, job.device), truth_video=truth,
+    )  # fmt: skip
+
+
+def _seen(job: Job, clip: str) -> torch.Tensor | None:
+    """In which latent frames each subject is seen, (A, S) bool; None where masks do not cover context and target."""
+    import torch
+
+    visibility, group = job.view.subjects(clip).get("visibility"), job.view.where[clip][0]
+    if visibility is None or len(visibility) != group.context + group.target:
+        return None
+    return torch.from_numpy(visibility > 0)
+
+
+@dataclass(kw_only=True)
+class _Choosers:
+    """Who would have chosen what; the random choices depend on clip, step and layer alone."""
+
+    seen: torch.Tensor | None  # in the clip's own frames
+    context: int  # latent frames of the clip itself
+    seed: int
+
+    def __call__(self, reading: Recorded) -> Mapping[str, torch.Tensor]:
+        import torch
+
+        from hmcli.core.inspection import MODEL, ORACLE, RANDOM, random_choice
+
+        if reading.step < 0 or reading.slots_BFK is None or reading.near_FM is None:
+            return {}
+        words = np.random.SeedSequence([self.seed, reading.step, reading.block]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        drawn = [random_choice(reading.near_FM, reading.top_k, generator) for _ in range(DRAWS)]
+        choices = {MODEL: reading.slots_BFK[None], RANDOM: torch.stack(drawn)[:, None]}
+        if self.seen is not None:
+            choices[ORACLE] = self.oracle(reading)[None, None]
+        return choices
+
+    def oracle(self, reading: Recorded) -> torch.Tensor:
+        from hmcli.core.inspection import oracle_choice
+
+        assert reading.near_FM is not None
+        scores = None if reading.scores_BFM is None else reading.scores_BFM[0]
+        return oracle_choice(self.relevant(reading), reading.near_FM, reading.top_k, scores)
+
+    def relevant(self, reading: Recorded) -> torch.Tensor:
+        from hmcli.core.inspection import relevant_slots
+
+        seen = self.seen_until(reading)
+        assert seen is not None
+        return relevant_slots(seen, reading)
+
+    def seen_until(self, reading: Recorded) -> torch.Tensor | None:
+        """`seen` in all frames of the reading; in history from before the clip no subject of it is known to be seen."""
+        import torch
+
+        earlier = reading.num_context - self.context
+        return None if self.seen is None else torch.nn.functional.pad(self.seen, (0, 0, earlier, 0))
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _measured(readings: Sequence[Recorded], choosers: _Choosers) -> list[dict[str, Any]]:
+    """One row per reading and chooser, under COLUMNS; what is not known is NaN."""
+    from hmcli.core.inspection import (
+        MODEL,
+        ORACLE,
+        RANDOM,
+        expected_random_hits,
+        hits,
+        recall_and_precision,
+    )
+
+    rows = []
+    for reading in readings:
+        assert reading.near_FM is not None
+        assert reading.slots_BFK is not None
+        start = max(0, reading.num_context - reading.first_frame)  # of the target among the query frames
+        found: dict[str, tuple[float, float]] = {}
+        counted = 0
+        if choosers.seen is not None:
+            relevant, near, top_k = choosers.relevant(reading), reading.near_FM, reading.top_k
+            counted = int(relevant.any(dim=1).sum())
+            for name, hit in (
+                (MODEL, hits(reading.slots_BFK[0], relevant)),
+                (RANDOM, expected_random_hits(relevant, near, top_k)),
+                (ORACLE, hits(choosers.oracle(reading), relevant)),
+            ):
+                found[name] = recall_and_precision(hit, relevant, top_k)
+        for name, mass_BF in reading.mass_BF.items():
+            recall, precision = found.get(name, (float("nan"), float("nan")))
+            mass = float(mass_BF[0, start:].double().mean())
+            rows.append({
+                "branch": reading.branch, "step": reading.step, "layer": reading.block, "choice": name,
+                "recall": recall, "precision": precision, "mass": mass,
+                "query_frames": len(reading.near_FM) - start, "counted_frames": counted,
+            })  # fmt: skip
+    return rows
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Means over layers and steps of the caption branch: measure -> who chooses -> value (NaN where not known)."""
+    from hmcli.core.inspection import CAPTION
+
+    found: dict[str, dict[str, list[float]]] = {}
+    for measure in MEASURES:
+        for row in rows:
+            if row["branch"] == CAPTION:
+                found.setdefault(measure, {}).setdefault(row["choice"], []).append(row[measure])
+    return {m: {who: float(np.mean(v)) for who, v in of.items()} for m, of in found.items()}
+
+
+# --- the artifact ----------------------------------------------------------------------------------------------------
+
+
+def _write_clip(folder: Path, look: Look) -> None:
+    """Pictures, readings.npz, layers.csv and numbers.json of one clip."""
+    for name, pixels in draw(look).items():
+        save_png(pixels, folder / name)
+    np.savez_compressed(folder / "readings.npz", **_arrays(look))
+    table = [{**row, **{k: "" for k in MEASURES if _known(row[k]) is None}} for row in look.rows]
+    write_csv(folder / "layers.csv", COLUMNS, table)
+    found, reading = summary(look.rows), look.readings[0]
+    write_json(folder / "numbers.json", {
+        "format": FORMAT, "clip": look.clip.id, "context_frames": look.clip.context, "target_frames": look.clip.target,
+        "slots": look.slots, "top_k": reading.top_k, "query_frames": look.rows[0]["query_frames"],
+        "counted_frames": look.rows[0]["counted_frames"], "subjects_known": look.seen is not None,
+        **{measure: {who: _known(value) for who, value in of.items()} for measure, of in found.items()},
+    })  # fmt: skip
+
+
+def _arrays(look: Look) -> dict[str, Any]:
+    """Every reading of the clip as arrays; R readings in the order of running."""
+    readings = look.readings
+    arrays: dict[str, Any] = {
+        "branch": np.array([reading.branch for reading in readings]),
+        "step": np.array([reading.step for reading in readings]),
+        "layer": np.array([reading.block for reading in readings]),
+        "slots": np.stack([reading.slots_BFK[0].numpy() for reading in readings]),  # type: ignore[index]
+        "span": readings[0].span_M2.numpy(),  # type: ignore[union-attr]
+        "inside_window": readings[0].near_FM.numpy(),  # type: ignore[union-attr]
+        "query_frame": readings[0].first_frame + np.arange(len(readings[0].near_FM)),  # type: ignore[arg-type]
+    }
+    if all(reading.scores_BFM is not None for reading in readings):
+        arrays["scores"] = np.stack([reading.scores_BFM[0].float().numpy() for reading in readings])  # type: ignore[index]
+    for who in readings[0].mass_BF:
+        arrays[f"mass_{who}"] = np.stack([reading.mass_BF[who][0].numpy() for reading in readings])
+    if look.relevant is not None:
+        arrays["relevant"] = look.relevant
+    return arrays
+
+
+def _finish(writer: ArtifactWriter, done: list[str], reporter: Reporter) -> StageResult:
+    clips = {clip: read_json(writer.path / writer.items[clip]["path"] / "numbers.json") for clip in done}
+    mean = _mean_of(list(clips.values()))
+    if not writer.unchanged(done):
+        content = {"format": FORMAT, "clips": clips, "mean": mean}
+        write_json(writer.staged / "numbers.json", content)
+        write_text(writer.staged / "numbers.md", _table(mean))
+    manifest = writer.finish(done, counts={"clips": len(done)}, attributes={})
+    for measure, of in mean.items():
+        reporter.note(f"{measure}: " + ", ".join(f"{who} {_text(entry['mean'])}" for who, entry in of.items()))
+    if not any(entry["clips"] for entry in mean["recall"].values()):
+        reporter.note("no recall: in no target frame is a subject back that was hidden, or the clips have no masks")
+    return result_of(writer, manifest, mean=mean)
+
+
+def _mean_of(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Means over the clips that have a value, and how many those are."""
+    from hmcli.core.inspection import MODEL, ORACLE, RANDOM
+
+    mean: dict[str, dict[str, dict[str, Any]]] = {}
+    for measure in MEASURES:
+        for who in (MODEL, RANDOM, ORACLE):
+            values = [clip[measure][who] for clip in clips if clip[measure].get(who) is not None]
+            mean.setdefault(measure, {})[who] = {
+                "mean": float(np.mean(values)) if values else None, "clips": len(values),
+            }  # fmt: skip
+    return mean
+
+
+def _table(mean: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    choosers = list(next(iter(mean.values())))
+    rows = [[measure, *(_text(of[who]["mean"]) for who in choosers)] for measure, of in mean.items()]
+    return markdown_table(["", *choosers], rows)
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN: what is not known is null."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""Videos to latents and back, and the artifact that holds them."""

@@ -1,0 +1,257 @@
+"""`hm encode`: clips -> latents, captions -> embeddings, poses -> camera rows, in one Zarr artifact.
+
+Every finished clip lies on disk at once; a killed encode goes on with the next clip. The artifact's layout is in
+docs/artifacts.md; hmcli.stages.latents.view reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmcli import registry
+from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE, Reporter, StageResult, TextEncoder, VideoCodec
+from hmcli.errors import DataError
+from hmcli.recipe.reading import Recipe, sections
+from hmcli.stages.data.opening import ClipSource, Dataset, LoadedClip, load_clip, open_dataset
+from hmcli.stages.models.identity import codec_hash, text_hash
+from hmcli.stages.shared.outcome import check_output, require_some, result_of
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.hashing import hash_json
+
+READS = ("data", "poses", "codec", "text")
+_CAPTION = "caption "  # items that hold embeddings; clip ids are prefixed too, so neither can be taken for the other
+_CLIP = "clip "
+_AXES: dict[str, tuple[list[str], str]] = {
+    "latents": (["clip", "channel", "time", "y", "x"], "VAE latent, unit variance"),
+    "camera": (["clip", "time", "row"], "3x4 pose relative to the first target camera, row by row; metres"),
+    "poses": (["clip", "frame", "row", "column"], "world_from_camera, metres; camera axes right, down, forward"),
+    "intrinsics": (["clip", "parameter"], "fx, fy, cx, cy in pixels of the encoded size"),
+    "text_index": (["clip"], "row of text"),
+    "valid": (["clip"], "whether the row holds a clip"),
+    "masks": (["clip", "time", "y", "x"], "0 background, otherwise the number of a subject"),
+    "boxes": (["clip", "time", "subject", "side"], "left, top, right, bottom in latent pixels; NaN where not seen"),
+    "visibility": (["clip", "time", "subject"], "share of the frame covered by the subject"),
+}
+
+
+def run(
+    recipe: Recipe, *, data: Path, out: Path, force: bool, device: str, reporter: Reporter, dry_run: bool = False
+) -> StageResult:
+    """Encode a folder of clips; see `hm encode --help`. Clips that cannot be used are quarantined with the reason."""
+    dataset = open_dataset(data, recipe.poses)
+    for note in dataset.notes:
+        reporter.note(note)
+    codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
+    if dry_run:
+        check_output(out, "latents", reporter)
+        reporter.note(
+            f"{len(dataset.clips)} clips of {data} at {recipe.data.size} with codec {recipe.codec.name} into {out}"
+        )
+        return StageResult(
+            path=out, kind="latents", counts={"clips": len(dataset.clips)}, quarantined=dataset.quarantined,
+            details={"dry_run": True},
+        )  # fmt: skip
+    read = sections(recipe, *READS)
+    inputs = {"clips": dataset.fingerprint, "codec": codec_key, "text": text_key}
+    with ArtifactWriter(
+        out, "latents", recipe=read, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force
+    ) as writer:
+        for item in dataset.quarantined:
+            writer.quarantine(item.item, item.reason)
+        captions = _encode_captions(writer, dataset, recipe, text_key, device)
+        done = _encode_clips(writer, dataset.clips, recipe, [codec_key, read], device, reporter, captions)
+        require_some(done, writer.quarantined, data)
+        return _finish(writer, dataset, done, captions, recipe)
+
+
+# --- captions --------------------------------------------------------------------------------------------------------
+
+
+def _encode_captions(
+    writer: ArtifactWriter, dataset: Dataset, recipe: Recipe, text_key: str, device: str
+) -> dict[str, str]:
+    """Encode each distinct caption once, the empty one first; returns caption -> item."""
+    distinct = list(dict.fromkeys(["", *(clip.caption for clip in dataset.clips)]))
+    items = {caption: _CAPTION + hash_json(caption)[7:23] for caption in distinct}
+    keys = {caption: hash_json([text_key, recipe.text.length, caption]) for caption in distinct}
+    wanted = [caption for caption in distinct if not writer.kept(items[caption], keys[caption])]
+    if wanted:
+        encoder: TextEncoder = registry.find("text", recipe.text.name)(recipe.text, device)
+        for caption, rows in zip(wanted, encoder.encode(wanted), strict=True):
+            padded = np.zeros((encoder.length, encoder.dim), np.float32)
+            padded[: len(rows)] = rows
+            count = np.array(len(rows), np.int32)
+            writer.put_arrays(items[caption], keys[caption], {"text": padded, "text_rows": count}, {"caption": caption})
+    return items
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------
+
+
+def _encode_clips(
+    writer: ArtifactWriter,
+    clips: Sequence[ClipSource],
+    recipe: Recipe,
+    depends: list[Any],
+    device: str,
+    reporter: Reporter,
+    captions: dict[str, str],
+) -> list[str]:
+    """Encode what is not there yet; returns the ids of the clips that are in the artifact."""
+    codec: VideoCodec | None = None
+    done = []
+    with reporter.progress("encoding", len(clips), "clip") as advance:
+        for source in clips:
+            key = hash_json([source.key, depends])
+            if not writer.kept(_CLIP + source.id, key):
+                codec = codec or registry.find("codec", recipe.codec.name)(recipe.codec, device)
+                try:
+                    clip = load_clip(source, recipe.data)
+                    arrays = encode_clip(clip, codec, device)
+                except DataError as error:
+                    writer.quarantine(source.id, str(error))
+                    advance(1)
+                    continue
+                for note in clip.notes:
+                    reporter.note(f"{clip.id}: {note}")
+                writer.put_arrays(_CLIP + source.id, key, arrays, _about(clip))
+            done.append(source.id)
+            advance(1)
+    return done
+
+
+def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, np.ndarray]:
+    """The arrays of one clip, as they are stored (docs/artifacts.md, latents)."""
+    videos = [clip.context] if clip.target is None else [clip.context, clip.target]
+    latents = np.concatenate([encode_video(video, codec, device) for video in videos], axis=1)
+    arrays: dict[str, np.ndarray] = {"latents": latents.astype(np.float16)}
+    arrays["camera"] = clip.camera_rows.astype(np.float32)
+    if clip.context_poses is not None and clip.target_poses is not None:
+        arrays["poses"] = np.concatenate([clip.context_poses, clip.target_poses]).astype(np.float64)
+    if clip.intrinsics is not None:
+        arrays["intrinsics"] = clip.intrinsics.astype(np.float64)
+    masks = [mask for mask in (clip.context_mask, clip.target_mask) if mask is not None]
+    if len(masks) == len(videos):
+        arrays |= subject_arrays(np.concatenate([latent_masks(mask) for mask in masks]), masks)
+    return arrays
+
+
+def encode_video(video: np.ndarray, codec: VideoCodec, device: str) -> np.ndarray:
+    """(T, H, W, 3) uint8 -> normalised latents (C, F, h, w) float32."""
+    import torch
+
+    pixels = torch.from_numpy(video).to(device).movedim(-1, 0)[None].float() / 127.5 - 1
+    return codec.encode(pixels)[0].float().cpu().numpy()
+
+
+def latent_masks(mask: np.ndarray) -> np.ndarray:
+    """(T, H, W) labels -> (F, h, w): a latent pixel shows the highest label anywhere in what it covers."""
+    frames, rows, columns = mask.shape
+    cells = mask.astype(np.uint8).reshape(
+        frames, rows // SPACE_STRIDE, SPACE_STRIDE, columns // SPACE_STRIDE, SPACE_STRIDE
+    )
+    small = cells.max(axis=(2, 4))
+    later = small[1:].reshape(-1, TIME_STRIDE, *small.shape[1:]).max(axis=1)
+    return np.concatenate([small[:1], later])
+
+
+def subject_arrays(masks: np.ndarray, full: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Masks (F, h, w) with boxes (F, S, 4) and visibility (F, S) of every subject label that occurs in `full`."""
+    subjects = max(1, max(int(mask.max()) for mask in full))
+    boxes = np.full((len(masks), subjects, 4), np.nan, np.float32)
+    share = np.zeros((len(masks), subjects), np.float32)
+    for subject in range(subjects):
+        share[:, subject] = np.concatenate([_covered(mask == subject + 1) for mask in full])
+        for frame, mask in enumerate(masks):
+            y, x = np.nonzero(mask == subject + 1)
+            if len(y):
+                boxes[frame, subject] = x.min(), y.min(), x.max() + 1, y.max() + 1
+    return {"masks": masks, "boxes": boxes, "visibility": share}
+
+
+def _covered(shown: np.ndarray) -> np.ndarray:
+    """Largest share of a frame that is covered, over the video frames of each latent frame: (T, H, W) -> (F,)."""
+    share = shown.mean(axis=(1, 2))
+    return np.concatenate([share[:1], share[1:].reshape(-1, TIME_STRIDE).max(axis=1)])
+
+
+def _about(clip: LoadedClip) -> dict[str, Any]:
+    frames = clip.target_poses if clip.target_poses is not None else np.zeros((0,))
+    context = clip.context_latent_frames
+    return {
+        "caption": clip.caption, "fps": clip.fps, "context": context, "target": len(clip.camera_rows) - context,
+        "context_video_frames": len(clip.context), "target_video_frames": len(frames),
+        "has_target": clip.target is not None, "notes": list(clip.notes),
+    }  # fmt: skip
+
+
+# --- the artifact ----------------------------------------------------------------------------------------------------
+
+
+def _finish(
+    writer: ArtifactWriter, dataset: Dataset, done: list[str], captions: dict[str, str], recipe: Recipe
+) -> StageResult:
+    """Stack the rows of each shape and write the manifest."""
+    used = list(captions)
+    order = [*captions.values(), *(_CLIP + clip for clip in done)]
+    counts = {"clips": len(done), "captions": len(used)}
+    if not writer.unchanged(order):
+        attributes = _stack(writer, done, [captions[caption] for caption in used], used)
+        attributes |= {"size": list(recipe.data.size), "source": str(dataset.path.absolute())}
+    else:
+        attributes = {}
+    manifest = writer.finish(order, counts=counts, attributes=attributes)
+    return result_of(writer, manifest)
+
+
+def _stack(writer: ArtifactWriter, done: list[str], texts: list[str], captions: list[str]) -> dict[str, Any]:
+    """Write all arrays; returns what a reader needs to know of them."""
+    for name, units in (("text", "embedding, zero padded"), ("text_rows", "rows of text in use")):
+        axes = ["caption", "row", "channel"] if name == "text" else ["caption"]
+        writer.stack(name, texts, axes=axes, units=units)
+    groups: dict[str, list[str]] = {}
+    for clip in done:
+        groups.setdefault(_shape_name(writer.items[_CLIP + clip]), []).append(clip)
+    described = {}
+    rows = {caption: row for row, caption in enumerate(captions)}
+    for name, clips in groups.items():
+        items = [_CLIP + clip for clip in clips]
+        first = writer.items[items[0]]
+        for array in first["arrays"]:
+            axes, units = _AXES[array]
+            writer.stack(array, items, group=name, axes=axes, units=units)
+        captioned = [rows[writer.items[item]["meta"]["caption"]] for item in items]
+        extra: dict[str, list[Any]] = {"text_index": captioned, "valid": [True] * len(items)}
+        for array, values in extra.items():
+            _stack_values(writer, name, array, values)
+        about = {k: v for k, v in first["meta"].items() if k not in ("caption", "fps", "notes")}
+        described[name] = {**about, "ids": clips, "arrays": [*first["arrays"], *extra]}
+    shape = writer.items[texts[0]]["arrays"]["text"][1]
+    channels = writer.items[_CLIP + done[0]]["arrays"]["latents"][1][0]
+    return {"groups": described, "text_length": shape[0], "text_dim": shape[1], "channels": channels}
+
+
+def _stack_values(writer: ArtifactWriter, group: str, name: str, values: list[Any]) -> None:
+    """An array that is known only when the rows are: one scalar a clip."""
+    from hmcli.store.arrays import ROOT, write_stack
+
+    axes, units = _AXES[name]
+    dtype = "bool" if name == "valid" else "int32"
+    rows = (np.array(value, dtype) for value in values)
+    write_stack(
+        writer.staged / ROOT, group, name, rows, count=len(values), shape=(), dtype=dtype, axes=axes, units=units
+    )
+
+
+def _shape_name(record: dict[str, Any]) -> str:
+    """One group per shape: context and target latent frames, latent size, and what else the clips have."""
+    meta, arrays = record["meta"], record["arrays"]
+    _, _, rows, columns = arrays["latents"][1]
+    target = f"{meta['target']}" if meta["has_target"] else f"{meta['target']}-cameras"
+    has = "".join(f"-{name}" for name in ("poses", "intrinsics") if name not in arrays)
+    subjects = f"-{arrays['visibility'][1][1]}subjects" if "visibility" in arrays else ""
+    return f"{meta['context']}+{target}x{rows}x{columns}{subjects}{has.replace('-', '-no-')}"

@@ -1,0 +1,178 @@
+"""Reading latents artifacts: rows of Zarr arrays -> the numbers of one clip, as the other stages need them.
+
+The layout on disk (docs/artifacts.md) is written by `hmcli.stages.latents.encode`; this is its only reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmcli.contracts import SPACE_STRIDE, Reporter
+from hmcli.errors import DataError, UsageError
+from hmcli.store.arrays import ROOT, StackReader
+from hmcli.store.manifest import Manifest, read_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentGroup:
+    """Clips of one shape. Counts are latent frames; `video_frames` are the poses of context and target."""
+
+    name: str
+    ids: tuple[str, ...]
+    context: int
+    target: int
+    video_frames: tuple[int, int]
+    has_target: bool
+    arrays: tuple[str, ...]  # which arrays the group has
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentClip:
+    """One clip as the model reads it. Shapes: C channels, F latent frames, L text rows, D text width."""
+
+    id: str
+    latents: (
+        np.ndarray
+    )  # (C, F, h, w) float32, normalised; context first; without target frames when has_target is False
+    context: int  # latent frames
+    target: int  # latent frames, also where there is no target video
+    has_target: bool
+    camera: np.ndarray  # (context + target, 12) float32, relative to the first target camera
+    poses: np.ndarray | None  # (context + target, 4, 4) float64 world_from_camera at latent rate; None: rows only
+    intrinsics: np.ndarray | None  # (4,) float64: fx, fy, cx, cy in pixels of the encoded size
+    text: np.ndarray  # (L, D) float32, zero padded
+    caption: str
+    fps: float
+
+    @property
+    def context_latents(self) -> np.ndarray:
+        return self.latents[:, : self.context]
+
+    def world_poses(self) -> np.ndarray:
+        """`poses`, for what frozen context needs. Raises DataError when the clip came with ready camera rows only."""
+        if self.poses is None:
+            raise DataError(
+                "frozen context needs camera poses, but this clip's file holds ready rows",
+                where={"clip": self.id}, fix="use model.memory.context=joint",
+            )  # fmt: skip
+        return self.poses
+
+
+class LatentsView:
+    """An opened latents artifact."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: Manifest = read_manifest(path, kinds=("latents",))
+        self.attributes: dict[str, Any] = self.manifest.attributes
+        self.groups = tuple(
+            LatentGroup(
+                name=name, ids=tuple(g["ids"]), context=g["context"], target=g["target"],
+                video_frames=(g["context_video_frames"], g["target_video_frames"]), has_target=g["has_target"],
+                arrays=tuple(g["arrays"]),
+            )
+            for name, g in self.attributes["groups"].items()
+        )  # fmt: skip
+        self._readers: dict[str, StackReader] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def channels(self) -> int:
+        return int(self.attributes["channels"])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels: height, width of the encoded videos."""
+        height, width = self.attributes["size"]
+        return int(height), int(width)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Latent pixels: height, width of a latent frame."""
+        height, width = self.size
+        return height // SPACE_STRIDE, width // SPACE_STRIDE
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """Rows and width of a text embedding as the model sees it."""
+        return int(self.attributes["text_length"]), int(self.attributes["text_dim"])
+
+    @cached_property
+    def where(self) -> dict[str, tuple[LatentGroup, int]]:
+        """Clip id -> its group and row."""
+        return {clip: (group, row) for group in self.groups for row, clip in enumerate(group.ids)}
+
+    def ids(self, only: Iterable[str] = ()) -> list[str]:
+        """Clip ids in order, or those asked for. Raises UsageError naming the ones that are not there."""
+        wanted = list(only)
+        if missing := [clip for clip in wanted if clip not in self.where]:
+            raise UsageError(
+                f"no clip {', '.join(repr(m) for m in missing)} in the latents",
+                where={"latents": self.path}, fix=f"clips there: {', '.join(list(self.where)[:10])}",
+            )  # fmt: skip
+        return wanted or list(self.where)
+
+    def clip(self, clip: str) -> LatentClip:
+        """Read one clip. Raises DataError when its row is damaged."""
+        group, row = self.where[clip]
+        context_video = group.video_frames[0]
+        poses = self._row(group, "poses", row) if "poses" in group.arrays else None
+        about = self.manifest.items[f"clip {clip}"]["meta"]
+        return LatentClip(
+            id=clip,
+            latents=self._row(group, "latents", row).astype(np.float32),
+            context=group.context,
+            target=group.target,
+            has_target=group.has_target,
+            camera=self._row(group, "camera", row),
+            poses=None if poses is None else np.concatenate([poses[:context_video:4], poses[context_video::4]]),
+            intrinsics=self._row(group, "intrinsics", row) if "intrinsics" in group.arrays else None,
+            text=self.text(int(self._row(group, "text_index", row))),
+            caption=about["caption"],
+            fps=float(about["fps"]),
+        )
+
+    def item_hash(self, clip: str) -> str:
+        """Hash of everything stored of a clip."""
+        return str(self.manifest.items[f"clip {clip}"]["hash"])
+
+    def say_left_out(self, reporter: Reporter) -> None:
+        """Name the clips that could not be encoded: they are in no later artifact either."""
+        if missing := [row["item"] for row in self.manifest.quarantined]:
+            reporter.note(f"{len(missing)} clips were left out when the latents were made: {', '.join(missing[:5])}")
+
+    def subjects(self, clip: str) -> dict[str, np.ndarray]:
+        """What is known of subjects at latent rate: `masks` (F, h, w), `boxes` (F, S, 4), `visibility` (F, S)."""
+        group, row = self.where[clip]
+        return {name: self._row(group, name, row) for name in ("masks", "boxes", "visibility") if name in group.arrays}
+
+    def text(self, index: int) -> np.ndarray:
+        """A stored embedding, zero padded to the length the model sees; index 0 is the empty caption."""
+        return self._reader("text")[index]
+
+    def _row(self, group: LatentGroup, name: str, row: int) -> np.ndarray:
+        return self._reader(f"{group.name}/{name}")[row]
+
+    def _reader(self, path: str) -> StackReader:
+        if path not in self._readers:
+            self._readers[path] = StackReader(self.path / ROOT / path)
+        return self._readers[path]
+
+
+def open_latents(path: Path) -> LatentsView:
+    """Open a latents artifact. Raises DataError when it is unfinished or of another kind."""
+    view = LatentsView(path)
+    if not view.where:
+        raise DataError(
+            "the latents hold no clip", where={"latents": path}, fix="see its quarantined items: hm inspect"
+        )
+    return view

@@ -1,0 +1,348 @@
+"""Memory of clips: computed from latents, and read back from memory artifacts, with one and the same result.
+
+The layout of a memory artifact (docs/artifacts.md) is written by `hmcli.stages.memory.tokenize`; this is its reader.
+Keys and values are read when a block has chosen them, one slot (or frame) of one block at a time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.errors import DataError, UsageError
+from hmcli.stages.latents.view import LatentClip
+from hmcli.stages.models.folders import ModelFolder
+from hmcli.store.arrays import StackReader, read_item_array
+from hmcli.store.manifest import Manifest, read_manifest
+from hmcli.world.views.cameras import relative_camera_rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from hmcli.core.memory import BlockMemory, ContextMemory
+    from hmcli.core.retrieval import RetrievalInputs
+    from hmcli.core.transformer import HydraTransformer3DModel, PutAway
+
+LAYOUT = 3  # of an item of a memory artifact; 2 described context slots only and kept all slots of a block in one chunk
+KEPT = "kept"  # group of what all blocks share
+ANCHOR = "anchor"
+CACHE_BYTES = 512 * 2**20  # keys and values of slots and frames that stay in memory after they were read
+
+
+def block_group(block: int) -> str:
+    """Name of the group of a block's arrays."""
+    return f"block_{block:02d}"
+
+
+# --- the model-free part ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotDescription:
+    """The model-free part of one clip's memory. A all latent frames, context first; M slots; S subjects.
+
+    Slots are numbered as the model numbers them: context slots first, target slots after them.
+    """
+
+    span_M2: np.ndarray  # first and last latent frame
+    pose_M44: np.ndarray | None  # mean world_from_camera of the slot's frames, metres
+    overlap_AM: np.ndarray | None  # share of what frame a sees between near and far that slot m saw
+    shows_MS: np.ndarray | None  # 1 where slot m shows subject s, which is out of sight in some later frame
+    slot_grid: tuple[int, int]  # rows and columns of tokens
+    context: int  # latent frames
+    target: int
+    context_slots: int  # the first slots, made of context frames alone
+    latents: str  # hash of the clip's latents
+
+
+def read_description(path: Path, clip: str) -> SlotDescription:
+    """What a memory artifact, made with or without a model, says of a clip's slots; DataError when it lacks it."""
+    return description_of(path, item_of(path, read_manifest(path, kinds=("memory",)), clip))
+
+
+def item_of(path: Path, manifest: Manifest, clip: str) -> dict[str, Any]:
+    """The record of a clip in a memory artifact. Raises DataError when it is not there, or of another layout."""
+    if clip not in manifest.items:
+        raise DataError(
+            "the memory artifact lacks this clip", where={"memory": path, "clip": clip},
+            fix="make the memory again without --clips, or name this clip too",
+        )  # fmt: skip
+    record = manifest.items[clip]
+    if (found := record["meta"].get("layout", "2 or older")) != LAYOUT:
+        raise DataError(
+            f"the memory artifact is of layout {found}, this version reads {LAYOUT}",
+            where={"memory": path, "clip": clip}, fix="make it again with the `hm tokenize-memory` that made it",
+        )  # fmt: skip
+    return record
+
+
+def description_of(path: Path, record: dict[str, Any]) -> SlotDescription:
+    """The same from the record of an item."""
+    meta, folder = record["meta"], path / record["path"]
+    found = {name: read_item_array(folder, name) for name in meta["described"]}
+    return SlotDescription(
+        span_M2=found["slot_span"], pose_M44=found.get("slot_pose"), overlap_AM=found.get("overlap"),
+        shows_MS=found.get("shows"), slot_grid=(meta["slot_grid"][0], meta["slot_grid"][1]), context=meta["context"],
+        target=meta["target"], context_slots=meta["context_slots"], latents=meta["latents"],
+    )  # fmt: skip
+
+
+# --- computed --------------------------------------------------------------------------------------------------------
+
+
+def anchor_of(clip: LatentClip) -> np.ndarray:
+    """The pose that frozen camera rows are relative to: the last context frame's, (4, 4) world_from_camera."""
+    return clip.world_poses()[clip.context - 1]
+
+
+def rows_from(poses: np.ndarray, anchor: np.ndarray, device: str) -> torch.Tensor:
+    """Camera rows (1, F, 12) of poses (F, 4, 4) relative to an anchor pose."""
+    import torch
+
+    return torch.from_numpy(relative_camera_rows(poses, anchor).astype(np.float32))[None].to(device)
+
+
+def compute_memory(
+    model: HydraTransformer3DModel,
+    clip: LatentClip,
+    anchor: np.ndarray,
+    inputs: RetrievalInputs | None,
+    device: str,
+    put_away: PutAway | None = None,
+) -> ContextMemory:
+    """Run a frozen model once over a clip's context; `put_away` as in `HydraTransformer3DModel.encode_context`."""
+    import torch
+
+    cameras = rows_from(clip.world_poses()[: clip.context], anchor, device)
+    latents = torch.from_numpy(clip.context_latents)[None].to(device, model.dtype)
+    with torch.no_grad():
+        return model.encode_context(latents, cameras, inputs, put_away)
+
+
+# --- kept ------------------------------------------------------------------------------------------------------------
+
+
+class RowCache:
+    """Keys and values read lately, in bounded memory: the least recently used go first."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit  # bytes
+        self.bytes = 0
+        self.misses = 0
+        self._rows: OrderedDict[tuple[Path, str, int], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+
+    def get(
+        self, key: tuple[Path, str, int], read: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values under this key, read anew when they are not here."""
+        if key in self._rows:
+            self._rows.move_to_end(key)
+            return self._rows[key]
+        self.misses += 1
+        self._rows[key] = pair = read()
+        self.bytes += _size(pair)
+        while self.bytes > self.limit:
+            self.bytes -= _size(self._rows.popitem(last=False)[1])
+        return pair
+
+
+def _size(pair: tuple[torch.Tensor, torch.Tensor]) -> int:
+    return sum(part.nbytes for part in pair)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """Keys and values of one block's slots (or tail frames) in a memory artifact (hmcli.core.memory.KeyValues)."""
+
+    folder: Path  # the group of the block
+    part: str  # slot or tail
+    bfloat16: bool
+    device: str
+    cache: RowCache
+    keys: StackReader
+    values: StackReader
+
+    @property
+    def count(self) -> int:
+        return len(self.keys)
+
+    def read(self, numbers_U: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        pairs = [self._pair(number) for number in numbers_U.tolist()]
+        if not pairs:
+            return self._empty(), self._empty()
+        keys, values = zip(*pairs, strict=True)
+        return torch.stack(keys)[None], torch.stack(values)[None]
+
+    def read_keys(self, numbers_U: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        rows = [self._row(self.keys, number) for number in numbers_U.tolist()]
+        return torch.stack(rows)[None] if rows else self._empty()
+
+    def _pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def read() -> tuple[torch.Tensor, torch.Tensor]:
+            return self._row(self.keys, number), self._row(self.values, number)
+
+        return self.cache.get((self.folder, self.part, number), read)
+
+    def _row(self, reader: StackReader, number: int) -> torch.Tensor:
+        import torch
+
+        row = torch.from_numpy(np.ascontiguousarray(reader[number]))
+        return (row.view(torch.bfloat16) if self.bfloat16 else row).to(self.device)
+
+    def _empty(self) -> torch.Tensor:
+        import torch
+
+        kind = torch.bfloat16 if self.bfloat16 else torch.from_numpy(np.empty(0, self.keys.dtype)).dtype
+        return torch.empty((1, 0, *self.keys.shape[1:]), dtype=kind, device=self.device)
+
+
+class MemoryView:
+    """An opened memory artifact that holds keys and values of a frozen model."""
+
+    def __init__(self, path: Path, model: ModelFolder) -> None:
+        self.path = path
+        self.manifest: Manifest = read_manifest(path, kinds=("memory",))
+        made_with = self.manifest.inputs.get("model")
+        if made_with is None:
+            raise UsageError(
+                "this memory artifact holds no keys and values: it was made without a model", where={"memory": path},
+                fix=f"hm tokenize-memory LATENTS --model {model.path}",
+            )  # fmt: skip
+        if made_with != model.fingerprint:
+            raise DataError(
+                "the memory was made by another checkpoint than the model", where={"memory": path, "model": model.path},
+                fix=f"make it again: hm tokenize-memory LATENTS --model {model.path}",
+            )  # fmt: skip
+
+    def item(self, clip: str) -> dict[str, Any]:
+        """The record of a clip: `hash`, and in `meta` which latents it was made of and what it follows."""
+        return item_of(self.path, self.manifest, clip)
+
+    def description(self, clip: str) -> SlotDescription:
+        return description_of(self.path, self.item(clip))
+
+    def anchor(self, clip: str) -> np.ndarray:
+        """The pose (4, 4) that the clip's camera rows are relative to."""
+        return read_item_array(self.path / self.item(clip)["path"] / KEPT, ANCHOR)
+
+    def load(self, clip: str, device: str, dtype: torch.dtype, cache: RowCache) -> ContextMemory:
+        """A clip's memory, for a model that computes in `dtype`; keys and values stay on disk until they are chosen."""
+        import torch
+
+        from hmcli.core.memory import ContextMemory
+
+        record = self.item(clip)
+        about, folder = record["meta"]["memory"], self.path / record["path"]
+        if about["dtype"] != (wanted := str(dtype).removeprefix("torch.")):
+            raise DataError(
+                f"the memory holds {about['dtype']}, but the model is to compute in {wanted}",
+                where={"memory": self.path, "clip": clip},
+                fix="set sample.dtype as it was when the memory was made, or make it again",
+            )
+        groups = [folder / block_group(block) for block in range(about["blocks"])]
+        shared = {
+            name: torch.from_numpy(read_item_array(folder / KEPT, name))
+            for name in ("slot_span", "slot_time", "slot_camera", "frame_camera")
+        }
+        return ContextMemory(
+            blocks=tuple(_stored_block(group, about, device, cache) for group in groups),
+            span_M2=shared["slot_span"], time_M=shared["slot_time"],
+            camera_BMR=shared["slot_camera"][None].to(device),
+            frame_camera_BAR=shared["frame_camera"][None].to(device), grid=(about["grid"][0], about["grid"][1]),
+            slot_grid=(about["slot_grid"][0], about["slot_grid"][1]), num_context_frames=about["frames"],
+            first_frame=about["first_frame"],
+        )  # fmt: skip
+
+
+def _stored_block(folder: Path, about: dict[str, Any], device: str, cache: RowCache) -> BlockMemory:
+    import torch
+
+    from hmcli.core.memory import BlockMemory
+
+    half = about["dtype"] == "bfloat16"
+
+    def rows(part: str) -> StoredRows:
+        return StoredRows(
+            folder=folder, part=part, bfloat16=half, device=device, cache=cache,
+            keys=StackReader(folder / f"{part}_keys", bits=half),
+            values=StackReader(folder / f"{part}_values", bits=half),
+        )  # fmt: skip
+
+    descriptors = torch.from_numpy(read_item_array(folder, "descriptors"))[None].to(device)
+    return BlockMemory(slots=rows("slot"), descriptors_BMC=descriptors, tail=rows("tail"))
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+
+class History:
+    """The past of clips from one or many memory artifacts in order of time, of any length in bounded memory."""
+
+    def __init__(self, paths: Sequence[Path], model: ModelFolder) -> None:
+        self.views = [MemoryView(path, model) for path in paths]
+
+    def load(
+        self, clip: str, latents: str, device: str, dtype: torch.dtype, cache: RowCache | None = None
+    ) -> tuple[ContextMemory, np.ndarray]:
+        """A clip's memory and the anchor pose (4, 4) its camera rows are relative to.
+
+        `latents` is the hash of the clip's latents. Raises DataError when the last artifact was made from others, or
+        when the artifacts do not follow each other.
+        """
+        self._check(clip, latents)
+        cache = RowCache() if cache is None else cache
+        memory, *rest = [view.load(clip, device, dtype, cache) for view in self.views]
+        for later in rest:
+            memory = memory.then(later)
+        return memory, self.views[0].anchor(clip)
+
+    def descriptions(self, clip: str) -> list[SlotDescription]:
+        """What is known of the slots before the clip's own, one for each earlier artifact."""
+        return [view.description(clip) for view in self.views[:-1]]
+
+    def _check(self, clip: str, latents: str) -> None:
+        first, last = self.views[0], self.views[-1]
+        if start := first.item(clip)["meta"]["memory"]["first_frame"]:
+            raise DataError(
+                f"this memory begins at latent frame {start} of a longer history, whose beginning is not given",
+                where={"memory": first.path, "clip": clip},
+                fix="give every part in order of time: --memory FIRST --memory NEXT",
+            )
+        if last.item(clip)["meta"]["latents"] != latents:
+            raise DataError(
+                "the memory of this clip was made from other latents", where={"memory": last.path, "clip": clip},
+                fix="make it again from these latents: hm tokenize-memory LATENTS --model MODEL",
+            )  # fmt: skip
+        for before, after in zip(self.views, self.views[1:], strict=False):
+            check_follows(before, after.item(clip), after.path, clip)
+
+
+def check_follows(before: MemoryView, record: dict[str, Any], path: Path, clip: str) -> None:
+    """Raise DataError, with the reason, when the memory in `record` does not go on where `before` ends."""
+    mine, theirs = before.item(clip), record["meta"]["memory"]
+    end = mine["meta"]["memory"]["first_frame"] + mine["meta"]["memory"]["frames"]
+    reasons = {
+        f"it was made as the beginning of a history, not after {before.path.name}": theirs["after"] is None,
+        f"it has {theirs['grid']} tokens a frame, the earlier one {mine['meta']['memory']['grid']}": (
+            theirs["grid"] != mine["meta"]["memory"]["grid"]
+        ),
+        f"it begins at latent frame {theirs['first_frame']}, the earlier one ends before {end}": (
+            theirs["first_frame"] != end
+        ),
+        "it was made after another memory (another anchor pose, or other latents)": theirs["after"] != mine["hash"],
+    }
+    if (reason := next((text for text, wrong in reasons.items() if wrong), None)) is not None:
+        raise DataError(
+            f"this memory does not follow the one before it: {reason}",
+            where={"memory": path, "before it": before.path, "clip": clip},
+            fix=f"hm tokenize-memory LATENTS --model MODEL --after {before.path}",
+        )

@@ -1,0 +1,259 @@
+"""What memory policies need beyond queries and slots, from the data of a stage: cameras' lenses, visibility, chance.
+
+Only what the policy of a model needs is read. Used alike in training, in sampling and where memory is made. What slots
+show and how cameras overlap is computed from the latents, or taken from a memory artifact made of them without a model.
+Shapes: B samples, A all latent frames of a clip, M its memory slots, S subjects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hmcli import registry
+from hmcli.contracts import Reporter
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe.reading import MemoryConfig
+from hmcli.stages.latents.view import LatentClip, LatentsView
+from hmcli.stages.memory.kept import SlotDescription, description_of, item_of
+from hmcli.store.manifest import read_manifest
+from hmcli.world.views.cameras import focal_length
+
+if TYPE_CHECKING:
+    from hmcli.core.camera import Lens
+    from hmcli.core.retrieval import RetrievalInputs
+
+GEOMETRY = ("near", "far", "field_of_view")  # keys of model.memory that say what cameras see
+LAYS_OUT = ("kernel", "spans", "context")  # keys of model.memory that say which slots there are
+_LENS = frozenset({"intrinsics_B4", "image_size", "near", "far"})  # fields of RetrievalInputs
+_SHOWS, _CHANCE = "visibility_BM", "generator"
+
+
+def clip_seed(seed: int, clip: str) -> int:
+    """The seed of whatever is random about a clip: depends on the run's seed and the clip's id alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {clip}".encode()).digest()[:8], "big") >> 1
+
+
+def needs_of_policy(name: str) -> frozenset[str]:
+    """What the policy of this name uses (hmcli.core.retrieval.needs)."""
+    from hmcli.core.retrieval import needs_of
+
+    return needs_of(registry.find("policy", name))
+
+
+def reads_geometry(config: MemoryConfig) -> bool:
+    """Does what this policy reads depend on what cameras see?"""
+    return bool(_LENS & needs_of_policy(config.policy))
+
+
+def retrieval_inputs(
+    clips: Sequence[LatentClip],
+    view: LatentsView,
+    config: MemoryConfig,
+    *,
+    seed: int,
+    device: str,
+    described: Mapping[str, SlotDescription] | None = None,
+) -> RetrievalInputs | None:
+    """What the policy of `config` needs for a batch of clips of one shape; None when it needs nothing.
+
+    `seed` is of the policy's own choices. `described` brings overlaps and subjects of the clips' slots by clip id;
+    without it they are computed. Raises DataError when the latents do not hold what the policy needs.
+    """
+    import torch
+
+    from hmcli.core.retrieval import RetrievalInputs
+
+    needs, found = needs_of_policy(config.policy), RetrievalInputs()
+    if not needs & {*_LENS, _SHOWS, _CHANCE}:
+        return None
+    if needs & _LENS:
+        lens = lens_of(clips, view, config)
+        found = replace(
+            found, intrinsics_B4=lens.intrinsics_B4.to(device), image_size=lens.size, near=lens.near, far=lens.far
+        )
+        if described is not None:
+            overlaps = [_known(described[clip.id].overlap_AM, clip) for clip in clips]
+            found = replace(found, overlap_BAM=torch.from_numpy(np.stack(overlaps)).to(device))
+    if _SHOWS in needs:
+        shows = [shown_slots(clip, view, config, described) for clip in clips]
+        found = replace(found, visibility_BM=torch.from_numpy(np.stack(shows)).to(device))
+    if _CHANCE in needs:
+        found = replace(found, generator=torch.Generator().manual_seed(seed))
+    return found
+
+
+def lens_of(clips: Sequence[LatentClip], view: LatentsView, config: MemoryConfig) -> Lens:
+    """The lenses of clips. Raises DataError when neither a clip nor the recipe knows its intrinsics."""
+    import torch
+
+    from hmcli.core.camera import Lens
+
+    pixels = []
+    for clip in clips:
+        if (known := intrinsics_of(clip, view.size, config)) is None:
+            raise DataError(
+                f"policy {config.policy} compares fields of view, but nothing says how wide this clip's camera sees",
+                where={"latents": view.path, "clip": clip.id},
+                fix="encode clips that have intrinsics.json, or set model.memory.field_of_view (HM-World measures 37)",
+            )
+        pixels.append(known)
+    return Lens(intrinsics_B4=torch.from_numpy(np.stack(pixels)), size=view.size, near=config.near, far=config.far)
+
+
+def intrinsics_of(clip: LatentClip, size: tuple[int, int], config: MemoryConfig) -> np.ndarray | None:
+    """The clip's own intrinsics (4,), or those of the recipe's field of view; None when neither says."""
+    if clip.intrinsics is not None:
+        return clip.intrinsics
+    if config.field_of_view is None:
+        return None
+    height, width = size
+    focal = focal_length(np.deg2rad(config.field_of_view), width)
+    return np.array([focal, focal, width / 2, height / 2])
+
+
+def shown_slots(
+    clip: LatentClip,
+    view: LatentsView,
+    config: MemoryConfig,
+    described: Mapping[str, SlotDescription] | None = None,
+) -> np.ndarray:
+    """(M,) uint8: slots of a clip that show any subject which is hidden later. DataError without masks."""
+    if described is not None:
+        return any_subject(described[clip.id], clip.id, config)
+    subjects = view.subjects(clip.id)
+    if "visibility" not in subjects:
+        raise _no_masks(clip.id, config)
+    return shown_subjects(subjects["visibility"], clip_spans(clip, config, "exact")[0]).max(axis=1)
+
+
+def any_subject(described: SlotDescription, clip: str, config: MemoryConfig) -> np.ndarray:
+    """(M,) uint8 from a description. DataError when it was made without masks."""
+    if described.shows_MS is None:
+        raise _no_masks(clip, config)
+    return described.shows_MS.max(axis=1)
+
+
+def _no_masks(clip: str, config: MemoryConfig) -> DataError:
+    return DataError(
+        f"policy {config.policy} reads slots that show hidden subjects, but the clip has no subject masks",
+        where={"clip": clip}, fix="encode clips with masks of context and target, or choose another policy",
+    )  # fmt: skip
+
+
+def _known(overlap: np.ndarray | None, clip: LatentClip) -> np.ndarray:
+    if overlap is None:
+        raise DataError(
+            "the memory artifact knows no field-of-view overlap for this clip", where={"clip": clip.id},
+            fix="make it again with model.memory.field_of_view set, or leave --memory out",
+        )  # fmt: skip
+    return overlap
+
+
+# --- slots of a clip -------------------------------------------------------------------------------------------------
+
+
+def clip_spans(clip: LatentClip, config: MemoryConfig, spans: Literal["exact", "released"]) -> tuple[np.ndarray, int]:
+    """(M, 2) first and last frame of all slots of a clip as the model numbers them, and how many are made of context.
+
+    A joint model makes slots of all frames in a row (one across the border counts as target); a frozen one starts
+    anew at the target. `exact` are the frames a slot is made of, `released` those the released code takes it for.
+    """
+    from hmcli.core.memory import slot_spans
+
+    time = config.kernel[0]  # latent frames are token frames
+    if config.context == "joint":
+        return slot_spans(clip.context + clip.target, time, spans).numpy(), clip.context // time
+    context, target = (slot_spans(frames, time, spans).numpy() for frames in (clip.context, clip.target))
+    return np.concatenate([context, target + clip.context]), len(context)
+
+
+def shown_subjects(visibility: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """(M, S) uint8: does slot m show subject s, and is s out of sight in some later frame? From (F, S) visibility.
+
+    Frames beyond those of `visibility` (a target that is not known) show nothing and hide nothing.
+    """
+    seen = visibility > 0
+    shows = np.zeros((len(spans), seen.shape[1]), np.uint8)
+    for slot, (first, last) in enumerate(spans):
+        hidden_later = ~seen[last + 1 :].all(axis=0)
+        shows[slot] = seen[first : last + 1].any(axis=0) & hidden_later
+    return shows
+
+
+# --- history, and artifacts made without a model ---------------------------------------------------------------------
+
+
+def after_history(
+    inputs: RetrievalInputs | None, config: MemoryConfig, clip: str, history: Sequence[SlotDescription]
+) -> RetrievalInputs | None:
+    """The same where the clip's frames and slots follow those of earlier memory."""
+    import torch
+
+    if inputs is None or not history:
+        return inputs
+    if (shows := inputs.visibility_BM) is not None:
+        parts = [any_subject(part, clip, config)[: part.context_slots] for part in history]
+        before = torch.from_numpy(np.concatenate(parts))[None].to(shows)
+        inputs = replace(inputs, visibility_BM=torch.cat([before, shows], dim=1))
+    if (overlap := inputs.overlap_BAM) is not None:
+        slots, frames = sum(part.context_slots for part in history), sum(part.context for part in history)
+        padded = torch.nn.functional.pad(overlap, (slots, 0, frames, 0), value=float("nan"))  # computed by the policy
+        inputs = replace(inputs, overlap_BAM=padded)
+    return inputs
+
+
+def open_descriptions(
+    path: Path, view: LatentsView, config: MemoryConfig, clips: Sequence[str], reporter: Reporter
+) -> dict[str, SlotDescription]:
+    """What a memory artifact made without a model says of these clips, for a policy that asks for it.
+
+    Raises UsageError when the policy uses none of it or the artifact describes other slots, DataError when it was made
+    from other latents.
+    """
+    from hmcli.core.retrieval import SLOTS
+
+    manifest = read_manifest(path, kinds=("memory",))
+    needs = needs_of_policy(config.policy)
+    if SLOTS not in needs or not needs & {*_LENS, _SHOWS}:
+        raise UsageError(
+            f"--memory has no effect: policy {config.policy} asks neither which slots cameras saw nor what they show",
+            where={"memory": path}, fix="leave --memory out; policies fov and oracle use it",
+        )  # fmt: skip
+    compared = (*LAYS_OUT, *(GEOMETRY if reads_geometry(config) else ()))
+    for name, found in ((name, manifest.recipe["memory"][name]) for name in compared):
+        wanted = getattr(config, name)
+        if found != (list(wanted) if isinstance(wanted, tuple) else wanted):
+            raise UsageError(
+                f"the memory artifact describes slots with model.memory.{name}={found}, the model has {wanted}",
+                where={"memory": path}, fix="make it with the same recipe: hm tokenize-memory LATENTS --recipe RECIPE",
+            )  # fmt: skip
+    described = {}
+    for clip in clips:
+        record = item_of(path, manifest, clip)
+        if record["meta"]["latents"] != view.item_hash(clip):
+            raise DataError(
+                "the memory artifact describes other latents of this clip",
+                where={"memory": path, "latents": view.path, "clip": clip},
+                fix=f"make it again: hm tokenize-memory {view.path}",
+            )
+        described[clip] = description_of(path, record)
+    reporter.note(f"overlaps and subjects of {len(described)} clips come from {path}")
+    return described
+
+
+def holds_model(path: Path) -> bool:
+    """Does this memory artifact hold keys and values of a model?"""
+    return "model" in read_manifest(path, kinds=("memory",)).inputs
+
+
+def recorded_memory(values: Mapping[str, Any]) -> MemoryConfig:
+    """The memory section a model was made with, from the recipe in its manifest."""
+    from hmcli.recipe.reading import from_dict
+
+    return from_dict({"model": values["model"]}).model.memory

@@ -1,0 +1,336 @@
+"""`hm tokenize-memory`: what each memory slot of a clip is, and with a frozen model its keys and values.
+
+Without a model: which frames a slot stands for, where its camera was, how much of what a frame sees it saw, and which
+slots show a subject that is hidden later. A clip is one Zarr group, written block by block; a killed run goes on with
+the next clip. `after` makes the memory of frames that follow those of another memory artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.contracts import Reporter, StageResult
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe.reading import MemoryConfig, Recipe, sections
+from hmcli.runtime import pick_dtype
+from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
+from hmcli.stages.memory.kept import ANCHOR, KEPT, LAYOUT, MemoryView, anchor_of, block_group, compute_memory
+from hmcli.stages.memory.policy_inputs import (
+    clip_seed,
+    clip_spans,
+    intrinsics_of,
+    lens_of,
+    recorded_memory,
+    retrieval_inputs,
+    shown_subjects,
+)
+from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
+from hmcli.stages.shared.outcome import check_output, require_some, result_of
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.hashing import hash_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from hmcli.core.memory import BlockMemory, KeyValues
+    from hmcli.core.transformer import HydraTransformer3DModel
+
+_UNITS: dict[str, tuple[list[str], str]] = {
+    "slot_span": (["slot", "end"], "first and last latent frame"),
+    "slot_time": (["slot"], "rotary time in latent frames"),
+    "slot_camera": (["slot", "row"], "mean camera row of the slot's frames, relative to the anchor"),
+    "frame_camera": (["frame", "row"], "camera row of each context frame, relative to the anchor"),
+    "slot_pose": (["slot", "row", "column"], "mean world_from_camera of the slot's frames, metres"),
+    "overlap": (["frame", "slot"], "share of what a frame sees between near and far that the slot saw"),
+    "shows": (["slot", "subject"], "1 where the slot shows a subject that is hidden later"),
+    ANCHOR: (["row", "column"], "world_from_camera, metres"),
+    "slot_keys": (["slot", "token", "channel"], "before rotary positions"),
+    "slot_values": (["slot", "token", "channel"], ""),
+    "descriptors": (["slot", "channel"], "mean key of a slot, before rotary positions"),
+    "tail_keys": (["frame", "token", "channel"], "before rotary positions"),
+    "tail_values": (["frame", "token", "channel"], ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything one `hm tokenize-memory` works with."""
+
+    recipe: Recipe
+    view: LatentsView
+    model: ModelFolder | None
+    after: MemoryView | None
+    device: str
+    reporter: Reporter
+
+    @property
+    def config(self) -> MemoryConfig:
+        return self.recipe.model.memory
+
+    @cached_property
+    def network(self) -> HydraTransformer3DModel:
+        assert self.model is not None
+        network = self.model.load(pick_dtype(self.recipe.sample.dtype), self.device)
+        self.reporter.note(network.set_attention(self.recipe.sample.attention))
+        return network
+
+    def key(self, clip: str) -> str:
+        """All that a clip's memory depends on."""
+        before = "" if self.after is None or clip not in self.after.manifest.items else self.after.item(clip)["hash"]
+        made_by = [] if self.model is None else [self.model.fingerprint, before]
+        return hash_json([self.view.item_hash(clip), self.reads(), made_by])
+
+    def reads(self) -> dict[str, Any]:
+        """What of the recipe is read, and the layout that is written."""
+        memory = sections(self.recipe, "model")["model"]["memory"]
+        sample = self.recipe.sample
+        computed = {"dtype": sample.dtype, "attention": sample.attention, "seed": self.recipe.seed}
+        return {"memory": memory, "layout": LAYOUT, **({} if self.model is None else computed)}
+
+
+def run(
+    recipe: Recipe,
+    *,
+    latents: Path,
+    model: Path | None,
+    clips: tuple[str, ...],
+    out: Path,
+    force: bool,
+    device: str,
+    reporter: Reporter,
+    after: Path | None = None,
+    dry_run: bool = False,
+) -> StageResult:
+    """Describe, and with `model` compute, the memory of the clips; see `hm tokenize-memory --help`."""
+    view = open_latents(latents)
+    ids = view.ids(clips)
+    folder = None if model is None else find_model(model)
+    if folder is not None:
+        _check_model(folder, recipe.model.memory)
+    job = Job(
+        recipe=recipe, view=view, model=folder, after=_open_after(after, folder, out), device=device, reporter=reporter
+    )
+    view.say_left_out(reporter)
+    if dry_run:
+        check_output(out, "memory", reporter)
+        reporter.note(f"{len(ids)} clips of {latents}{'' if folder is None else f' with {folder.path}'} into {out}")
+        return StageResult(path=out, kind="memory", counts={"clips": len(ids)}, details={"dry_run": True})
+    inputs = {"latents": view.fingerprint} | ({} if folder is None else {"model": folder.fingerprint})
+    inputs |= {} if job.after is None else {"after": job.after.manifest.fingerprint}
+    with ArtifactWriter(
+        out, "memory", recipe=job.reads(), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force
+    ) as writer:
+        done = _write_clips(writer, job, ids)
+        require_some(done, writer.quarantined, latents)
+        counts = {"clips": len(done)}
+        files = [] if writer.unchanged(done) else _root(writer)
+        manifest = writer.finish(done, counts=counts, attributes={"latents": str(latents.absolute())}, files=files)
+        return result_of(writer, manifest)
+
+
+def _open_after(after: Path | None, folder: ModelFolder | None, out: Path) -> MemoryView | None:
+    if after is None:
+        return None
+    if folder is None:
+        raise UsageError(
+            "--after has no effect without --model: a description of slots follows nothing",
+            where={"after": after}, fix="give the --model that made that memory, or leave --after out",
+        )  # fmt: skip
+    if after.resolve() == out.resolve():
+        raise UsageError("--after and --out are one artifact", where={"both": out}, fix="choose another --out")
+    return MemoryView(after, folder)
+
+
+def _check_model(folder: ModelFolder, config: MemoryConfig) -> None:
+    """Only frozen models keep memory; the slots described are the model's own."""
+    recorded = recorded_memory(folder.manifest.recipe)
+    if recorded.context != "frozen":
+        raise UsageError(
+            "a joint model keeps no memory: its context sees the target and is computed anew at every step",
+            where={"model": folder.path},
+            fix="generate with it from latents, or train a model with model.memory.context=frozen",
+        )
+    for name in ("policy", "context", "kernel", "spans", "window", "top_k"):
+        if getattr(config, name) != getattr(recorded, name):
+            raise UsageError(
+                f"model.memory.{name} is {getattr(recorded, name)} in the model, {getattr(config, name)} in the recipe",
+                where={"model": folder.path}, fix="leave --recipe out: the model's own recipe is used then",
+            )  # fmt: skip
+
+
+def _write_clips(writer: ArtifactWriter, job: Job, ids: list[str]) -> list[str]:
+    """Write the group of every clip that is not there yet; one block of one clip is in memory at a time."""
+    from hmcli.store.arrays import ROOT
+
+    done = []
+    with job.reporter.progress("tokenizing memory", len(ids), "clip") as advance:
+        for clip_id in ids:
+            key = job.key(clip_id)
+            if not writer.kept(clip_id, key):
+                about: dict[str, Any] = {"layout": LAYOUT, "latents": job.view.item_hash(clip_id)}
+                try:
+                    with writer.item_folder(clip_id, key, parent=ROOT, meta=about) as place:
+                        _write_clip(place, about, job, job.view.clip(clip_id))
+                except DataError as error:
+                    writer.quarantine(clip_id, str(error))
+                    advance(1)
+                    continue
+            done.append(clip_id)
+            advance(1)
+    return done
+
+
+def _write_clip(place: Path, about: dict[str, Any], job: Job, clip: LatentClip) -> None:
+    """Fill a clip's folder, and `about` with what it takes to read it. DataError for a clip that cannot be used."""
+    arrays, described = describe_slots(clip, job.view, job.config, job.reporter)
+    about |= described | {"described": list(arrays)}
+    _write_group(place, arrays, attributes={"clip": clip.id})
+    size = job.view.latent_size
+    if job.model is None:
+        check_kernel_fits(job.config.kernel, clip.id, size)
+    else:
+        check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target, size=size)
+        about["memory"] = _write_memory(place, job, clip)
+
+
+def _write_group(
+    place: Path, arrays: Mapping[str, np.ndarray], half: tuple[str, ...] = (), attributes: dict[str, Any] | None = None
+) -> None:
+    """Arrays of `_UNITS` as one Zarr group; `half` names those that are bits of bfloat16."""
+    from hmcli.store.arrays import write_item_group
+
+    axes, units = {name: _UNITS[name][0] for name in arrays}, {name: _UNITS[name][1] for name in arrays}
+    write_item_group(
+        place, arrays, axes=axes, units=units, dtypes=dict.fromkeys(half, "bfloat16"), attributes=attributes
+    )
+
+
+def _root(writer: ArtifactWriter) -> list[str]:
+    """Make data.zarr a group that lists the clips' groups."""
+    from hmcli.store.arrays import ROOT, make_group
+
+    make_group(writer.path / ROOT)
+    return [f"{ROOT}/zarr.json"]
+
+
+# --- keys and values -------------------------------------------------------------------------------------------------
+
+
+def _write_memory(place: Path, job: Job, clip: LatentClip) -> dict[str, Any]:
+    """Run the model over the clip's context, each block's memory going to disk as soon as it has run.
+
+    Returns what it takes to read it again.
+    """
+    import torch
+
+    from hmcli.core.memory import Held
+
+    anchor, first_frame, after = _beginning(job, clip)
+    inputs = retrieval_inputs(
+        [clip], job.view, job.config, seed=clip_seed(job.recipe.seed, f"{clip.id} retrieval"), device=job.device
+    )
+    gone = Held(keys_BNQC=torch.empty(1, 0, 0, 0), values_BNQC=torch.empty(1, 0, 0, 0))
+
+    def put_away(number: int, kept: BlockMemory) -> BlockMemory:
+        _write_block(place / block_group(number), kept)
+        return type(kept)(slots=gone, descriptors_BMC=kept.descriptors_BMC, tail=gone)
+
+    memory = compute_memory(job.network, clip, anchor, inputs, job.device, put_away).starting_at(first_frame)
+    shared = {
+        "slot_span": memory.span_M2, "slot_time": memory.time_M, "slot_camera": memory.camera_BMR[0],
+        "frame_camera": memory.frame_camera_BAR[0],
+    }  # fmt: skip
+    _write_group(place / KEPT, {name: values.cpu().numpy() for name, values in shared.items()} | {ANCHOR: anchor})
+    return {
+        "blocks": len(memory.blocks), "grid": list(memory.grid), "slot_grid": list(memory.slot_grid),
+        "frames": memory.num_context_frames, "first_frame": first_frame, "after": after,
+        "dtype": str(job.network.dtype).removeprefix("torch."),
+    }  # fmt: skip
+
+
+def _beginning(job: Job, clip: LatentClip) -> tuple[np.ndarray, int, str | None]:
+    """Anchor pose, number of the first frame, and hash of the memory that the clip's memory follows (None: nothing)."""
+    if job.after is None:
+        return anchor_of(clip), 0, None
+    before = job.after.item(clip.id)
+    about = before["meta"]["memory"]
+    _, rows, columns = job.network.config.patch_size
+    grid = [clip.latents.shape[2] // rows, clip.latents.shape[3] // columns]
+    if grid != about["grid"]:
+        raise DataError(
+            f"this clip has {grid} tokens a frame, the memory it is to follow {about['grid']}",
+            where={"after": job.after.path, "clip": clip.id}, fix="encode both at one size",
+        )  # fmt: skip
+    return job.after.anchor(clip.id), about["first_frame"] + about["frames"], before["hash"]
+
+
+def _write_block(place: Path, kept: BlockMemory) -> None:
+    """One block's slots and tail: one slot, or frame, is one chunk, so that few are read without the others."""
+    import torch
+
+    slots, tail = _everything(kept.slots), _everything(kept.tail)
+    named = {"slot_keys": slots[0], "slot_values": slots[1], "tail_keys": tail[0], "tail_values": tail[1]}
+    half = tuple(name for name, values in named.items() if values.dtype == torch.bfloat16)
+    bits = {n: v[0].contiguous().view(torch.uint16) if n in half else v[0] for n, v in named.items()}
+    bits["descriptors"] = kept.descriptors_BMC[0]
+    _write_group(place, {name: values.cpu().numpy() for name, values in bits.items()}, half)
+
+
+def _everything(rows: KeyValues) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    return rows.read(torch.arange(rows.count))
+
+
+# --- the model-free part ---------------------------------------------------------------------------------------------
+
+
+def describe_slots(
+    clip: LatentClip, view: LatentsView, config: MemoryConfig, reporter: Reporter
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Spans, poses, overlaps and subjects of all slots of a clip: arrays of `_UNITS`, and the slot grid.
+
+    Raises DataError when the context is shorter than one slot.
+    """
+    import torch
+
+    from hmcli.core.camera import CAMERA_ROW, camera_overlap, mean_poses
+
+    time, rows, columns = config.kernel
+    spans, context_slots = clip_spans(clip, config, config.spans)
+    if not context_slots:
+        raise DataError(
+            f"{clip.context} context latent frames are shorter than one slot of {time}", where={"clip": clip.id},
+            fix="use longer clips or a smaller model.memory.kernel",
+        )  # fmt: skip
+    arrays: dict[str, np.ndarray] = {"slot_span": spans}
+    if clip.poses is not None:
+        arrays["slot_pose"] = mean_poses(slot_rows(clip.poses[:, :3].reshape(-1, CAMERA_ROW), clip, config))[0].numpy()
+    if intrinsics_of(clip, view.size, config) is not None:
+        rows_AR, lens = torch.from_numpy(clip.camera), lens_of([clip], view, config)
+        arrays["overlap"] = camera_overlap(rows_AR[None], slot_rows(clip.camera, clip, config), lens)[0].numpy()
+    else:
+        reporter.note(f"{clip.id}: no intrinsics, so no overlap (HM-World measures model.memory.field_of_view=37)")
+    subjects = view.subjects(clip.id)
+    if "visibility" in subjects:
+        arrays["shows"] = shown_subjects(subjects["visibility"], clip_spans(clip, config, "exact")[0])
+    grid = [clip.latents.shape[2] // rows, clip.latents.shape[3] // columns]
+    counts = {"context": clip.context, "target": clip.target, "context_slots": context_slots}
+    return arrays, {"slots": len(spans), "slot_grid": grid, **counts}
+
+
+def slot_rows(camera: np.ndarray, clip: LatentClip, config: MemoryConfig) -> torch.Tensor:
+    """Mean camera row of the frames that each slot of a clip is made of: (A, 12) -> (1, M, 12)."""
+    import torch
+
+    from hmcli.core.memory import slot_cameras
+
+    whole = torch.from_numpy(camera)[None]
+    parts = [whole] if config.context == "joint" else [whole[:, : clip.context], whole[:, clip.context :]]
+    return torch.cat([slot_cameras(part, config.kernel[0]) for part in parts], dim=1)

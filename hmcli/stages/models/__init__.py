@@ -1,0 +1,1 @@
+"""Weights and checkpoints: finding, reading, converting, telling them apart."""

@@ -1,0 +1,197 @@
+"""Models for stages: built from a recipe, opened from a run, a checkpoint or the packaged weights.
+
+A checkpoint is a diffusers folder (model_index.json, transformer/, scheduler/, vae/ where the codec is a folder) with
+the training state beside it; its manifest says which codec and text encoder the model was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
+from hmcli.recipe.reading import CodecConfig, Recipe, TextConfig
+from hmcli.store.files import read_json
+from hmcli.store.hashing import HashCache, hash_file
+from hmcli.store.manifest import Manifest, is_artifact, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from hmcli.core.transformer import HydraTransformer3DModel
+
+PACKAGED = Path(__file__).parents[2] / "weights" / "mini"
+LATER_SETTINGS = {"flow_noise": "shared"}  # what configurations saved before a setting existed mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """Where a model lies and what it was made with. `path` is the folder that holds transformer/."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    def check_whole(self, part: str) -> None:
+        """Raise DataError unless every file of `part` (transformer, vae) is as it was written."""
+        cache = HashCache()
+        for name, entry in self.manifest.files.items():
+            if not name.startswith(f"{part}/"):
+                continue
+            file = self.path / name
+            if not file.is_file() or hash_file(file, cache=cache) != entry["hash"]:
+                raise DataError(
+                    "the checkpoint is damaged: a file is missing or not as it was written",
+                    where={"model": self.path, "file": name},
+                    fix="run the command that made it again: it sets what is damaged aside and makes it anew",
+                )
+
+    def codec(self) -> CodecConfig:
+        """The codec the model's latents come from; a vae/ in the checkpoint itself is preferred to a path elsewhere."""
+        values = dict(self.manifest.recipe["codec"])
+        if (self.path / "vae").is_dir():
+            self.check_whole("vae")
+            values["path"] = str(self.path / "vae")
+        return _config(CodecConfig, values)
+
+    def text(self) -> TextConfig:
+        return _config(TextConfig, dict(self.manifest.recipe["text"]))
+
+    def load(self, dtype: torch.dtype, device: str) -> HydraTransformer3DModel:
+        """The transformer; files and weights are checked one by one."""
+        from hmcli.core.transformer import load_model
+
+        self.check_whole("transformer")
+        model: Any = load_model(self.path / "transformer", dtype)
+        model.to(device)
+        model.eval()
+        return model
+
+
+def _config(kind: Any, values: dict[str, Any]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_python(values)
+
+
+def find_model(model: Path) -> ModelFolder:
+    """A run (its last checkpoint), a checkpoint, or `mini` (the packaged weights).
+
+    Raises UsageError when there is nothing there or `mini` is a folder here too, DataError when it is unfinished,
+    MissingPartError when the package came without its weights.
+    """
+    if str(model) == "mini":
+        if model.exists():
+            raise UsageError(
+                "mini is the packaged weights, and also something in the working folder",
+                where={"here": model.absolute()},
+                fix="give the absolute path to mean that one; to mean the packaged weights, work in another folder",
+            )  # fmt: skip
+        if not is_artifact(PACKAGED):
+            raise MissingPartError("this installation has no packaged weights", where={"looked in": PACKAGED})
+        return ModelFolder(path=PACKAGED, manifest=read_manifest(PACKAGED))
+    if not model.is_dir():
+        raise UsageError("there is no such model", where={"model": model}, fix="give a run, a checkpoint, or mini")
+    manifest = read_manifest(model, kinds=("run", "checkpoint"))
+    if manifest.kind == "run":
+        folder = model / manifest.attributes["checkpoint"]
+        return ModelFolder(path=folder, manifest=read_manifest(folder, kinds=("checkpoint",)))
+    return ModelFolder(path=model, manifest=manifest)
+
+
+def model_arguments(recipe: Recipe, *, channels: int, text_dim: int) -> dict[str, Any]:
+    """Constructor arguments of the transformer a recipe describes."""
+    m, memory = recipe.model, recipe.model.memory
+    return {
+        "num_layers": m.layers, "num_attention_heads": m.heads, "attention_head_dim": m.dim // m.heads,
+        "ffn_dim": m.ffn_dim, "freq_dim": m.freq_dim, "text_dim": text_dim, "in_channels": channels,
+        "out_channels": channels, "patch_size": m.patch, "policy": memory.policy, "affinity": memory.affinity,
+        "context": memory.context, "top_k": memory.top_k, "window": memory.window, "kernel": memory.kernel,
+        "tokenizer": memory.tokenizer, "spans": memory.spans, "max_history": memory.max_history,
+        "flow_target": recipe.flow.target, "flow_noise": recipe.flow.noise,
+    }  # fmt: skip
+
+
+def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransformer3DModel:
+    """A transformer to train: random from the recipe's seed, or starting from `model.base`."""
+    import torch
+
+    from hmcli.core.transformer import HydraTransformer3DModel, load_model
+
+    wanted = model_arguments(recipe, channels=channels, text_dim=text_dim)
+    if (base := find_base(recipe, wanted)) is not None:
+        base.check_whole("transformer")
+        return load_model(base.path / "transformer", torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return HydraTransformer3DModel(**wanted)
+
+
+def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
+    """The model that `model.base` names; None when training starts from random weights.
+
+    Raises RecipeError listing every shape in which it differs from the recipe. Reads no weights.
+    """
+    if not recipe.model.base:
+        return None
+    base = find_model(Path(recipe.model.base))
+    config = LATER_SETTINGS | read_json(base.path / "transformer" / "config.json")
+    differing = {
+        key: f"{config[key]} in the base, {_plain(value)} in the recipe"
+        for key, value in wanted.items()
+        if config[key] != _plain(value)
+    }
+    if differing:
+        raise RecipeError(
+            f"model.base={recipe.model.base!r} is another model than the recipe describes", where=differing,
+            fix="set the model section to the base's values, or model.base='' to start from random weights",
+        )  # fmt: skip
+    return base
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def check_memory_fits(config: Any, clip: str, *, context: int, target: int, size: tuple[int, int]) -> None:
+    """Raise DataError when a clip has too few latent frames for `memory.top_k`, or too small ones for the kernel.
+
+    A frozen model tokenizes context alone, and its context frames retrieve among those slots. `size` is height and
+    width in latent pixels.
+    """
+    from hmcli import registry
+    from hmcli.core.retrieval import CONTEXT_FRAMES, SLOTS, needs_of
+
+    needs = needs_of(registry.find("policy", config["policy"]))
+    if CONTEXT_FRAMES in needs and context < config["top_k"]:
+        raise DataError(
+            f"there are {context} context latent frames, but model.memory.top_k is {config['top_k']}",
+            where={"clip": clip, "policy": config["policy"]},
+            fix=f"use longer clips, or a model with top_k <= {context}",
+        )
+    if SLOTS not in needs:
+        return
+    check_kernel_fits(config["kernel"], clip, size)
+    time = config["kernel"][0] // config["patch_size"][0]
+    frames = context if config["context"] == "frozen" else context + target
+    if (slots := frames // time) < config["top_k"]:
+        raise DataError(
+            f"{frames} latent frames make {slots} memory slots, but model.memory.top_k is {config['top_k']}",
+            where={"clip": clip, "kernel": f"{time} latent frames a slot"},
+            fix=f"use longer clips, or a model with top_k <= {slots}",
+        )
+
+
+def check_kernel_fits(kernel: Sequence[int], clip: str, size: tuple[int, int]) -> None:
+    """Raise DataError when a slot is larger than a frame of `size`, height and width in latent pixels."""
+    _, rows, columns = kernel
+    if rows > size[0] or columns > size[1]:
+        raise DataError(
+            f"model.memory.kernel covers {rows} x {columns} latent pixels, but a frame has {size[0]} x {size[1]}",
+            where={"clip": clip}, fix="use larger frames, or a smaller model.memory.kernel",
+        )  # fmt: skip

@@ -1,0 +1,143 @@
+"""What `hm convert` was given: found out from the names and shapes of its weights, which stay on disk.
+
+Known are the released HyDRA checkpoint and Wan2.1's transformer under their original names, diffusers folders of
+both kinds (a transformer or a whole pipeline), runs and checkpoints of hm, and Wan2.1's VAE.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hmcli.errors import DataError, UsageError
+from hmcli.stages.models.folders import find_model
+from hmcli.store.files import read_json
+from hmcli.store.manifest import is_artifact, read_manifest
+from hmcli.store.names import has_memory, is_released, listed, to_ours, without_prefix
+from hmcli.store.weights import find_weights, load_state_dict, shapes_of, weight_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PARTS = "transformer"  # the folder of a pipeline that holds the transformer
+_OF_A_VAE = ("decoder.conv1.weight", "decoder.conv_in.weight")  # original, diffusers
+_FOREIGN = {
+    "token_embedding.weight": "the UMT5 text encoder in its original form; text.path takes its transformers folder",
+    "shared.weight": "a text encoder; text.path takes the folder that holds text_encoder/ and tokenizer/",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A transformer's weights under our names, or a VAE, and what lies beside it."""
+
+    path: Path
+    part: Literal["transformer", "vae"]
+    form: str  # what it is, for people
+    files: list[Path]  # what it is made of, for its fingerprint
+    state: dict[str, Tensor] = field(default_factory=dict)  # our names; empty for a VAE
+    config: Mapping[str, Any] = field(default_factory=dict)  # config.json beside the weights
+    recipe: Mapping[str, Any] | None = None  # that a model of hm was made with
+    parts: Path | None = None  # folder that may hold vae/, text_encoder/ and tokenizer/
+
+    @property
+    def ours(self) -> bool:
+        """Whether its configuration says all about memory."""
+        return self.config.get("_class_name") == "HydraTransformer3DModel"
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the parts that HyDRA adds to Wan are in it."""
+        return has_memory(self.state)
+
+
+def look(path: Path) -> Source:
+    """What lies at `path`. Raises UsageError where there is nothing, DataError for what cannot be converted."""
+    if str(path) == "mini" or (is_artifact(path) and read_manifest(path).kind in ("run", "checkpoint")):
+        model = find_model(path)
+        model.check_whole(_PARTS)
+        found = _transformer(model.path / _PARTS, load_state_dict(model.path / _PARTS))
+        return replace(found, path=path, form="a model of hm", recipe=model.manifest.recipe, parts=model.path)
+    if not path.exists():
+        raise UsageError("there is nothing here to convert", where={"source": path}, fix="name a file or a folder")
+    if (path / _PARTS).is_dir():
+        found = _transformer(path / _PARTS, load_state_dict(path / _PARTS))
+        return replace(found, path=path, form=f"a pipeline with {found.form}", parts=path)
+    state = load_state_dict(path)
+    if any(name in state for name in _OF_A_VAE):
+        return Source(path=path, part="vae", form="a Wan VAE", files=_files(path))
+    return _transformer(path, state)
+
+
+def _transformer(path: Path, state: Mapping[str, Tensor]) -> Source:
+    for name, what in _FOREIGN.items():
+        if name in state:
+            raise DataError(f"this is {what}", where={"source": path})
+    if any(".lora_" in name for name in state):
+        raise UsageError(
+            "this is an adapter (LoRA), no model", where={"source": path}, fix="convert its base with --lora THIS_FILE"
+        )
+    bare, prefix = without_prefix(state)
+    original = is_released(bare)
+    named = to_ours(bare, where=path) if original else bare
+    if not any(name.startswith(("blocks.", "patch_embedding.")) for name in named):
+        raise DataError(
+            "these are no weights of a Wan or HyDRA transformer",
+            where={"source": path, f"names ({len(state)})": listed(sorted(state))},
+            fix="docs/weights.md lists what can be converted",
+        )
+    kind = "HyDRA" if has_memory(named) else "plain Wan"
+    form = f"a {kind} transformer, {'original' if original else 'diffusers'} names" + (
+        f", each after {prefix!r}" if prefix else ""
+    )
+    weights = find_weights(path)
+    config = weights.parent / "config.json"
+    return Source(
+        path=path, part="transformer", form=form, state=named, files=_files(path),
+        config=read_json(config) if config.is_file() else {},
+    )  # fmt: skip
+
+
+def _files(path: Path) -> list[Path]:
+    files = weight_files(path)
+    config = files[0].parent / "config.json"
+    return [*files, config] if config.is_file() else files
+
+
+def read_shapes(source: Source) -> dict[str, Any]:
+    """What shapes say of a transformer: keys of the recipe's model section, and `channels` and `text_dim`.
+
+    Where blocks differ the most frequent shape counts, so that the others are told as misshapen; what no weight tells
+    is left out.
+    """
+    shapes = shapes_of(source.state)
+    found: dict[str, Any] = {}
+    if (patch := shapes.get("patch_embedding.weight")) is not None and len(patch) == 5:
+        found |= {"dim": patch[0], "channels": patch[1], "patch": list(patch[2:])}
+    blocks = [int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")]
+    if blocks:
+        found["layers"] = max(blocks) + 1
+    if (ffn := _common(shapes, ".ffn.net.0.proj.weight")) is not None:
+        found["ffn_dim"] = ffn[0]
+    if (time := shapes.get("condition_embedder.time_embedder.linear_1.weight")) is not None:
+        found["freq_dim"] = time[1]
+    if (text := shapes.get("condition_embedder.text_embedder.linear_1.weight")) is not None:
+        found["text_dim"] = text[1]
+    kernel = _common(shapes, ".attn1.tokenizer.conv.weight")
+    if kernel is not None and len(kernel) == 5 and "patch" in found:
+        found["memory.kernel"] = [tokens * side for tokens, side in zip(kernel[2:], found["patch"], strict=True)]
+    return found
+
+
+def _common(shapes: Mapping[str, tuple[int, ...]], end: str) -> tuple[int, ...] | None:
+    counted = Counter(shape for name, shape in shapes.items() if name.startswith("blocks.") and name.endswith(end))
+    return counted.most_common(1)[0][0] if counted else None
+
+
+def heads_beside(source: Source) -> int | None:
+    """The number of heads, which no shape tells, as config.json says it."""
+    heads = source.config.get("num_attention_heads") or source.config.get("num_heads")
+    return None if heads is None else int(heads)

@@ -1,0 +1,1 @@
+"""Clips of the world, drawn and written."""

@@ -1,0 +1,132 @@
+"""`hm render`: clips from a seed, in HM-World's released layout with more annotations.
+
+Every finished clip lies on disk at once, and depends on the recipe and its own number only: a killed render goes on
+with the next clip, more clips can be added later, and any number of processes gives the same data set. What is in it:
+docs/artifacts.md; what its clips promise: docs/world.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hmcli.contracts import Reporter, StageResult
+from hmcli.recipe.reading import Recipe, WorldConfig, sections
+from hmcli.stages.bench.definition import Chosen, chosen_clips
+from hmcli.stages.rendering.captioner import check_captioner
+from hmcli.stages.rendering.clips import Job, render_clips
+from hmcli.stages.shared.outcome import check_output, result_of
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import write_json_lines, write_text
+from hmcli.store.hashing import HashCache, hash_json, hash_tree
+from hmcli.store.video import read_video
+from hmcli.world.scenes import SCENES
+from hmcli.world.staging.choices import choices
+from hmcli.world.staging.clip import clip_id, describe_clip
+from hmcli.world.staging.splits import on_side
+from hmcli.world.subjects import SUBJECTS
+
+PICTURES = 3  # raise when the same clip would look or move differently: older clips are then redone
+
+Captioner = Callable[[Any], str]  # (T, H, W, 3) uint8 frames of the context -> caption
+
+
+def run(
+    recipe: Recipe, *, out: Path, force: bool = False, device: str = "cpu", processes: int = 1, reporter: Reporter,
+    dry_run: bool = False,
+) -> StageResult:  # fmt: skip
+    """Render `world.clips` clips; see `hm render --help`."""
+    world = recipe.world
+    chosen = chosen_clips(recipe)
+    order = [clip_id(recipe.seed, index) for index in range(world.clips)]
+    if dry_run:
+        check_output(out, "dataset", reporter)
+        if chosen is None:
+            describe_clip(world, recipe.seed, 0)  # says now what cannot work
+        if world.captioner:
+            check_captioner(Path(world.captioner))
+        frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
+        reporter.note(f"{world.clips} clips of {frames} into {out}")
+        return StageResult(path=out, kind="dataset", counts={"clips": world.clips}, details={"dry_run": True})
+    choices(world)
+    caption = _captioner(world, device)
+    with ArtifactWriter(
+        out, "dataset", recipe=sections(recipe, "seed", "world"), inputs={}, seed=recipe.seed, force=force,
+        reporter=reporter,
+    ) as writer:  # fmt: skip
+        keys = clip_keys(recipe, chosen)
+        with reporter.progress("rendering", world.clips, "clip") as advance:
+            todo = [index for index, item in enumerate(order) if not writer.kept(item, keys[index])]
+            if len(todo) < len(order):
+                advance(len(order) - len(todo))
+            jobs = [
+                Job(
+                    world=world, seed=recipe.seed, index=index, device=device,
+                    folder=writer.scratch / f"clip-{index}", chosen=None if chosen is None else chosen[index],
+                )
+                for index in todo
+            ]  # fmt: skip
+            for job, row in render_clips(jobs, processes):
+                _keep(writer, order[job.index], keys[job.index], job.folder, row, caption)
+                advance(1)
+        if not writer.unchanged(order):
+            _write_tables(writer, [writer.items[item]["meta"] for item in order])
+        manifest = writer.finish(order, counts={"clips": len(order)}, attributes=_attributes(world))
+    return result_of(writer, manifest)
+
+
+def clip_keys(recipe: Recipe, chosen: Sequence[Chosen] | None) -> list[str]:
+    """What each clip depends on besides its number: not how many there are, but what a benchmark chose for it."""
+    world = sections(recipe, "seed", "world")
+    del world["world"]["clips"]
+    model = hash_tree(Path(recipe.world.captioner), cache=HashCache()) if recipe.world.captioner else {}
+    shared = [PICTURES, world, model]
+    return [hash_json(shared if chosen is None else [*shared, asdict(chosen[i])]) for i in range(recipe.world.clips)]
+
+
+def _captioner(world: WorldConfig, device: str) -> Captioner | None:
+    """The model that describes the context frames, where the recipe names one."""
+    if not world.captioner:
+        return None
+    from hmcli.stages.rendering.captioner import load_captioner  # transformers loads here
+
+    return load_captioner(Path(world.captioner), device)
+
+
+def _keep(
+    writer: ArtifactWriter, item: str, key: str, drawn: Path, row: dict[str, Any], caption: Captioner | None
+) -> None:
+    """Take a drawn clip into the artifact."""
+    if caption is not None:
+        row["caption"] = caption(read_video(drawn / "cond.mp4"))
+    with writer.item_folder(item, key, meta=row) as folder:
+        for file in sorted(drawn.iterdir()):
+            os.replace(file, folder / file.name)
+    drawn.rmdir()
+
+
+def _write_tables(writer: ArtifactWriter, rows: list[dict[str, Any]]) -> None:
+    write_json_lines(writer.staged / "clips.jsonl", rows)
+    for name, field in (("caption.txt", "caption"), ("caption_plain.txt", "caption_plain")):
+        write_text(writer.staged / name, "".join(f"{row['id']}\t{row[field]}\n" for row in rows))
+
+
+def _attributes(world: WorldConfig) -> dict[str, Any]:
+    may = choices(world)
+    return {
+        "fps": world.fps,
+        "size": list(world.size),
+        "frames": {"context": world.context_frames, "target": world.target_frames},
+        "depth": "depth.npz: float16 metres along the camera's forward axis, infinite for the sky",
+        "split": {
+            "name": world.split,
+            "hold_out": world.hold_out,
+            "scenes": list(may.scenes),
+            "subjects": list(may.subjects),
+            "held_out_scenes": list(on_side(SCENES, "test")),
+            "held_out_subjects": list(on_side(SUBJECTS, "test")),
+        },
+    }

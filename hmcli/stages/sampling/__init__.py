@@ -1,0 +1,1 @@
+"""Generating target videos with a model."""

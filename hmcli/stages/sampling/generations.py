@@ -1,0 +1,89 @@
+"""Reading generation artifacts: which videos were made, for which clips, at which size, from what.
+
+The layout on disk (docs/artifacts.md) is written by `hmcli.stages.sampling.generate`; this is its only reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hmcli.errors import DataError
+from hmcli.recipe.reading import DataConfig, PosesConfig, from_dict
+from hmcli.stages.data.opening import Dataset, open_dataset
+from hmcli.store.files import read_json_lines
+from hmcli.store.manifest import Manifest, read_manifest
+
+LIST = "generations.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """A generation artifact as it is. `rows` are those of generations.jsonl by clip id, in its order."""
+
+    path: Path
+    manifest: Manifest
+    rows: Mapping[str, Mapping[str, Any]]
+    data: DataConfig  # the size, fit, frames and split its videos were made at
+    poses: PosesConfig
+    source: str  # folder of clips it was made from; empty when it does not say
+    source_fingerprint: str
+
+    @property
+    def clips(self) -> list[str]:
+        """Every clip it was asked for: the generated ones, then those it had to leave out."""
+        return [*self.rows, *(row["item"] for row in self.manifest.quarantined if row["item"] not in self.rows)]
+
+
+def open_generation(path: Path, poses: PosesConfig) -> Generated:
+    """Read what `hm generate` wrote. `poses` serve where the generation does not record how it read cameras."""
+    manifest = read_manifest(path, kinds=("generation",))
+    rows = read_json_lines(path / LIST)
+    about = manifest.attributes
+    try:
+        by_id = {str(row["id"]): row for row in rows}
+        for row in rows:
+            if not isinstance(row["video"], str) or min(int(row[name]) for name in ("frames", "height", "width")) < 1:
+                raise ValueError(f"clip {row['id']}: video, frames, height and width do not describe a video")
+        data = from_dict({"data": about["data"]}).data
+        source, fingerprint = about["source_dataset"], about["source_dataset_fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"the generation does not say what an evaluation needs: {error!r}"
+        raise DataError(what, where={"generation": path}, fix="make it again with this version of hm") from error
+    if len(by_id) != len(rows):
+        raise DataError("a clip is listed twice", where={"file": path / LIST})
+    if "poses" in manifest.recipe:
+        poses = from_dict({"poses": manifest.recipe["poses"]}).poses
+    return Generated(
+        path=path, manifest=manifest, rows=by_id, data=data, poses=poses, source=source or "",
+        source_fingerprint=fingerprint or "",
+    )  # fmt: skip
+
+
+def find_reference(generated: Generated, path: Path | None) -> tuple[Dataset | None, str]:
+    """The data set with the true targets, or why there is none. One that was named must be usable."""
+    if path is not None:
+        dataset = open_dataset(path, generated.poses)
+        if not _has_targets(dataset, generated.data):
+            fix = "name a folder whose clips have target videos"
+            raise DataError("no clip of the reference has a target video", where={"reference": path}, fix=fix)
+        return dataset, ""
+    if not generated.source:
+        return None, "the generation does not say which folder of clips it was made from"
+    if not Path(generated.source).is_dir():
+        return None, f"{generated.source}, which the generation was made from, is not there"
+    try:
+        dataset = open_dataset(Path(generated.source), generated.poses)
+    except DataError as error:
+        return None, f"{generated.source} cannot be read ({error.what})"
+    if generated.source_fingerprint and dataset.fingerprint != generated.source_fingerprint:
+        return None, f"{generated.source} has changed since the generation was made from it"
+    if not _has_targets(dataset, generated.data):
+        return None, f"{generated.source} has no target videos"
+    return dataset, ""
+
+
+def _has_targets(dataset: Dataset, data: DataConfig) -> bool:
+    return data.split is not None or any(clip.target_info is not None for clip in dataset.clips)

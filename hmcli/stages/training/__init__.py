@@ -1,0 +1,1 @@
+"""Training a transformer or a codec, with checkpoints."""

@@ -1,0 +1,295 @@
+"""`hm train` with `train.part: codec`: a small video VAE on the clips of a data set.
+
+Everything random in step n depends on (seed, n) alone, so a run that was stopped ends as one that was not. The artifact
+holds vae/, a diffusers folder in half precision with the latent statistics in its config: set `codec.path` to it.
+`codec.path` in the recipe is what training starts from; empty is a new VAE of hmcli.codecs.mini_vae.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.contracts import TIME_STRIDE, Reporter, StageResult
+from hmcli.errors import DataError, HMError, RecipeError
+from hmcli.recipe.reading import DataConfig, Recipe, TrainConfig, sections, to_yaml
+from hmcli.runtime import StopFlag, stopping_at_boundaries
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
+from hmcli.stages.shared.outcome import check_output, result_of
+from hmcli.stages.training.checkpoints import CHECKPOINTS, STATE, kept_steps, step_name
+from hmcli.stages.training.learning import freeze
+from hmcli.stages.training.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import write_text
+from hmcli.store.hashing import hash_json
+from hmcli.store.video import read_video
+from hmcli.world.views.framing import resize_frames
+
+if TYPE_CHECKING:
+    import torch
+
+KIND = "codec"
+READS = ("data", "poses", "codec", "train")
+VAE = "vae"
+_MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
+_HOLD_OUT = 10  # every tenth clip is kept for the score
+_SCORED = 32  # clips that scores and latent statistics are taken from, at most
+_SCORE_FRAMES = 17  # video frames of each, at most
+
+
+def run(
+    recipe: Recipe,
+    *,
+    data: Path,
+    out: Path,
+    reporter: Reporter,
+    device: str = "cpu",
+    force: bool = False,
+    dry_run: bool = False,
+) -> StageResult:
+    """Train to `train.steps` and write a codec; see `hm train --help`.
+
+    Raises RecipeError for settings that have no effect on a codec, UsageError when `out` holds another run, DataError
+    when no clip can be trained on, StoppedEarly on SIGTERM.
+    """
+    _check(recipe.train)
+    dataset = open_dataset(data, recipe.poses)
+    key = hash_json({**_reads(recipe), "seed": recipe.seed, "clips": dataset.fingerprint})
+    if dry_run:
+        check_output(out, KIND, reporter)
+        train, count = recipe.train, len(dataset.clips)
+        reporter.note(
+            f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}, into {out}"
+        )
+        return StageResult(path=out, kind=KIND, counts={"clips": count}, details={"dry_run": True})
+    recorded = sections(recipe, *READS)
+    inputs = {"clips": dataset.fingerprint}
+    with (
+        ArtifactWriter(out, KIND, recipe=recorded, inputs=inputs, seed=recipe.seed, reporter=reporter) as writer,
+        stopping_at_boundaries() as stop,
+    ):
+        refuse_another_run(writer, key, force, "data set")
+        clips = _load_clips(dataset, recipe, writer)
+        trained = recipe.train.steps in kept_steps(writer, key)
+        if not trained:
+            _train(recipe, clips, writer, key, device, reporter, stop)
+        return _finish(recipe, clips, writer, key, device)
+
+
+def _reads(recipe: Recipe) -> dict[str, Any]:
+    read = sections(recipe, *READS)
+    return {**read, "train": {k: v for k, v in read["train"].items() if k not in _MAY_CHANGE}}
+
+
+def _check(train: TrainConfig) -> None:
+    """An option without effect is an error."""
+    default = TrainConfig()
+    if train.part != "codec":
+        raise RecipeError(f"this recipe trains the {train.part}", where={"recipe": "train.part"}, fix="set it to codec")
+    unused = [
+        f"train.{name}={getattr(train, name)!r}"
+        for name in ("gradient_checkpointing", "dtype", "text_dropout")
+        if getattr(train, name) != getattr(default, name)
+    ]
+    if unused:
+        raise RecipeError(
+            f"training a codec does not use {', '.join(unused)}", where={"recipe": "train"}, fix="leave it out"
+        )
+
+
+# --- what it learns from ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Videos in memory, uint8 (T, H, W, 3), all of one size; `held_out` is never trained on."""
+
+    training: Sequence[np.ndarray]
+    held_out: Sequence[np.ndarray]
+
+
+def _load_clips(dataset: Dataset, recipe: Recipe, writer: ArtifactWriter) -> Clips:
+    """Context and target of every clip as videos of their own; what cannot be read is quarantined."""
+    found: list[list[np.ndarray]] = []
+    for item in dataset.quarantined:
+        writer.quarantine(item.item, item.reason)
+    for source in dataset.clips:
+        try:
+            videos = _videos(source, recipe.data)
+            if short := [len(video) for video in videos if len(video) < recipe.train.frames]:
+                raise DataError(
+                    f"a video has {short[0]} frames, train.frames asks for {recipe.train.frames}",
+                    fix="lower train.frames or leave the clip out",
+                )
+        except HMError as error:
+            writer.quarantine(source.id, str(error))
+        else:
+            found.append(videos)
+    if not found:
+        raise DataError("no clip can be trained on", where={"data": dataset.path})
+    held_out = found[_HOLD_OUT - 1 :: _HOLD_OUT]
+    training = [videos for i, videos in enumerate(found) if i % _HOLD_OUT != _HOLD_OUT - 1]
+    return Clips(
+        training=[video for videos in training for video in videos],
+        held_out=[video for videos in held_out for video in videos],
+    )
+
+
+def _videos(source: ClipSource, data: DataConfig) -> list[np.ndarray]:
+    """Context and target at the recipe's size. Their lengths and cameras do not matter: pieces are cut out of them."""
+    return [
+        resize_frames(read_video(source.files[role]), data.size, data.fit)
+        for role in ("context", "target")
+        if role in source.files
+    ]
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def _train(
+    recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, device: str, reporter: Reporter, stop: StopFlag
+) -> None:
+    import torch
+
+    from hmcli.codecs import training
+    from hmcli.codecs.muon import make_optimizers
+
+    train = recipe.train
+    _ = writer.staged  # from here on the run is unfinished
+    write_text(writer.path / RECIPE, to_yaml(recipe))
+    vae = _starting_vae(recipe).to(device).train()
+    freeze(vae, train)
+    optimizers = make_optimizers(vae, train)
+    average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
+    start = _resume(writer, key, vae, optimizers, average)
+    size = clips.training[0].shape[1:3]
+    pictures = training.picture_steps(train, fresh=not recipe.codec.path)
+    log = log_until(writer.path / LOG, start)
+    with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
+        for step in range(start, train.steps):
+            rng = np.random.default_rng([recipe.seed, step])
+            plan = training.plan_batch(step, train, pictures, *size)
+            video = training.draw_batch(clips.training, plan, rng).to(device)
+            noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            lr = training.learning_rate(step, train, pictures)
+            parts = training.train_step(vae, optimizers, video, lr=lr, clip_norm=train.clip_norm, generator=noise)
+            if not np.isfinite(parts["l1"]):
+                raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
+            training.average_weights(average, vae.state_dict(), step, train.ema)
+            log.write(json.dumps({"step": step + 1, **parts}) + "\n")
+            advance(1)
+            last = step + 1 == train.steps
+            if last or stop or (step + 1) % train.checkpoint_every == 0:
+                log.flush()
+                _write_checkpoint(writer, key, step + 1, train.keep, vae, optimizers, average)
+            if stop and not last:
+                say_stopped(stop, step + 1, train.steps)
+
+
+def trains_encoder(train: TrainConfig) -> bool:
+    """Does training change what latents are? Not when `train_only` names parts of the decoder alone."""
+    return not train.train_only or not all("decoder" in part or part == "post_quant_conv" for part in train.train_only)
+
+
+def _starting_vae(recipe: Recipe) -> Any:
+    import torch
+
+    from hmcli.codecs.mini_vae import new_mini_vae
+    from hmcli.codecs.wan_files import load_wan_vae
+
+    if not recipe.codec.path:
+        return new_mini_vae(recipe.seed)
+    return load_wan_vae(Path(recipe.codec.path), torch.float32)
+
+
+def _write_checkpoint(
+    writer: ArtifactWriter,
+    key: str,
+    step: int,
+    keep: int,
+    vae: Any,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: dict[str, torch.Tensor],
+) -> None:
+    import torch
+
+    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
+        state = {"step": step, "vae": vae.state_dict(), "average": average}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
+        torch.save(state, folder / STATE)
+    for old in kept_steps(writer, key)[:-keep]:
+        writer.discard(step_name(old))
+
+
+def _resume(
+    writer: ArtifactWriter,
+    key: str,
+    vae: Any,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: dict[str, torch.Tensor],
+) -> int:
+    """Put the newest checkpoint's state into vae, optimizers and average; returns its step, 0 without one."""
+    if (state := _last_state(writer, key)) is None:
+        return 0
+    vae.load_state_dict(state["vae"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    for name, value in state["average"].items():
+        average[name].copy_(value)
+    writer.reporter.note(f"going on from step {state['step']}")
+    return int(state["step"])
+
+
+def _last_state(writer: ArtifactWriter, key: str) -> dict[str, Any] | None:
+    import torch
+
+    if not (steps := kept_steps(writer, key)):
+        return None
+    file = writer.path / CHECKPOINTS / step_name(steps[-1]) / STATE
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+# --- the codec as an artifact ----------------------------------------------------------------------------------------
+
+
+def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, device: str) -> StageResult:
+    """Export the averaged weights with their latent statistics, score them, and complete the artifact."""
+    from hmcli.codecs import training
+
+    order = [step_name(step) for step in kept_steps(writer, key)]
+    if not writer.unchanged(order) or not (writer.path / VAE / "config.json").is_file():
+        vae = _starting_vae(recipe)
+        state = _last_state(writer, key)
+        assert state is not None  # training has just ended, or was found finished
+        vae.load_state_dict(state["average"])
+        vae.to(device).eval()
+        seen, unseen = (_scored(videos, device) for videos in (clips.training, clips.held_out))
+        scores = {"psnr_training": training.mean_psnr(vae, seen)}
+        if unseen:
+            scores["psnr_held_out"] = training.mean_psnr(vae, unseen)
+        if trains_encoder(recipe.train):  # otherwise latents stay what they were, and so does their normalisation
+            mean, std = training.latent_statistics(vae, seen)
+            vae.register_to_config(latents_mean=mean, latents_std=std)
+        vae.half().save_pretrained(writer.staged / VAE)
+        counts = {"steps": int(state["step"]), "videos": len(clips.training), "held_out": len(clips.held_out)}
+        manifest = writer.finish(order, counts=counts, attributes=scores, files=[LOG, RECIPE])
+    else:
+        writer.reporter.note(f"already trained to step {recipe.train.steps}")
+        manifest = writer.finish(order)
+    return result_of(writer, manifest, **manifest.attributes)
+
+
+def _scored(videos: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:
+    """At most `_SCORED` videos spread over all of them, as tensors."""
+    from hmcli.codecs.training import whole_frames
+
+    chosen = [videos[i] for i in sorted({round(x) for x in np.linspace(0, len(videos) - 1, _SCORED)})] if videos else []
+    lengths = [(min(len(video), _SCORE_FRAMES) - 1) // TIME_STRIDE * TIME_STRIDE + 1 for video in chosen]
+    return [whole_frames(video, frames).to(device) for video, frames in zip(chosen, lengths, strict=True)]

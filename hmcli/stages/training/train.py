@@ -1,0 +1,302 @@
+"""`hm train`: flow matching on target frames, with checkpoints from which training goes on exactly.
+
+Everything random in step n depends on (seed, n) alone: which clips, which noise, which timestep, which anchor. A run
+stopped anywhere therefore ends with the same weights as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.contracts import Reporter, StageResult
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe.reading import LoraConfig, Recipe, TrainConfig, from_dict, sections, to_yaml
+from hmcli.runtime import StopFlag, pick_dtype, stopping_at_boundaries
+from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
+from hmcli.stages.memory.kept import SlotDescription
+from hmcli.stages.memory.policy_inputs import open_descriptions, retrieval_inputs
+from hmcli.stages.models.folders import ModelFolder, build_model, check_memory_fits, find_base, model_arguments
+from hmcli.stages.shared.outcome import check_output, result_of
+from hmcli.stages.training.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
+from hmcli.stages.training.learning import Average, batches, freeze, learning_rate, make_batch, step_loss
+from hmcli.stages.training.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import write_text
+from hmcli.store.hashing import hash_json
+from hmcli.store.manifest import is_artifact, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from hmcli.core.flow import FlowSchedule
+    from hmcli.core.transformer import HydraTransformer3DModel
+
+ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
+READS = (*ENCODED, "model", "flow", "train")
+_MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
+CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
+
+
+def run(
+    recipe: Recipe,
+    *,
+    latents: Path,
+    out: Path,
+    force: bool,
+    device: str,
+    reporter: Reporter,
+    memory: Path | None = None,
+    dry_run: bool = False,
+) -> StageResult:
+    """Train to `train.steps` and write a run; see `hm train --help`.
+
+    Raises UsageError when `out` holds another run, DataError when no clip can be trained on, StoppedEarly on SIGTERM.
+    """
+    view = open_latents(latents)
+    view.say_left_out(reporter)
+    clips = _usable(view, recipe)
+    recipe = as_encoded(recipe, view, reporter)
+    inputs = {"latents": view.fingerprint}
+    if (base := _check_model(recipe, view, clips)) is not None:
+        inputs["base"] = base.fingerprint
+    described = None
+    if memory is not None:
+        described = open_descriptions(memory, view, recipe.model.memory, clips, reporter)
+        inputs["memory"] = read_manifest(memory).fingerprint
+    key = run_key(recipe, inputs)
+    if dry_run:
+        check_output(out, "run", reporter)
+        reporter.note(f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}, into {out}")
+        return StageResult(path=out, kind="run", counts={"clips": len(clips)}, details={"dry_run": True})
+    with (
+        ArtifactWriter(
+            out,
+            "run",
+            recipe=sections(recipe, *READS),
+            inputs=inputs,
+            seed=recipe.seed,
+            reporter=reporter,
+        ) as writer,
+        stopping_at_boundaries() as stop,
+    ):
+        refuse_another_run(writer, key, force, "latents (or model.base, or --memory)")
+        if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
+            _train(_prepare(recipe, view, device, described, reporter), clips, writer, key, reporter, stop)
+        else:
+            reporter.note(f"already trained to step {there}, {recipe.train.steps} were asked for")
+            if is_artifact(writer.path):
+                writer.recipe = read_manifest(writer.path).recipe  # as it was trained, whatever was asked now
+        return _finish(writer, recipe, key)
+
+
+def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
+    """What makes a run this run: all that changes its weights, but for its length. `inputs` are fingerprints."""
+    read = sections(recipe, *READS)
+    kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
+    if recipe.train.decay != "constant":
+        kept["steps"] = recipe.train.steps
+    return hash_json({**read, "train": kept, "seed": recipe.seed, "inputs": inputs})
+
+
+def _usable(view: LatentsView, recipe: Recipe) -> list[str]:
+    """Ids of clips that have a target. Raises what keeps the latents and the recipe apart."""
+    made_with = view.manifest.recipe
+    for section in ("codec", "text"):
+        wanted = sections(recipe, section)[section]["name"]
+        if made_with[section]["name"] != wanted:
+            name = made_with[section]["name"]
+            raise DataError(
+                f"latents were encoded with {section} {name!r}, the recipe wants {wanted!r}",
+                where={"artifact": f"{view.path} (manifest: {section}.name)", "recipe": f"{section}.name"},
+                fix="encode again with this recipe: hm encode DATA --recipe RECIPE",
+            )
+    clips = [clip for group in view.groups if group.has_target for clip in group.ids]
+    if not clips:
+        raise DataError(
+            "no clip has target frames to learn from", where={"latents": view.path},
+            fix="encode with data.split to cut each clip in two, e.g. --set 'data.split={context: 37, target: 37}'",
+        )  # fmt: skip
+    return clips
+
+
+def as_encoded(recipe: Recipe, view: LatentsView, reporter: Reporter) -> Recipe:
+    """The recipe with the sections that encode read as it read them, so that a run records what it was trained on."""
+    made_with = {"format": recipe.format} | {name: view.manifest.recipe[name] for name in ENCODED}
+    encoded = from_dict(made_with)
+    for name in ENCODED:
+        if getattr(encoded, name) != getattr(recipe, name):
+            reporter.note(f"{name}: recorded as the latents were encoded, which is not what the recipe says")
+    return dataclasses.replace(recipe, **{name: getattr(encoded, name) for name in ENCODED})
+
+
+def _check_model(recipe: Recipe, view: LatentsView, clips: list[str]) -> ModelFolder | None:
+    """Raise, before anything is built, what keeps the recipe's model from these clips; returns what it starts from."""
+    wanted = model_arguments(recipe, channels=view.channels, text_dim=view.text_shape[1])
+    base = find_base(recipe, wanted)
+    for clip in clips:
+        group = view.where[clip][0]
+        check_memory_fits(wanted, clip, context=group.context, target=group.target, size=view.latent_size)
+    return base
+
+
+# --- the loop ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Training:
+    """Everything a step changes or needs."""
+
+    recipe: Recipe
+    view: LatentsView
+    model: HydraTransformer3DModel
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    schedule: FlowSchedule
+    accelerator: Any
+    device: str
+    described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
+
+    def step(self, step: int, clips: list[LatentClip]) -> dict[str, float]:
+        """Train on one batch; everything random comes from (seed, step). Returns what the log says of it."""
+        train, rng = self.recipe.train, np.random.default_rng((self.recipe.seed, 1, step))
+        frozen = self.recipe.model.memory.context == "frozen"
+        batch = make_batch(clips, self.view.text(0), frozen=frozen, text_dropout=train.text_dropout, rng=rng)
+        seed = int(rng.integers(2**62))
+        retrieval = retrieval_inputs(
+            clips, self.view, self.recipe.model.memory, seed=seed + 1, device=self.device, described=self.described
+        )
+        rate = learning_rate(train, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with self.accelerator.autocast():
+            loss = step_loss(
+                self.model, batch, self.schedule, self.recipe.flow, seed=seed, device=self.device, retrieval=retrieval
+            )
+        value = float(loss.detach())
+        _require_finite(value, step, clips)
+        self.accelerator.backward(loss)
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, train.clip_norm))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.model)
+        return {"step": step + 1, "loss": value, "grad_norm": norm, "lr": rate}
+
+
+def _prepare(
+    recipe: Recipe,
+    view: LatentsView,
+    device: str,
+    described: dict[str, SlotDescription] | None,
+    reporter: Reporter,
+) -> Training:
+    """Model, optimizer and schedule at step 0."""
+    import torch
+
+    from hmcli.core.flow import make_schedule
+
+    train = recipe.train
+    model = build_model(recipe, channels=view.channels, text_dim=view.text_shape[1])
+    torch.nn.Module.to(model, device)
+    model.train()
+    if train.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    reporter.note(model.set_attention(train.attention, dtype=pick_dtype(train.dtype), backward=True))
+    if train.lora is not None:
+        _add_adapters(model, train.lora, recipe.seed)
+    parameters = freeze(model, train)
+    return Training(
+        recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
+        optimizer=torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay),
+        average=Average(model, train.ema) if train.ema else None, accelerator=_accelerator(device, train),
+        schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
+    )  # fmt: skip
+
+
+def _add_adapters(model: HydraTransformer3DModel, lora: LoraConfig, seed: int) -> None:
+    import torch
+
+    from hmcli.core.lora import add_lora
+
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, generator=generator)
+    except ValueError as error:
+        raise UsageError(str(error), fix="use ends of layer names such as to_q, to_v, ffn.net.2, projector") from error
+
+
+def _train(
+    training: Training, clips: list[str], writer: ArtifactWriter, key: str, reporter: Reporter, stop: StopFlag
+) -> None:
+    """Step from the last checkpoint to `train.steps`, with checkpoints; ends early, at a checkpoint, when stopped."""
+    train, view = training.recipe.train, training.view
+    _ = writer.staged  # from here on the run is unfinished
+    write_text(writer.path / RECIPE, to_yaml(training.recipe))
+    start = read_checkpoint(writer, key, training.model, training.optimizer, training.average)
+    order = batches([list(group.ids) for group in view.groups if group.has_target], train.batch, training.recipe.seed)
+    for _ in range(start):
+        next(order)
+    fits = view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
+    cache = {clip: view.clip(clip) for clip in clips} if fits else {}
+    log = log_until(writer.path / LOG, start)
+    with log, reporter.progress("training", train.steps - start, "step") as advance:
+        for step in range(start, train.steps):
+            row = training.step(step, [cache.get(clip) or view.clip(clip) for clip in next(order)])
+            log.write(json.dumps(row) + "\n")
+            advance(1)
+            last = step + 1 == train.steps
+            if last or stop or (step + 1) % train.checkpoint_every == 0:
+                log.flush()
+                write_checkpoint(
+                    writer, key, step + 1, training.recipe, view, training.model, training.optimizer, training.average
+                )
+            if stop and not last:
+                say_stopped(stop, step + 1, train.steps)
+
+
+def _accelerator(device: str, train: TrainConfig) -> Any:
+    """accelerate in one process, on the device that was asked for."""
+    import os
+
+    from accelerate import Accelerator
+
+    if device != "cpu":
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if train.dtype == "bfloat16" else "no")
+    if accelerator.num_processes != 1:
+        raise UsageError(f"started as {accelerator.num_processes} processes, but this version trains in one")
+    return accelerator
+
+
+def _require_finite(loss: float, step: int, chosen: list[LatentClip]) -> None:
+    if not math.isfinite(loss):
+        raise DataError(
+            f"the loss is {loss} at step {step + 1}", where={"clips": ", ".join(clip.id for clip in chosen)},
+            fix="look at these clips (hm inspect), lower train.lr; the last checkpoint is whole",
+        )  # fmt: skip
+
+
+# --- the run as an artifact ----------------------------------------------------------------------------------------
+
+
+def _finish(writer: ArtifactWriter, recipe: Recipe, key: str) -> StageResult:
+    last = max(kept_steps(writer, key))
+    details: dict[str, Any] = {"checkpoint": f"{CHECKPOINTS}/{step_name(last)}"}
+    if losses := logged_losses(writer):
+        tail = losses[-max(1, len(losses) // 10) :]
+        details |= {"loss_first": losses[0], "loss_last_tenth": sum(tail) / len(tail)}
+    manifest = writer.finish(
+        [step_name(step) for step in kept_steps(writer, key)],
+        counts={"steps": last},
+        attributes=details,
+        files=[LOG, RECIPE],
+    )
+    return result_of(writer, manifest, **details)

@@ -1,0 +1,1 @@
+"""Hidden motion: exits and entries, what was seen, what can be foretold."""

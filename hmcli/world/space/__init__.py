@@ -1,0 +1,1 @@
+"""Shapes, extents, obstacles and light."""

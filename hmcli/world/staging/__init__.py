@@ -1,0 +1,1 @@
+"""A clip from a seed: who walks where, what the camera does, what is written about it."""

@@ -1,0 +1,113 @@
+"""Choices: what a recipe's `world` section allows to be drawn, and what every clip of it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hmcli.contracts import TIME_STRIDE
+from hmcli.errors import UsageError
+from hmcli.recipe.reading import WorldConfig
+from hmcli.registry import normal
+from hmcli.world.hidden.certify import Needs
+from hmcli.world.hidden.oracle import FEWEST
+from hmcli.world.scenes import SCENES
+from hmcli.world.staging.shooting import Lens, long_enough
+from hmcli.world.staging.splits import SPLITS, Split, on_side
+from hmcli.world.subjects import SUBJECTS
+from hmcli.world.views.trajectories import TRAJECTORIES
+
+CROWD = 3  # subjects of a crowd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The names a recipe allows, and what a clip needs."""
+
+    world: WorldConfig
+    scenes: tuple[str, ...]
+    subjects: tuple[str, ...]
+    trajectories: tuple[str, ...]
+    counts: tuple[int, ...]
+    split: Split
+    needs: Needs
+    lens: Lens
+
+    @property
+    def frames(self) -> int:
+        return self.world.context_frames + self.world.target_frames
+
+
+def choices(world: WorldConfig) -> Choices:
+    """Read what a recipe allows. Raises UsageError for what cannot be."""
+    if not 5 <= world.field_of_view <= 120:
+        raise UsageError(
+            f"world.field_of_view={world.field_of_view:g}: the horizontal field of view must be 5 to 120 degrees"
+        )
+    if not 0 < world.camera.degrees <= 180:
+        raise UsageError(f"world.camera.degrees={world.camera.degrees:g}: turn the camera by more than 0, up to 180")
+    asked = () if world.camera.trajectory == "any" else (world.camera.trajectory,)
+    low, high = world.subjects_per_clip
+    if not 1 <= low <= high <= CROWD:
+        raise UsageError(f"world.subjects_per_clip=[{low}, {high}]: from 1 to {CROWD}, the smaller number first")
+    split = SPLITS[world.split]
+    return Choices(
+        world=world,
+        scenes=_families("world.scenes", world.scenes, SCENES, world),
+        subjects=_families("world.subjects", world.subjects, SUBJECTS, world),
+        trajectories=_names("world.camera.trajectory", asked, TRAJECTORIES),
+        counts=(CROWD,) if split.crowd else tuple(range(low, high + 1)),
+        split=split,
+        needs=_needs(world),
+        lens=Lens(half_angle=float(np.deg2rad(world.field_of_view)) / 2, aspect=world.size[0] / world.size[1]),
+    )
+
+
+def _needs(world: WorldConfig) -> Needs:
+    """The recipe's seconds as frames. Raises UsageError when they do not fit into its lengths."""
+    visible = max(FEWEST, math.ceil(world.visible_seconds * world.fps - 1e-9))
+    hidden = max(1, math.ceil(world.hidden_seconds * world.fps - 1e-9))
+    needs = Needs(visible_frames=visible, hidden_frames=hidden, context_frames=world.context_frames)
+    if not long_enough(needs, world.context_frames + world.target_frames):
+        context = max(_four_k_plus_one(visible + 2), world.context_frames)
+        longer, target = replace(needs, context_frames=context), 1
+        while not long_enough(longer, context + target):
+            target += TIME_STRIDE
+        raise UsageError(
+            f"{world.context_frames}+{world.target_frames} frames at {world.fps} per second are too few: a subject is"
+            f" to be visible for {world.visible_seconds:g} s, hidden for {world.hidden_seconds:g} s, and seen again",
+            where={"recipe": "world"},
+            fix=f"set world.context_frames to at least {context} and world.target_frames to at least {target}, or lower"
+            " world.visible_seconds or world.hidden_seconds",
+        )
+    return needs
+
+
+def _four_k_plus_one(frames: int) -> int:
+    return -(-(frames - 1) // TIME_STRIDE) * TIME_STRIDE + 1
+
+
+def _families(key: str, asked: tuple[str, ...], known: Collection[str], world: WorldConfig) -> tuple[str, ...]:
+    """The families to draw from on the asked side of the split."""
+    names = _names(key, asked, known)
+    side = on_side(names, world.hold_out)
+    if not side or (asked and len(side) < len(names)):
+        here = ", ".join(on_side(known, world.hold_out)) or "none"
+        wrong = [name for name in names if name not in side]
+        raise UsageError(
+            f"{key}: {wrong[0]!r} is not a family for {world.hold_out}", where={"recipe": "world.hold_out"},
+            fix=f"for {world.hold_out}: {here}; or set world.hold_out=all",
+        )  # fmt: skip
+    return side
+
+
+def _names(key: str, asked: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
+    """The names to draw from: those asked for (all when none is), `-` and `_` alike."""
+    by_name = {normal(name): name for name in known}
+    if unknown := [name for name in asked if normal(name) not in by_name]:
+        listed = ", ".join(sorted(known))
+        raise UsageError(f"{key}: unknown name {unknown[0]!r}", where={"recipe": key}, fix=f"known: {listed}")
+    return tuple(by_name[normal(name)] for name in asked) or tuple(known)

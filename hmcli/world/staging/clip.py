@@ -1,0 +1,288 @@
+"""A clip as pure data: everything needed to draw and annotate it, from a seed and the clip's number.
+
+Clip i does not depend on how many clips there are. Its place, light and subjects are drawn once; how they move and how
+the camera does is drawn until the camera loses the first subject within the context and finds it again within the
+target, nobody walks through anything, and the hidden motion can be predicted (hmcli/world/hidden/certify.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hmcli.errors import UsageError
+from hmcli.recipe.reading import WorldConfig
+from hmcli.world.bodies import posed
+from hmcli.world.hidden.certify import Needs, certify
+from hmcli.world.hidden.cover import somebody_covered
+from hmcli.world.hidden.events import Hidden
+from hmcli.world.scenes import SCENES, Scene
+from hmcli.world.space.light import Light, light_from
+from hmcli.world.space.obstacles import Footprints, blocked, clearance, footprints
+from hmcli.world.space.shapes import Shapes, joined
+from hmcli.world.staging.choices import Choices, choices
+from hmcli.world.staging.company import Stage, Walker, join, not_too_near, set_out, somewhere_free
+from hmcli.world.staging.paths import Walk
+from hmcli.world.staging.shooting import shoot, stand
+from hmcli.world.staging.splits import COVERED_SECONDS, SplitName
+from hmcli.world.subjects import SUBJECTS, Subject
+from hmcli.world.views.cameras import focal_length
+from hmcli.world.views.sight import sight
+from hmcli.world.views.trajectories import STARTS, CameraTrack, Setting, start_pose
+
+TRIES = 800  # draws of one clip before it is given up
+_PER_CAST = 50  # draws after which a clip is cast anew: not every subject suits every trajectory and length
+_BRISKEST = 2.0  # times a subject's usual pace
+_COMPANIES = 5  # companies tried for a crowd's first subject, until somebody is covered for long enough
+_CAMERA_ROOM = 0.5  # metres between the camera and things
+_VIEW = 3.0  # metres: what is nearer blocks the camera's view ...
+_BLOCKED = 0.4  # ... of which it may fill this share, from left to right
+_SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16, "company": 17}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """A subject on its way through a clip; `number` is its value in instance masks."""
+
+    number: int
+    subject: Subject
+    path: str
+    walk: Walk
+    phase: np.ndarray  # (T,) strides walked, with a random start
+
+    @property
+    def name(self) -> str:
+        """Name of the subject within its clip."""
+        return f"{self.subject.family}_{self.number}"
+
+    def shapes(self) -> Shapes:
+        body = posed(self.subject.figure, self.phase, self.number)
+        return body.placed(self.walk.position, self.walk.heading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDescription:
+    """One continuous shot: context frames, then target frames."""
+
+    id: str
+    seed: int
+    index: int
+    draw: int  # how many draws of this clip were rejected before this one
+    split: SplitName
+    scene: Scene
+    light: Light
+    actors: tuple[Actor, ...]
+    trajectory: str
+    start: str  # where the camera stood at first, a name of trajectories.STARTS
+    world_from_camera: np.ndarray  # (T, 4, 4) float64, metres, camera axes right, down, forward
+    field_of_view: float  # degrees, horizontal
+    fps: int
+    needs: Needs
+    target_frames: int
+    texture_seed: int
+
+    @property
+    def context_frames(self) -> int:
+        return self.needs.context_frames
+
+    @property
+    def frames(self) -> int:
+        return self.context_frames + self.target_frames
+
+    def focal(self, width: int) -> float:
+        """Focal length in pixels of pictures `width` pixels wide."""
+        return focal_length(np.deg2rad(self.field_of_view), width)
+
+    def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
+        """(4,) fx, fy, cx, cy in pixels for pictures of (height, width)."""
+        focal = self.focal(size[1])
+        return np.array([focal, focal, size[1] / 2, size[0] / 2])
+
+    def moving_shapes(self) -> Shapes:
+        """The shapes of all subjects, (T, N)."""
+        return joined([actor.shapes() for actor in self.actors])
+
+    def feet(self) -> np.ndarray:
+        """(T, subjects, 3): x, y on the ground and radius of the subject's contact shade, metres."""
+        tracks = []
+        for actor in self.actors:
+            radius = np.full((self.frames, 1), 0.30 * min(actor.subject.tall, 1.8))
+            tracks.append(np.concatenate([actor.walk.position[:, :2], radius], 1))
+        return np.stack(tracks, 1)
+
+
+def clip_id(seed: int, index: int) -> str:
+    """The clip's name: stable whatever the number of clips."""
+    return f"s{seed}-{index:05d}"
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def _dealt(names: tuple[str, ...], seed: int, index: int, what: str) -> str:
+    """The name for clip `index`: dealt like a shuffled pack, so that every len(names) clips have all of them."""
+    pack, place = divmod(index, len(names))
+    return names[np.random.default_rng([seed, pack, _SALTS[what]]).permutation(len(names))[place]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """What many draws of one clip share."""
+
+    scene: Scene
+    things: Footprints
+    light: Light
+    subjects: tuple[Subject, ...]
+    trajectory: str
+    phases: tuple[float, ...]
+    texture_seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What a draw found: where the first subject walks, and how the camera moves from which start."""
+
+    first: Walker
+    camera: CameraTrack
+    leave: int  # frame in which the first subject leaves the picture
+    start: str
+
+
+def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0) -> ClipDescription:
+    """The first acceptable draw of clip `index`, from `first_draw` on. Raises UsageError after too many tries."""
+    may = choices(world)
+    cast = _cast(may, seed, index, first_draw // _PER_CAST)
+    reasons: dict[str, int] = {}
+    for draw in range(first_draw, TRIES):
+        if draw % _PER_CAST == 0 and draw > first_draw:
+            cast = _cast(may, seed, index, draw // _PER_CAST)
+        drawn = _draw(may, cast, seed, index, draw)
+        found = _peopled(may, cast, drawn, seed, index, draw) if isinstance(drawn, Scenario) else drawn
+        if isinstance(found, ClipDescription):
+            return found
+        reasons[found] = reasons.get(found, 0) + 1
+    most = max(reasons, key=lambda reason: reasons[reason], default="every draw was used up")
+    raise UsageError(
+        f"no exit and re-entry found in {TRIES} draws of a clip: mostly, {most}",
+        where={"clip": clip_id(seed, index), "recipe": "world"},
+        fix=f"turn the camera further (world.camera.degrees={world.camera.degrees:g}, horizontal field of view"
+        f" {world.field_of_view:g}) or use more context and target frames",
+    )
+
+
+def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
+    """The `number`-th cast of a clip: names are dealt evenly over the clips, a later cast moves on to the next ones."""
+    rng = np.random.default_rng([seed, index, 0, number])
+    scene = SCENES[_dealt(may.scenes, seed, index, "scene")](rng, occluders=may.split.crowd)
+    count = int(_dealt(tuple(map(str, may.counts)), seed, index, "count"))
+    first = _dealt(may.subjects, seed, index + number, "subject")
+    others = [name for name in may.subjects if name != first] or [first]  # two of a family are hard to tell apart
+    names = [first, *map(str, rng.choice(others, count - 1, replace=len(others) < count - 1))]
+    return Cast(
+        scene=scene, things=footprints(scene.shapes), light=light_from(rng, scene.moods),
+        subjects=tuple(SUBJECTS[name](rng) for name in names),
+        trajectory=_dealt(may.trajectories, seed, index + number, "trajectory"),
+        phases=tuple(rng.uniform(0, 1, count).tolist()), texture_seed=int(rng.integers(2**31)),
+    )  # fmt: skip
+
+
+def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenario | str:
+    """One draw of the clip, or why it is refused."""
+    rng = np.random.default_rng([seed, index, draw + 1])
+    fps, lens = may.world.fps, may.lens
+    # which path suits depends on the length of the clip, so a rejected draw moves on to the next path
+    path = _dealt(may.split.paths, seed, index + draw, "path")
+    subject = cast.subjects[0]
+    first = somewhere_free(set_out(subject, path, may.frames, fps, _brisk(subject, may), rng), cast.things, rng)
+    if first is None:
+        return "the subject's way is longer than the free ground"
+    start = _dealt(tuple(STARTS), seed, index + draw, "start")
+    distance, height = stand(cast.subjects, lens, rng)
+    setting = Setting(
+        eye=start_pose(STARTS[start], distance, height, rng), pivot=np.zeros(2),
+        turn=float(np.deg2rad(may.world.camera.degrees)), half_width=lens.half_angle,
+    )  # fmt: skip
+    taken = shoot(cast.trajectory, setting, first.body, may.needs, fps, rng)
+    if taken is None:
+        return "the camera does not lose the subject in the context and find it again in the target"
+    camera, leave = taken
+    heights = camera.eye[:, 2]
+    if clearance(camera.eye[:, :2], cast.things, heights.min(), heights.max()) < _CAMERA_ROOM:
+        return "the camera comes too near to things"
+    if blocked(camera.eye, camera.yaw, lens.half_angle, cast.things, _VIEW).max() > _BLOCKED:
+        return "something stands in the camera's view"
+    if not not_too_near(first, camera, lens):
+        return "the subject comes too near to the camera"
+    if refused := _unforeseeable(first, camera, may):
+        return refused
+    return Scenario(first=first, camera=camera, leave=leave, start=start)
+
+
+def _brisk(subject: Subject, may: Choices) -> float:
+    """How much faster than usual a slow or long subject walks, to get more than its own length further while hidden."""
+    hidden = (may.frames - may.needs.visible_frames) / may.world.fps * 0.6
+    return float(np.clip(1.3 * subject.body_length / (hidden * subject.speed), 1.0, _BRISKEST))
+
+
+def _unforeseeable(first: Walker, camera: CameraTrack, may: Choices) -> str:
+    """Why the first subject's hidden stretch is not worth certifying, or nothing."""
+    seen = sight(camera, first.body).partly(may.lens.half_angle)
+    gone = np.flatnonzero(~seen)
+    stretch = Hidden(subject="", first=int(gone[0]), last=int(gone[-1]), reason="left the frame")
+    told = certify(stretch, seen, seen, first.body.track, may.world.fps, first.subject.body_length, may.needs)
+    if not told.certified:
+        return "where the subject comes back cannot be foretold, or is where it left"
+    return "" if told.turns or not may.split.turns else "the subject goes straight on while it is hidden"
+
+
+def _peopled(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, draw: int) -> ClipDescription | str:
+    """The scenario with all its subjects as a clip, or why it is refused. In a crowd, several companies are tried."""
+    rng = np.random.default_rng([seed, index, draw + 1, _SALTS["company"]])
+    refused = ""
+    for _ in range(_COMPANIES if may.split.crowd else 1):
+        walkers = _together(found, cast, may, rng)
+        if walkers is None:
+            return "there is no room for another subject"
+        clip = _described(may, cast, found, walkers, seed, index, draw)
+        if not may.split.crowd or _somebody_covered(clip, may):
+            return clip
+        refused = "nobody is long enough behind anything"
+    return refused
+
+
+def _together(found: Scenario, cast: Cast, may: Choices, rng: np.random.Generator) -> list[Walker] | None:
+    """All subjects on their ways, or None when there is no room."""
+    stage = Stage(camera=found.camera, leave=found.leave, lens=may.lens, things=cast.things, fps=may.world.fps)
+    walkers = [found.first]
+    for number, subject in enumerate(cast.subjects[1:], 1):
+        cross = may.split.crowd and (number == 1 or rng.random() < 0.5)
+        one = join(subject, may.split.paths, walkers, stage, rng, cross=cross)
+        if one is None:
+            return None
+        walkers.append(one)
+    return walkers
+
+
+def _described(
+    may: Choices, cast: Cast, found: Scenario, walkers: Sequence[Walker], seed: int, index: int, draw: int
+) -> ClipDescription:
+    world = may.world
+    actors = []
+    for number, (one, phase) in enumerate(zip(walkers, cast.phases, strict=True), 1):
+        strides = one.walk.distance / one.subject.figure.stride_metres + phase
+        actors.append(Actor(number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides))
+    return ClipDescription(
+        id=clip_id(seed, index), seed=seed, index=index, draw=draw, split=world.split, scene=cast.scene,
+        light=cast.light, actors=tuple(actors), trajectory=cast.trajectory, start=found.start,
+        world_from_camera=found.camera.world_from_camera(), field_of_view=world.field_of_view, fps=world.fps,
+        needs=may.needs, target_frames=world.target_frames, texture_seed=cast.texture_seed,
+    )  # fmt: skip
+
+
+def _somebody_covered(clip: ClipDescription, may: Choices) -> bool:
+    bodies = [actor.shapes() for actor in clip.actors]
+    frames = math.ceil(COVERED_SECONDS * clip.fps)
+    return somebody_covered(bodies, clip.scene.shapes, clip.world_from_camera, may.lens.half_width, frames)

@@ -1,0 +1,52 @@
+"""Splits: what kind of motion a data set asks for, and which families of scenes and subjects training never sees.
+
+Which side a family is on follows from its name alone (a hash), so it never changes when families are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from hmcli.world.staging.paths import PATHS
+
+SplitName = Literal["easy", "hard", "crowd", "mixed"]
+HoldOut = Literal["all", "train", "test"]
+COVERED_SECONDS = 0.3  # for which somebody in a crowd is out of sight behind something, at least
+_TEST_SHARE = 0.25  # of the families, on average
+_SALT = "hm-world families 103"  # another number is another split; with this one both sides have people and animals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What a clip of a split has to show besides an exit and a re-entry that can be predicted."""
+
+    paths: tuple[str, ...]
+    turns: bool = False  # constant velocity is wrong by more than half a body length
+    crowd: bool = False  # three subjects, one of them for COVERED_SECONDS behind something else
+
+
+SPLITS: dict[SplitName, Split] = {
+    "easy": Split(paths=("straight",)),
+    "hard": Split(paths=tuple(name for name in PATHS if name not in ("straight", "pace_change")), turns=True),
+    "crowd": Split(paths=tuple(PATHS), crowd=True),
+    "mixed": Split(paths=tuple(PATHS)),
+}
+
+
+def hash_share(text: str) -> float:
+    """A number between 0 and 1 that the text alone decides."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def is_held_out(family: str) -> bool:
+    """Is this family of scenes or subjects kept from training, for the test set?"""
+    return hash_share(f"{_SALT}: {family}") < _TEST_SHARE
+
+
+def on_side(families: Collection[str], side: HoldOut) -> tuple[str, ...]:
+    """The families of one side, in their order."""
+    return tuple(name for name in families if side == "all" or is_held_out(name) == (side == "test"))

@@ -1,0 +1,1 @@
+"""Cameras: poses, trajectories, fields of view, what is in sight."""
