@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from hmcli.recipe.reading import WorldConfig
+from hmcli.recipe.sections import WorldConfig
 from hmcli.world.render import draw_clip, draw_clips
 from hmcli.world.render.cast import blocked, nearest
 from hmcli.world.render.reel import Part, Reel, Take, View

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from hmcli.recipe.reading import Recipe, WorldConfig
+from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench.definition import Benchmark, write_benchmark
 from hmcli.stages.bench.freeze import freeze

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hmcli.recipe.reading import TrainConfig
+from hmcli.recipe.sections import TrainConfig
 
 MOMENTUM = 0.95
 MUON_RATE = 2.0  # times the recipe's learning rate, which AdamW uses as it is

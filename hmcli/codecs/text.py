@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hmcli.errors import DataError, MissingPartError
-from hmcli.recipe.reading import TextConfig
+from hmcli.recipe.sections import TextConfig
 
 MINI_DIM = 64  # channels of a mini row: one sign bit of a hash each
 MINI_POSITION = 0.25  # length of the position code added to a word's unit vector

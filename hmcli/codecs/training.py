@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from hmcli.contracts import SPACE_STRIDE
-from hmcli.recipe.reading import TrainConfig
+from hmcli.recipe.sections import TrainConfig
 
 EDGE_WEIGHT = 0.5  # share of the gradient loss: keeps outlines where L1 alone would blur them
 KL_WEIGHT = 1e-5  # per latent value: enough to keep latents compact, too little to be seen in the pictures

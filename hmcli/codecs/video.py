@@ -21,7 +21,7 @@ from hmcli.codecs.tiling import TileGrid
 from hmcli.codecs.wan_files import load_wan_vae
 from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
 from hmcli.errors import DataError, MissingPartError
-from hmcli.recipe.reading import CodecConfig
+from hmcli.recipe.sections import CodecConfig
 
 MINI_WEIGHTS = Path(__file__).parents[1] / "weights" / "mini" / "vae"
 MINI_CHUNK, WAN_CHUNK = 4, 1  # latent frames at once when the recipe leaves it to the codec

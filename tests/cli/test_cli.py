@@ -107,16 +107,17 @@ def test_completion_can_be_shown():
 def test_debug_adds_a_traceback_and_keeps_the_exit_code(ends: str, code: int, says: str, debug: list[str]):
     script = f"""
 import signal, sys
-from hmcli import cli
+from hmcli.cli.main import app, main
+from hmcli.cli.shared import command
 from hmcli.errors import DataError
-@cli.command(cli.app, "ends")
+@command(app, "ends")
 def ends():
     try:
         {ends}
     except RuntimeError:
         pass
 sys.argv = ["hm", "ends", *{debug!r}]
-cli.main()
+main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, "")

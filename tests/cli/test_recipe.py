@@ -9,7 +9,8 @@ import pytest
 
 import hmcli.recipe.reading
 from hmcli.errors import RecipeError
-from hmcli.recipe.reading import Recipe, find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
+from hmcli.recipe.reading import find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
+from hmcli.recipe.sections import Recipe
 from hmcli.registry import normal
 from hmcli.world.scenes import SCENES
 from hmcli.world.subjects import SUBJECTS

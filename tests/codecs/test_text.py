@@ -16,7 +16,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from hmcli.codecs.text import MiniText, Umt5Text, clean_caption, mini_text, position_code, umt5_text, word_vector
 from hmcli.contracts import TextEncoder
 from hmcli.errors import DataError, MissingPartError
-from hmcli.recipe.reading import TextConfig
+from hmcli.recipe.sections import TextConfig
 from hmcli.registry import find
 
 WORDS = [

@@ -14,7 +14,7 @@ from hmcli.codecs import training
 from hmcli.codecs.mini_vae import MINI_VAE, QUIET, new_mini_vae
 from hmcli.codecs.muon import Muon, make_optimizers, orthogonal
 from hmcli.codecs.video import WanCodec
-from hmcli.recipe.reading import TrainConfig
+from hmcli.recipe.sections import TrainConfig
 
 TINY = {"base_dim": 4, "decoder_base_dim": 4, "z_dim": 6}
 TRAIN = TrainConfig(part="codec", steps=10, batch=2, frames=9, lr=1e-2, warmup=2, decay="cosine")

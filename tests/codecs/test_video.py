@@ -14,7 +14,7 @@ from hmcli.codecs.mini_vae import MINI_VAE
 from hmcli.codecs.video import WanCodec, mini_codec, split_video, wan_codec
 from hmcli.contracts import VideoCodec
 from hmcli.errors import DataError, MissingPartError, UsageError
-from hmcli.recipe.reading import CodecConfig
+from hmcli.recipe.sections import CodecConfig
 from hmcli.registry import find
 
 LIKE_WAN21 = {"base_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmcli.metrics.backbones.networks import hog
+from hmcli.metrics.backbones.hog import hog
 from hmcli.metrics.consistency import background_consistency, cosine, feature_consistency, subject_consistency
 
 

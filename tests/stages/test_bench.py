@@ -12,7 +12,8 @@ import pytest
 from tiny_bench import RECIPES, TinyBench
 
 from hmcli.errors import DataError, HMError, UsageError
-from hmcli.recipe.reading import PosesConfig, load_recipe
+from hmcli.recipe.reading import load_recipe
+from hmcli.recipe.sections import PosesConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench import card, verify
 from hmcli.stages.bench.baselines import last_frame, nearest_view

@@ -15,7 +15,8 @@ from tiny_bench import TinyBench
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.intervals import RESAMPLES, bootstrap_means, interval
-from hmcli.recipe.reading import PosesConfig, load_recipe
+from hmcli.recipe.reading import load_recipe
+from hmcli.recipe.sections import PosesConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench import score, score_file
 from hmcli.stages.bench.definition import PACKAGED

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError, MissingPartError
-from hmcli.recipe.reading import Recipe, WorldConfig
+from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.runtime import Silent
 from hmcli.stages.rendering.captioner import load_captioner
 from hmcli.stages.rendering.render import run

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.recipe.reading import DataConfig, PosesConfig, SplitConfig
+from hmcli.recipe.sections import DataConfig, PosesConfig, SplitConfig
 from hmcli.runtime import Silent
-from hmcli.stages.data.opening import ClipSource, Dataset, load_clip, open_dataset
+from hmcli.stages.data.loading import load_clip
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.sampling.generations import Generated, find_reference
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import make_manifest

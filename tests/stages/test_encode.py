@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from warm import WarmCommand, ok, wait_for
 
-from hmcli.stages.latents.encode import latent_masks, subject_arrays
+from hmcli.stages.latents.subjects import latent_masks, subject_arrays
 from hmcli.stages.latents.view import open_latents
 from hmcli.store.lock import ArtifactLock
 from hmcli.store.manifest import read_manifest

@@ -12,7 +12,7 @@ import pytest
 
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, MissingPartError, UsageError
-from hmcli.metrics.backbones.networks import hog
+from hmcli.metrics.backbones.hog import hog
 from hmcli.metrics.consistency import subject_consistency
 from hmcli.metrics.pixel import psnr, ssim
 from hmcli.recipe.reading import load_recipe

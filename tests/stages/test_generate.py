@@ -12,8 +12,8 @@ import pytest
 from warm import WarmCommand, ok, wait_for
 
 from hmcli.stages.latents.view import open_latents
-from hmcli.stages.memory.kept import read_description
-from hmcli.stages.memory.policy_inputs import shown_subjects
+from hmcli.stages.memory.describe import shown_subjects
+from hmcli.stages.memory.layout import read_description
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import probe_video, read_video
 

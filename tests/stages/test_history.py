@@ -17,7 +17,8 @@ from hmcli.core.memory import BlockMemory, ContextMemory, Held, absolute_times, 
 from hmcli.core.sampler import denoise
 from hmcli.core.transformer import HydraTransformer3DModel
 from hmcli.stages.latents.view import open_latents
-from hmcli.stages.memory.kept import History, RowCache, StoredRows, anchor_of, block_group, compute_memory, rows_from
+from hmcli.stages.memory.kept import History, RowCache, StoredRows, anchor_of, compute_memory, rows_from
+from hmcli.stages.memory.layout import block_group
 from hmcli.stages.memory.tokenize import _write_block
 from hmcli.stages.models.folders import find_model
 from hmcli.store.arrays import StackReader

@@ -15,10 +15,11 @@ from hmcli.core.camera import camera_overlap
 from hmcli.core.memory import slot_cameras
 from hmcli.core.retrieval import RetrievalInputs
 from hmcli.errors import DataError
-from hmcli.recipe.reading import MemoryConfig
+from hmcli.recipe.sections import MemoryConfig
 from hmcli.stages.latents.view import LatentsView, open_latents
-from hmcli.stages.memory.kept import SlotDescription, read_description
-from hmcli.stages.memory.policy_inputs import after_history, clip_spans, retrieval_inputs
+from hmcli.stages.memory.describe import clip_spans
+from hmcli.stages.memory.layout import SlotDescription, read_description
+from hmcli.stages.memory.policy_inputs import after_history, retrieval_inputs
 from hmcli.store.manifest import read_manifest
 
 SHORT = ["--set", "train.steps=2"]

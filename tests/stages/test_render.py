@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import CameraPathConfig, DataConfig, Recipe, WorldConfig, load_recipe
+from hmcli.recipe.reading import load_recipe
+from hmcli.recipe.sections import CameraPathConfig, DataConfig, Recipe, WorldConfig
 from hmcli.runtime import Silent
 from hmcli.stages.data.annotations import read_annotations
-from hmcli.stages.data.opening import load_clip, open_dataset
+from hmcli.stages.data.loading import load_clip
+from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.rendering.clips import Job, batches, render_batch
 from hmcli.stages.rendering.render import run
 from hmcli.store.manifest import read_manifest

@@ -18,7 +18,8 @@ from hmcli.core.flow import make_schedule
 from hmcli.core.pipeline import HydraPipeline
 from hmcli.core.transformer import load_model
 from hmcli.errors import UsageError
-from hmcli.recipe.reading import TrainConfig, load_recipe
+from hmcli.recipe.reading import load_recipe
+from hmcli.recipe.sections import TrainConfig
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
 from hmcli.stages.training.learning import anchored_rows, batches, freeze, learning_rate, make_batch, step_loss

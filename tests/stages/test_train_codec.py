@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from hmcli.codecs.video import mini_codec
 from hmcli.errors import DataError, RecipeError, UsageError
-from hmcli.recipe.reading import CodecConfig, DataConfig, Recipe, TrainConfig
+from hmcli.recipe.sections import CodecConfig, DataConfig, Recipe, TrainConfig
 from hmcli.stages.training import codec as train_codec
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video

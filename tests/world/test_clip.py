@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hmcli.errors import UsageError
-from hmcli.recipe.reading import CameraPathConfig, WorldConfig
+from hmcli.recipe.sections import CameraPathConfig, WorldConfig
 from hmcli.world.hidden.certify import certify
 from hmcli.world.hidden.events import Hidden
 from hmcli.world.scenes import SCENES

@@ -67,8 +67,9 @@ def test_a_moving_subject_is_left_out_by_its_mask():
 
 
 def test_the_published_clips_have_36_to_38_degrees(shared):
-    from hmcli.recipe.reading import DataConfig, PosesConfig, SplitConfig
-    from hmcli.stages.data.opening import load_clip, open_dataset
+    from hmcli.recipe.sections import DataConfig, PosesConfig, SplitConfig
+    from hmcli.stages.data.loading import load_clip
+    from hmcli.stages.data.opening import open_dataset
 
     clips = open_dataset(shared / "data" / "hm-world-examples", PosesConfig(repair="reference")).clips
     data = DataConfig(size=(240, 416), split=SplitConfig(context=37, target=37))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmcli.recipe.reading import WorldConfig
+from hmcli.recipe.sections import WorldConfig
 from hmcli.world.render import RenderedClip, draw_clip, draw_clips, reel, shade
 from hmcli.world.space.shapes import BOX, Paint, ShapeList
 from hmcli.world.staging.clip import ClipDescription, describe_clip

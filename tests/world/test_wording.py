@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hmcli.recipe.reading import WorldConfig
+from hmcli.recipe.sections import WorldConfig
 from hmcli.world.hidden.events import Visibility
 from hmcli.world.scenes import SCENES
 from hmcli.world.staging.clip import ClipDescription, describe_clip

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from hmcli.recipe.reading import WorldConfig
+from hmcli.recipe.sections import WorldConfig
 from hmcli.world.render import draw_clip
 from hmcli.world.scenes import SCENES
 from hmcli.world.space.light import light_from

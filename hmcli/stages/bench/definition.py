@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import Recipe, WorldConfig, from_dict
+from hmcli.recipe.reading import from_dict
+from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.store.files import read_json, write_json
 from hmcli.store.hashing import hash_json
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError
-from hmcli.recipe.reading import PosesConfig, Recipe, to_dict
+from hmcli.recipe.reading import to_dict
+from hmcli.recipe.sections import PosesConfig, Recipe
 from hmcli.stages.bench.baselines import baseline_scores
 from hmcli.stages.bench.definition import FORMAT, Benchmark, FrozenClip, FrozenSplit, Tolerances
 from hmcli.stages.bench.prints import print_of, values_on_disk

@@ -15,7 +15,7 @@ from typing import Any
 from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.averages import json_number
-from hmcli.recipe.reading import PosesConfig
+from hmcli.recipe.sections import PosesConfig
 from hmcli.stages.bench.definition import Benchmark, find_benchmark
 from hmcli.stages.bench.score_file import (
     FORMAT,

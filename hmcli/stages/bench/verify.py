@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hmcli.contracts import Description, Quarantined, Reporter
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import PosesConfig
+from hmcli.recipe.sections import PosesConfig
 from hmcli.stages.bench.definition import Benchmark, FrozenClip, FrozenSplit, find_benchmark
 from hmcli.stages.bench.prints import (
     ClipValues,

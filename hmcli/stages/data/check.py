@@ -16,7 +16,7 @@ import numpy as np
 
 from hmcli.contracts import Description, Quarantined, Reporter
 from hmcli.errors import DataError
-from hmcli.recipe.reading import PosesConfig
+from hmcli.recipe.sections import PosesConfig
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras
 from hmcli.store.files import read_json
 from hmcli.store.video import read_labels, read_video

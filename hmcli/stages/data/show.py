@@ -16,7 +16,7 @@ import numpy as np
 
 from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import PosesConfig
+from hmcli.recipe.sections import PosesConfig
 from hmcli.reports.contact_sheet import contact_sheet, save_png
 from hmcli.reports.gallery import GalleryClip, Lane, gallery
 from hmcli.reports.top_down import Walked, top_down

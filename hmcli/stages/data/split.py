@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import PosesConfig
+from hmcli.recipe.sections import PosesConfig
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.store.files import read_json_lines, write_json, write_text
 from hmcli.world.files.layout import CAPTION_NAME, RENDERED_INDEX

@@ -15,13 +15,15 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import Recipe
+from hmcli.recipe.sections import Recipe
 from hmcli.reports.contact_sheet import save_png
 from hmcli.reports.tables import markdown_table
 from hmcli.stages.inspecting.pictures import Look, draw
-from hmcli.stages.memory.policy_inputs import clip_seed, needs_of_policy
+from hmcli.stages.latents.pixels import decode_video
+from hmcli.stages.memory.policy_inputs import needs_of_policy
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
-from hmcli.stages.sampling.generate import Job, decode_video, generate_latents, inputs_read, open_job, sorted_memory
+from hmcli.stages.sampling.job import Job, generate_latents, inputs_read, open_job, sorted_memory
+from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.outcome import check_output, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import read_json, write_csv, write_json, write_text

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from hmcli import registry
-from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE, Reporter, StageResult, TextEncoder, VideoCodec
+from hmcli.contracts import Reporter, StageResult, TextEncoder, VideoCodec
 from hmcli.errors import DataError
-from hmcli.recipe.reading import Recipe, sections
-from hmcli.stages.data.opening import ClipSource, Dataset, LoadedClip, load_clip, open_dataset
+from hmcli.recipe.reading import sections
+from hmcli.recipe.sections import Recipe
+from hmcli.stages.data.loading import LoadedClip, load_clip
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
+from hmcli.stages.latents.pixels import encode_video
+from hmcli.stages.latents.subjects import latent_masks, subject_arrays
 from hmcli.stages.models.identity import codec_hash, text_hash
 from hmcli.stages.shared.outcome import check_output, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
@@ -138,45 +142,6 @@ def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, n
     if len(masks) == len(videos):
         arrays |= subject_arrays(np.concatenate([latent_masks(mask) for mask in masks]), masks)
     return arrays
-
-
-def encode_video(video: np.ndarray, codec: VideoCodec, device: str) -> np.ndarray:
-    """(T, H, W, 3) uint8 -> normalised latents (C, F, h, w) float32."""
-    import torch
-
-    pixels = torch.from_numpy(video).to(device).movedim(-1, 0)[None].float() / 127.5 - 1
-    return codec.encode(pixels)[0].float().cpu().numpy()
-
-
-def latent_masks(mask: np.ndarray) -> np.ndarray:
-    """(T, H, W) labels -> (F, h, w): a latent pixel shows the highest label anywhere in what it covers."""
-    frames, rows, columns = mask.shape
-    cells = mask.astype(np.uint8).reshape(
-        frames, rows // SPACE_STRIDE, SPACE_STRIDE, columns // SPACE_STRIDE, SPACE_STRIDE
-    )
-    small = cells.max(axis=(2, 4))
-    later = small[1:].reshape(-1, TIME_STRIDE, *small.shape[1:]).max(axis=1)
-    return np.concatenate([small[:1], later])
-
-
-def subject_arrays(masks: np.ndarray, full: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Masks (F, h, w) with boxes (F, S, 4) and visibility (F, S) of every subject label that occurs in `full`."""
-    subjects = max(1, max(int(mask.max()) for mask in full))
-    boxes = np.full((len(masks), subjects, 4), np.nan, np.float32)
-    share = np.zeros((len(masks), subjects), np.float32)
-    for subject in range(subjects):
-        share[:, subject] = np.concatenate([_covered(mask == subject + 1) for mask in full])
-        for frame, mask in enumerate(masks):
-            y, x = np.nonzero(mask == subject + 1)
-            if len(y):
-                boxes[frame, subject] = x.min(), y.min(), x.max() + 1, y.max() + 1
-    return {"masks": masks, "boxes": boxes, "visibility": share}
-
-
-def _covered(shown: np.ndarray) -> np.ndarray:
-    """Largest share of a frame that is covered, over the video frames of each latent frame: (T, H, W) -> (F,)."""
-    share = shown.mean(axis=(1, 2))
-    return np.concatenate([share[:1], share[1:].reshape(-1, TIME_STRIDE).max(axis=1)])
 
 
 def _about(clip: LoadedClip) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hmcli.errors import DataError, UsageError
 from hmcli.stages.latents.view import LatentClip
+from hmcli.stages.memory.layout import ANCHOR, KEPT, SlotDescription, block_group, description_of, item_of
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.store.arrays import StackReader, read_item_array
 from hmcli.store.manifest import Manifest, read_manifest
@@ -28,68 +29,7 @@ if TYPE_CHECKING:
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel, PutAway
 
-LAYOUT = 3  # of an item of a memory artifact; 2 described context slots only and kept all slots of a block in one chunk
-KEPT = "kept"  # group of what all blocks share
-ANCHOR = "anchor"
 CACHE_BYTES = 512 * 2**20  # keys and values of slots and frames that stay in memory after they were read
-
-
-def block_group(block: int) -> str:
-    """Name of the group of a block's arrays."""
-    return f"block_{block:02d}"
-
-
-# --- the model-free part ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotDescription:
-    """The model-free part of one clip's memory. A all latent frames, context first; M slots; S subjects.
-
-    Slots are numbered as the model numbers them: context slots first, target slots after them.
-    """
-
-    span_M2: np.ndarray  # first and last latent frame
-    pose_M44: np.ndarray | None  # mean world_from_camera of the slot's frames, metres
-    overlap_AM: np.ndarray | None  # share of what frame a sees between near and far that slot m saw
-    shows_MS: np.ndarray | None  # 1 where slot m shows subject s, which is out of sight in some later frame
-    slot_grid: tuple[int, int]  # rows and columns of tokens
-    context: int  # latent frames
-    target: int
-    context_slots: int  # the first slots, made of context frames alone
-    latents: str  # hash of the clip's latents
-
-
-def read_description(path: Path, clip: str) -> SlotDescription:
-    """What a memory artifact, made with or without a model, says of a clip's slots; DataError when it lacks it."""
-    return description_of(path, item_of(path, read_manifest(path, kinds=("memory",)), clip))
-
-
-def item_of(path: Path, manifest: Manifest, clip: str) -> dict[str, Any]:
-    """The record of a clip in a memory artifact. Raises DataError when it is not there, or of another layout."""
-    if clip not in manifest.items:
-        raise DataError(
-            "the memory artifact lacks this clip", where={"memory": path, "clip": clip},
-            fix="make the memory again without --clips, or name this clip too",
-        )  # fmt: skip
-    record = manifest.items[clip]
-    if (found := record["meta"].get("layout", "2 or older")) != LAYOUT:
-        raise DataError(
-            f"the memory artifact is of layout {found}, this version reads {LAYOUT}",
-            where={"memory": path, "clip": clip}, fix="make it again with the `hm tokenize-memory` that made it",
-        )  # fmt: skip
-    return record
-
-
-def description_of(path: Path, record: dict[str, Any]) -> SlotDescription:
-    """The same from the record of an item."""
-    meta, folder = record["meta"], path / record["path"]
-    found = {name: read_item_array(folder, name) for name in meta["described"]}
-    return SlotDescription(
-        span_M2=found["slot_span"], pose_M44=found.get("slot_pose"), overlap_AM=found.get("overlap"),
-        shows_MS=found.get("shows"), slot_grid=(meta["slot_grid"][0], meta["slot_grid"][1]), context=meta["context"],
-        target=meta["target"], context_slots=meta["context_slots"], latents=meta["latents"],
-    )  # fmt: skip
 
 
 # --- computed --------------------------------------------------------------------------------------------------------

@@ -7,36 +7,29 @@ Shapes: B samples, A all latent frames of a clip, M its memory slots, S subjects
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hmcli import registry
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import MemoryConfig
+from hmcli.recipe.sections import MemoryConfig
 from hmcli.stages.latents.view import LatentClip, LatentsView
-from hmcli.stages.memory.kept import SlotDescription, description_of, item_of
+from hmcli.stages.memory.describe import clip_spans, lens_of, shown_subjects
+from hmcli.stages.memory.layout import SlotDescription, description_of, item_of
 from hmcli.store.manifest import read_manifest
-from hmcli.world.views.cameras import focal_length
 
 if TYPE_CHECKING:
-    from hmcli.core.camera import Lens
     from hmcli.core.retrieval import RetrievalInputs
 
 GEOMETRY = ("near", "far", "field_of_view")  # keys of model.memory that say what cameras see
 LAYS_OUT = ("kernel", "spans", "context")  # keys of model.memory that say which slots there are
 _LENS = frozenset({"intrinsics_B4", "image_size", "near", "far"})  # fields of RetrievalInputs
 _SHOWS, _CHANCE = "visibility_BM", "generator"
-
-
-def clip_seed(seed: int, clip: str) -> int:
-    """The seed of whatever is random about a clip: depends on the run's seed and the clip's id alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {clip}".encode()).digest()[:8], "big") >> 1
 
 
 def needs_of_policy(name: str) -> frozenset[str]:
@@ -88,35 +81,6 @@ def retrieval_inputs(
     return found
 
 
-def lens_of(clips: Sequence[LatentClip], view: LatentsView, config: MemoryConfig) -> Lens:
-    """The lenses of clips. Raises DataError when neither a clip nor the recipe knows its intrinsics."""
-    import torch
-
-    from hmcli.core.camera import Lens
-
-    pixels = []
-    for clip in clips:
-        if (known := intrinsics_of(clip, view.size, config)) is None:
-            raise DataError(
-                f"policy {config.policy} compares fields of view, but nothing says how wide this clip's camera sees",
-                where={"latents": view.path, "clip": clip.id},
-                fix="encode clips that have intrinsics.json, or set model.memory.field_of_view (HM-World measures 37)",
-            )
-        pixels.append(known)
-    return Lens(intrinsics_B4=torch.from_numpy(np.stack(pixels)), size=view.size, near=config.near, far=config.far)
-
-
-def intrinsics_of(clip: LatentClip, size: tuple[int, int], config: MemoryConfig) -> np.ndarray | None:
-    """The clip's own intrinsics (4,), or those of the recipe's field of view; None when neither says."""
-    if clip.intrinsics is not None:
-        return clip.intrinsics
-    if config.field_of_view is None:
-        return None
-    height, width = size
-    focal = focal_length(np.deg2rad(config.field_of_view), width)
-    return np.array([focal, focal, width / 2, height / 2])
-
-
 def shown_slots(
     clip: LatentClip,
     view: LatentsView,
@@ -153,37 +117,6 @@ def _known(overlap: np.ndarray | None, clip: LatentClip) -> np.ndarray:
             fix="make it again with model.memory.field_of_view set, or leave --memory out",
         )  # fmt: skip
     return overlap
-
-
-# --- slots of a clip -------------------------------------------------------------------------------------------------
-
-
-def clip_spans(clip: LatentClip, config: MemoryConfig, spans: Literal["exact", "released"]) -> tuple[np.ndarray, int]:
-    """(M, 2) first and last frame of all slots of a clip as the model numbers them, and how many are made of context.
-
-    A joint model makes slots of all frames in a row (one across the border counts as target); a frozen one starts
-    anew at the target. `exact` are the frames a slot is made of, `released` those the released code takes it for.
-    """
-    from hmcli.core.memory import slot_spans
-
-    time = config.kernel[0]  # latent frames are token frames
-    if config.context == "joint":
-        return slot_spans(clip.context + clip.target, time, spans).numpy(), clip.context // time
-    context, target = (slot_spans(frames, time, spans).numpy() for frames in (clip.context, clip.target))
-    return np.concatenate([context, target + clip.context]), len(context)
-
-
-def shown_subjects(visibility: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """(M, S) uint8: does slot m show subject s, and is s out of sight in some later frame? From (F, S) visibility.
-
-    Frames beyond those of `visibility` (a target that is not known) show nothing and hide nothing.
-    """
-    seen = visibility > 0
-    shows = np.zeros((len(spans), seen.shape[1]), np.uint8)
-    for slot, (first, last) in enumerate(spans):
-        hidden_later = ~seen[last + 1 :].all(axis=0)
-        shows[slot] = seen[first : last + 1].any(axis=0) & hidden_later
-    return shows
 
 
 # --- history, and artifacts made without a model ---------------------------------------------------------------------

@@ -7,7 +7,6 @@ the next clip. `after` makes the memory of frames that follow those of another m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +16,16 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import MemoryConfig, Recipe, sections
+from hmcli.recipe.reading import sections
+from hmcli.recipe.sections import MemoryConfig, Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
-from hmcli.stages.memory.kept import ANCHOR, KEPT, LAYOUT, MemoryView, anchor_of, block_group, compute_memory
-from hmcli.stages.memory.policy_inputs import (
-    clip_seed,
-    clip_spans,
-    intrinsics_of,
-    lens_of,
-    recorded_memory,
-    retrieval_inputs,
-    shown_subjects,
-)
+from hmcli.stages.memory.describe import describe_slots
+from hmcli.stages.memory.kept import MemoryView, anchor_of, compute_memory
+from hmcli.stages.memory.layout import ANCHOR, KEPT, LAYOUT, block_group, write_group
+from hmcli.stages.memory.policy_inputs import recorded_memory, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
+from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.outcome import check_output, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
@@ -40,22 +35,6 @@ if TYPE_CHECKING:
 
     from hmcli.core.memory import BlockMemory, KeyValues
     from hmcli.core.transformer import HydraTransformer3DModel
-
-_UNITS: dict[str, tuple[list[str], str]] = {
-    "slot_span": (["slot", "end"], "first and last latent frame"),
-    "slot_time": (["slot"], "rotary time in latent frames"),
-    "slot_camera": (["slot", "row"], "mean camera row of the slot's frames, relative to the anchor"),
-    "frame_camera": (["frame", "row"], "camera row of each context frame, relative to the anchor"),
-    "slot_pose": (["slot", "row", "column"], "mean world_from_camera of the slot's frames, metres"),
-    "overlap": (["frame", "slot"], "share of what a frame sees between near and far that the slot saw"),
-    "shows": (["slot", "subject"], "1 where the slot shows a subject that is hidden later"),
-    ANCHOR: (["row", "column"], "world_from_camera, metres"),
-    "slot_keys": (["slot", "token", "channel"], "before rotary positions"),
-    "slot_values": (["slot", "token", "channel"], ""),
-    "descriptors": (["slot", "channel"], "mean key of a slot, before rotary positions"),
-    "tail_keys": (["frame", "token", "channel"], "before rotary positions"),
-    "tail_values": (["frame", "token", "channel"], ""),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,25 +169,13 @@ def _write_clip(place: Path, about: dict[str, Any], job: Job, clip: LatentClip) 
     """Fill a clip's folder, and `about` with what it takes to read it. DataError for a clip that cannot be used."""
     arrays, described = describe_slots(clip, job.view, job.config, job.reporter)
     about |= described | {"described": list(arrays)}
-    _write_group(place, arrays, attributes={"clip": clip.id})
+    write_group(place, arrays, attributes={"clip": clip.id})
     size = job.view.latent_size
     if job.model is None:
         check_kernel_fits(job.config.kernel, clip.id, size)
     else:
         check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target, size=size)
         about["memory"] = _write_memory(place, job, clip)
-
-
-def _write_group(
-    place: Path, arrays: Mapping[str, np.ndarray], half: tuple[str, ...] = (), attributes: dict[str, Any] | None = None
-) -> None:
-    """Arrays of `_UNITS` as one Zarr group; `half` names those that are bits of bfloat16."""
-    from hmcli.store.arrays import write_item_group
-
-    axes, units = {name: _UNITS[name][0] for name in arrays}, {name: _UNITS[name][1] for name in arrays}
-    write_item_group(
-        place, arrays, axes=axes, units=units, dtypes=dict.fromkeys(half, "bfloat16"), attributes=attributes
-    )
 
 
 def _root(writer: ArtifactWriter) -> list[str]:
@@ -246,7 +213,7 @@ def _write_memory(place: Path, job: Job, clip: LatentClip) -> dict[str, Any]:
         "slot_span": memory.span_M2, "slot_time": memory.time_M, "slot_camera": memory.camera_BMR[0],
         "frame_camera": memory.frame_camera_BAR[0],
     }  # fmt: skip
-    _write_group(place / KEPT, {name: values.cpu().numpy() for name, values in shared.items()} | {ANCHOR: anchor})
+    write_group(place / KEPT, {name: values.cpu().numpy() for name, values in shared.items()} | {ANCHOR: anchor})
     return {
         "blocks": len(memory.blocks), "grid": list(memory.grid), "slot_grid": list(memory.slot_grid),
         "frames": memory.num_context_frames, "first_frame": first_frame, "after": after,
@@ -279,58 +246,10 @@ def _write_block(place: Path, kept: BlockMemory) -> None:
     half = tuple(name for name, values in named.items() if values.dtype == torch.bfloat16)
     bits = {n: v[0].contiguous().view(torch.uint16) if n in half else v[0] for n, v in named.items()}
     bits["descriptors"] = kept.descriptors_BMC[0]
-    _write_group(place, {name: values.cpu().numpy() for name, values in bits.items()}, half)
+    write_group(place, {name: values.cpu().numpy() for name, values in bits.items()}, half)
 
 
 def _everything(rows: KeyValues) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     return rows.read(torch.arange(rows.count))
-
-
-# --- the model-free part ---------------------------------------------------------------------------------------------
-
-
-def describe_slots(
-    clip: LatentClip, view: LatentsView, config: MemoryConfig, reporter: Reporter
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Spans, poses, overlaps and subjects of all slots of a clip: arrays of `_UNITS`, and the slot grid.
-
-    Raises DataError when the context is shorter than one slot.
-    """
-    import torch
-
-    from hmcli.core.camera import CAMERA_ROW, camera_overlap, mean_poses
-
-    time, rows, columns = config.kernel
-    spans, context_slots = clip_spans(clip, config, config.spans)
-    if not context_slots:
-        raise DataError(
-            f"{clip.context} context latent frames are shorter than one slot of {time}", where={"clip": clip.id},
-            fix="use longer clips or a smaller model.memory.kernel",
-        )  # fmt: skip
-    arrays: dict[str, np.ndarray] = {"slot_span": spans}
-    if clip.poses is not None:
-        arrays["slot_pose"] = mean_poses(slot_rows(clip.poses[:, :3].reshape(-1, CAMERA_ROW), clip, config))[0].numpy()
-    if intrinsics_of(clip, view.size, config) is not None:
-        rows_AR, lens = torch.from_numpy(clip.camera), lens_of([clip], view, config)
-        arrays["overlap"] = camera_overlap(rows_AR[None], slot_rows(clip.camera, clip, config), lens)[0].numpy()
-    else:
-        reporter.note(f"{clip.id}: no intrinsics, so no overlap (HM-World measures model.memory.field_of_view=37)")
-    subjects = view.subjects(clip.id)
-    if "visibility" in subjects:
-        arrays["shows"] = shown_subjects(subjects["visibility"], clip_spans(clip, config, "exact")[0])
-    grid = [clip.latents.shape[2] // rows, clip.latents.shape[3] // columns]
-    counts = {"context": clip.context, "target": clip.target, "context_slots": context_slots}
-    return arrays, {"slots": len(spans), "slot_grid": grid, **counts}
-
-
-def slot_rows(camera: np.ndarray, clip: LatentClip, config: MemoryConfig) -> torch.Tensor:
-    """Mean camera row of the frames that each slot of a clip is made of: (A, 12) -> (1, M, 12)."""
-    import torch
-
-    from hmcli.core.memory import slot_cameras
-
-    whole = torch.from_numpy(camera)[None]
-    parts = [whole] if config.context == "joint" else [whole[:, : clip.context], whole[:, clip.context :]]
-    return torch.cat([slot_cameras(part, config.kernel[0]) for part in parts], dim=1)

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import Recipe, to_dict
+from hmcli.recipe.reading import to_dict
+from hmcli.recipe.sections import Recipe
 from hmcli.runtime import pick_dtype
+from hmcli.stages.models.checkpoint_folder import write_diffusers_folder
 from hmcli.stages.models.folders import model_arguments
 from hmcli.stages.models.identity import codec_hash
 from hmcli.stages.models.settings import settle
 from hmcli.stages.models.sources import Source, look
 from hmcli.stages.shared.outcome import check_output, result_of
-from hmcli.stages.training.checkpoints import write_diffusers_folder
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.names import ADDED_TO_WAN, listed, to_released

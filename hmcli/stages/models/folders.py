@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
-from hmcli.recipe.reading import CodecConfig, Recipe, TextConfig
+from hmcli.recipe.sections import CodecConfig, Recipe, TextConfig
 from hmcli.store.files import read_json
 from hmcli.store.hashing import HashCache, hash_file
 from hmcli.store.manifest import Manifest, is_artifact, read_manifest

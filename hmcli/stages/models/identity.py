@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hmcli.errors import MissingPartError
-from hmcli.recipe.reading import CodecConfig, TextConfig
+from hmcli.recipe.sections import CodecConfig, TextConfig
 from hmcli.stages.models.folders import PACKAGED
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 

@@ -17,7 +17,8 @@ import yaml
 
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, RecipeError
-from hmcli.recipe.reading import ModelConfig, Recipe, find_recipe, load_recipe, sections
+from hmcli.recipe.reading import find_recipe, load_recipe, sections
+from hmcli.recipe.sections import ModelConfig, Recipe
 from hmcli.stages.models.sources import Source, heads_beside, read_shapes
 
 RELEASED = "wan1.3b/hydra"  # the packaged recipe with the settings of the released weights

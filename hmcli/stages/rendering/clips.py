@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.errors import HMError
-from hmcli.recipe.reading import WorldConfig
+from hmcli.recipe.sections import WorldConfig
 from hmcli.stages.bench.definition import Chosen
 from hmcli.store.files import write_json
 from hmcli.store.video import write_video

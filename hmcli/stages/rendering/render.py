@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter, StageResult
-from hmcli.recipe.reading import Recipe, WorldConfig, sections
+from hmcli.recipe.reading import sections
+from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.stages.bench.definition import Chosen, chosen_clips
 from hmcli.stages.rendering.captioner import check_captioner
 from hmcli.stages.rendering.clips import Job, render_clips

@@ -8,110 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from hmcli import registry
-from hmcli.contracts import TIME_STRIDE, Quarantined, Reporter, StageResult, VideoCodec
-from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import MemoryConfig, Recipe, SampleConfig, from_dict, sections
-from hmcli.runtime import pick_dtype
-from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
-from hmcli.stages.memory.kept import History, SlotDescription, anchor_of, compute_memory, rows_from
-from hmcli.stages.memory.policy_inputs import (
-    GEOMETRY,
-    after_history,
-    clip_seed,
-    holds_model,
-    open_descriptions,
-    reads_geometry,
-    recorded_memory,
-    retrieval_inputs,
-)
+from hmcli.contracts import TIME_STRIDE, Quarantined, Reporter, StageResult
+from hmcli.errors import DataError
+from hmcli.recipe.sections import Recipe
+from hmcli.stages.latents.pixels import decode_video
+from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
-from hmcli.stages.models.identity import codec_hash, text_hash
 from hmcli.stages.sampling.generations import LIST
+from hmcli.stages.sampling.job import (
+    Job,
+    check_history_guidance,
+    generate_latents,
+    inputs_read,
+    open_job,
+    sorted_memory,
+)
+from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.outcome import check_output, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines
-from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video
 
-if TYPE_CHECKING:
-    import torch
-
-    from hmcli.core.retrieval import RetrievalInputs
-    from hmcli.core.transformer import HydraTransformer3DModel
-
 SHEET_CLIPS = 8  # clips on the contact sheet
 SHEET = "contact_sheet.png"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything one `hm generate` works with."""
-
-    recipe: Recipe
-    view: LatentsView
-    model: ModelFolder
-    history: History | None
-    described: dict[str, SlotDescription] | None
-    device: str
-    reporter: Reporter
-
-    @cached_property
-    def memory(self) -> MemoryConfig:
-        """How the model was trained to remember; what its cameras see may be set anew."""
-        trained = recorded_memory(self.model.manifest.recipe)
-        return dataclasses.replace(trained, **{key: getattr(self.recipe.model.memory, key) for key in GEOMETRY})
-
-    @property
-    def sample(self) -> SampleConfig:
-        return self.recipe.sample
-
-    def reads(self) -> dict[str, Any]:
-        """What of the recipe changes a video: how to sample and, for policies that compare views, what cameras see."""
-        seen = {key: getattr(self.memory, key) for key in GEOMETRY} if reads_geometry(self.memory) else {}
-        return sections(self.recipe, "sample") | ({"geometry": seen} if seen else {})
-
-    def key(self, clip: str) -> str:
-        """All that a clip's video depends on; the memory of its own context gives what its latents give."""
-        return hash_json(
-            [self.view.item_hash(clip), self.model.fingerprint, self.reads(), self.recipe.seed, self._past(clip)]
-        )
-
-    def _past(self, clip: str) -> list[str]:
-        """Hashes of the clip's earlier history, of artifacts that hold it."""
-        views = [] if self.history is None else self.history.views[:-1]
-        return [view.manifest.items[clip]["hash"] for view in views if clip in view.manifest.items]
-
-    @cached_property
-    def network(self) -> HydraTransformer3DModel:
-        network = self.model.load(pick_dtype(self.sample.dtype), self.device)
-        self.reporter.note(network.set_attention(self.sample.attention))
-        return network
-
-    @cached_property
-    def codec(self) -> VideoCodec:
-        config = self.model.codec()
-        codec: VideoCodec = registry.find("codec", config.name)(config, self.device)
-        return codec
-
-    @cached_property
-    def negative(self) -> np.ndarray:
-        """(L, D) embedding of the guidance branch; only a caption that says something needs the text encoder."""
-        if not self.sample.negative:
-            return self.view.text(0)
-        config = self.model.text()
-        rows = registry.find("text", config.name)(config, self.device).encode([self.sample.negative])[0]
-        padded = np.zeros(self.view.text_shape, np.float32)
-        padded[: len(rows)] = rows
-        return padded
 
 
 def run(
@@ -129,7 +54,7 @@ def run(
 ) -> StageResult:
     """Generate the clips of latents, or of a folder of clips (encoded first); see `hm generate --help`."""
     folder = find_model(model)
-    _check_history_guidance(recipe.sample.history_guidance, folder)
+    check_history_guidance(recipe.sample.history_guidance, folder)
     kept, descriptions = sorted_memory(memory, folder)
     left_out: tuple[Quarantined, ...] = ()
     if not _is_latents(source):
@@ -155,70 +80,6 @@ def run(
         return _finish(writer, job, done)
 
 
-def open_job(
-    recipe: Recipe,
-    folder: ModelFolder,
-    source: Path,
-    kept: list[Path],
-    descriptions: Path | None,
-    clips: tuple[str, ...],
-    device: str,
-    reporter: Reporter,
-) -> tuple[Job, list[str]]:
-    """Open everything sampling reads, and the ids of the clips asked for; `kept` is the model's own memory."""
-    view = open_latents(source)
-    view.say_left_out(reporter)
-    ids = view.ids(clips)
-    check_latents(view, folder, reporter)
-    job = Job(
-        recipe=recipe, view=view, model=folder, history=History(kept, folder) if kept else None, described=None,
-        device=device, reporter=reporter,
-    )  # fmt: skip
-    if descriptions is not None:
-        described = open_descriptions(descriptions, view, job.memory, ids, reporter)
-        job = dataclasses.replace(job, described=described)
-    if recipe.sample.negative:
-        text_hash(folder.text())  # a missing text encoder is said now, not after the first clip is loaded
-    return job, ids
-
-
-def inputs_read(job: Job, descriptions: Path | None) -> dict[str, str]:
-    """Fingerprints of what sampling reads, by name, as a manifest records them."""
-    inputs = {"latents": job.view.fingerprint, "model": job.model.fingerprint}
-    inputs |= {} if descriptions is None else {"memory": read_manifest(descriptions).fingerprint}
-    earlier = [] if job.history is None else job.history.views[:-1]
-    return inputs | {f"history {number}": part.manifest.fingerprint for number, part in enumerate(earlier)}
-
-
-def _check_history_guidance(weight: float, folder: ModelFolder) -> None:
-    """Only a joint model that was trained with noise per frame has seen context masked by noise."""
-    made = from_dict({key: folder.manifest.recipe[key] for key in ("model", "flow")})
-    context, noise = made.model.memory.context, made.flow.noise
-    if weight != 1 and (context, noise) != ("joint", "per-frame"):
-        raise UsageError(
-            f"sample.history_guidance={weight} needs a joint model trained with flow.noise=per-frame",
-            where={"model": folder.path, "model.memory.context": context, "flow.noise": noise},
-            fix="set sample.history_guidance=1, or train with ablations/dfot",
-        )
-
-
-def sorted_memory(paths: tuple[Path, ...], folder: ModelFolder) -> tuple[list[Path], Path | None]:
-    """Which of the artifacts are history of the model, in order of time, and which one describes slots only."""
-    described = [path for path in paths if not holds_model(path)]
-    kept = [path for path in paths if path not in described]
-    if kept and folder.manifest.recipe["model"]["memory"]["context"] != "frozen":
-        raise UsageError(
-            "this model's context is joint: it sees the target and changes at every step, so no memory is kept for it",
-            where={"model": folder.path, "memory": kept[0]}, fix="leave --memory out",
-        )  # fmt: skip
-    if len(described) > 1:
-        raise UsageError(
-            "two memory artifacts were made without a model: each describes the same slots",
-            where={"memory": ", ".join(map(str, described))}, fix="give one of them",
-        )  # fmt: skip
-    return kept, described[0] if described else None
-
-
 def _is_latents(source: Path) -> bool:
     return is_artifact(source) and read_manifest(source).kind == "latents"
 
@@ -234,26 +95,6 @@ def _encode_first(
     resolved = dataclasses.replace(recipe, codec=folder.codec(), text=folder.text())
     done = encode.run(resolved, data=source, out=place, force=False, device=device, reporter=reporter, dry_run=dry_run)
     return done.path, done.quarantined
-
-
-def check_latents(view: LatentsView, folder: ModelFolder, reporter: Reporter) -> None:
-    """The model must read what the latents hold: same codec, same text encoder; another size is said."""
-    made_with, trained_with = view.manifest.recipe, folder.manifest.recipe
-    for section in ("codec", "text"):
-        wanted, found = trained_with[section]["name"], made_with[section]["name"]
-        same = wanted == found and (section == "text" or view.manifest.inputs["codec"] == codec_hash(folder.codec()))
-        if not same:
-            weights = "" if wanted != found else " with other weights"
-            raise DataError(
-                f"latents were encoded with {section} {found!r}{weights}, the model was trained with {wanted!r}",
-                where={"latents": view.path, "model": folder.path}, fix="encode again with the model's recipe",
-            )  # fmt: skip
-    for key, here, there in (
-        ("pixels", list(view.size), list(trained_with["data"]["size"])),
-        ("rows of text", view.text_shape[0], trained_with["text"]["length"]),
-    ):
-        if here != there:
-            reporter.warn(f"the latents have {here} {key}, the model was trained with {there}")
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------
@@ -283,68 +124,6 @@ def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: 
             done.append(clip_id)
             advance(1)
     return done
-
-
-def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
-    """Target latents (C, Ft, h, w) float32 of one clip."""
-    import torch
-
-    from hmcli.core.flow import make_schedule
-    from hmcli.core.sampler import denoise, start_noise
-
-    generator = torch.Generator().manual_seed(clip_seed(job.recipe.seed, clip.id))
-    shape = (1, clip.latents.shape[0], clip.target, *clip.latents.shape[2:])
-    noise = start_noise(shape, generator, job.device)
-    past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip, generator)
-    result = denoise(
-        job.network, noise, schedule=make_schedule(job.sample.steps, job.sample.shift),
-        text=torch.from_numpy(clip.text)[None].to(job.device), guidance=job.sample.guidance,
-        negative_text=torch.from_numpy(job.negative)[None].to(job.device), **past,
-    )  # fmt: skip
-    if not bool(torch.isfinite(result).all()):
-        raise DataError("the model produced numbers that are not finite", where={"clip": clip.id})
-    return result[0].float().cpu().numpy()
-
-
-def inputs_of(job: Job, clip: LatentClip) -> RetrievalInputs | None:
-    """What the model's policy needs for this clip."""
-    seed = clip_seed(job.recipe.seed, f"{clip.id} retrieval")
-    return retrieval_inputs([clip], job.view, job.memory, seed=seed, device=job.device, described=job.described)
-
-
-def joint_past(job: Job, clip: LatentClip, generator: torch.Generator) -> dict[str, Any]:
-    """Arguments of `denoise` for a model that reads context latents at every step."""
-    import torch
-
-    from hmcli.core.sampler import start_noise
-
-    context = torch.from_numpy(clip.context_latents)[None].to(job.device)
-    past: dict[str, Any] = {"context": context, "camera": torch.from_numpy(clip.camera)[None].to(job.device)}
-    if (weight := job.sample.history_guidance) != 1:
-        past |= {"history_guidance": weight, "history_noise": start_noise(tuple(context.shape), generator, job.device)}
-    return past | {"retrieval": inputs_of(job, clip)}
-
-
-def frozen_past(job: Job, clip: LatentClip) -> dict[str, Any]:
-    """Arguments of `denoise` for a model that reads memory: of the artifacts, else of the clip's context latents."""
-    inputs = inputs_of(job, clip)
-    if job.history is None:
-        anchor = anchor_of(clip)
-        memory = compute_memory(job.network, clip, anchor, inputs, job.device)
-    else:
-        memory, anchor = job.history.load(clip.id, job.view.item_hash(clip.id), job.device, job.network.dtype)
-        inputs = after_history(inputs, job.memory, clip.id, job.history.descriptions(clip.id))
-    cameras = rows_from(clip.world_poses()[clip.context :], anchor, job.device)
-    return {"memory": memory, "camera": cameras, "retrieval": inputs}
-
-
-def decode_video(latents: np.ndarray, codec: VideoCodec, device: str) -> np.ndarray:
-    """Normalised latents (C, F, h, w) -> (T, H, W, 3) uint8."""
-    import torch
-
-    with torch.no_grad():
-        pixels = codec.decode(torch.from_numpy(latents)[None].to(device))[0]
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(0, -1).cpu().numpy()
 
 
 def _row(job: Job, clip: LatentClip, video: np.ndarray) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.errors import DataError
-from hmcli.recipe.reading import DataConfig, PosesConfig, from_dict
+from hmcli.recipe.reading import from_dict
+from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.stages.data.opening import Dataset, open_dataset
 from hmcli.store.files import read_json_lines
 from hmcli.store.manifest import Manifest, read_manifest

@@ -17,7 +17,8 @@ import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Reporter, StageResult
 from hmcli.errors import DataError, HMError, RecipeError
-from hmcli.recipe.reading import DataConfig, Recipe, TrainConfig, sections, to_yaml
+from hmcli.recipe.reading import sections, to_yaml
+from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.shared.outcome import check_output, result_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.errors import UsageError
-from hmcli.recipe.reading import FlowConfig, TrainConfig
+from hmcli.recipe.sections import FlowConfig, TrainConfig
 from hmcli.stages.latents.view import LatentClip
 from hmcli.world.views.cameras import relative_camera_rows
 

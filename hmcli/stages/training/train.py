@@ -17,10 +17,11 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import LoraConfig, Recipe, TrainConfig, from_dict, sections, to_yaml
+from hmcli.recipe.reading import from_dict, sections, to_yaml
+from hmcli.recipe.sections import LoraConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, pick_dtype, stopping_at_boundaries
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
-from hmcli.stages.memory.kept import SlotDescription
+from hmcli.stages.memory.layout import SlotDescription
 from hmcli.stages.memory.policy_inputs import open_descriptions, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, build_model, check_memory_fits, find_base, model_arguments
 from hmcli.stages.shared.outcome import check_output, result_of

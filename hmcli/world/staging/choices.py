@@ -10,7 +10,7 @@ import numpy as np
 
 from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import UsageError
-from hmcli.recipe.reading import WorldConfig
+from hmcli.recipe.sections import WorldConfig
 from hmcli.registry import normal
 from hmcli.world.hidden.certify import Needs
 from hmcli.world.hidden.oracle import FEWEST

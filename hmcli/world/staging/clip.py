@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmcli.errors import UsageError
-from hmcli.recipe.reading import WorldConfig
+from hmcli.recipe.sections import WorldConfig
 from hmcli.world.bodies import posed
 from hmcli.world.hidden.certify import Needs, certify
 from hmcli.world.hidden.cover import somebody_covered

@@ -1,0 +1,220 @@
+"""One clip from disk as arrays: videos at the asked size, poses, masks, camera rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hmcli.contracts import TIME_STRIDE
+from hmcli.errors import DataError
+from hmcli.recipe.sections import DataConfig, SplitConfig
+from hmcli.stages.data.opening import ClipSource, at, read_cameras
+from hmcli.store.files import read_json
+from hmcli.store.video import VideoInfo, read_video
+from hmcli.world.files import schema
+from hmcli.world.views import framing
+from hmcli.world.views.cameras import Cameras, latent_poses, relative_camera_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedClip:
+    """One clip at the recipe's size and length.
+
+    Videos are (T, H, W, 3) uint8, masks (T, H, W) uint8 with the number of the subject (1 for any subject where the
+    source does not tell them apart) and 0 for background, poses (T, 4, 4) float64
+    world_from_camera in metres, intrinsics (4,) float64 fx, fy, cx, cy in pixels of the framed video.
+    `camera_rows` (F, 12) float64 are what the model reads: latent-rate poses of context, then target, relative to the
+    first target camera. Poses are None only when the source holds nothing but ready rows.
+    """
+
+    id: str
+    caption: str
+    fps: float
+    context: np.ndarray
+    target: np.ndarray | None  # None: no target video, only target cameras
+    context_poses: np.ndarray | None
+    target_poses: np.ndarray | None
+    camera_rows: np.ndarray
+    context_latent_frames: int  # how many of `camera_rows` belong to the context
+    intrinsics: np.ndarray | None
+    context_mask: np.ndarray | None
+    target_mask: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class _Part:
+    """Context or target while it is being cut to length: everything per video frame, or rows per latent frame."""
+
+    video: np.ndarray | None
+    poses: np.ndarray | None
+    mask: np.ndarray | None
+    rows: np.ndarray | None = None
+
+    def cut(self, start: int, count: int) -> _Part:
+        """Frames start .. start + count of everything; rows cannot be cut."""
+        video, poses, mask = (
+            None if values is None else values[start : start + count] for values in (self.video, self.poses, self.mask)
+        )
+        return _Part(video=video, poses=poses, mask=mask)
+
+
+def load_clip(source: ClipSource, data: DataConfig) -> LoadedClip:
+    """Decode one clip and bring it to the recipe's size and length. Raises DataError; `notes` say what was changed."""
+    notes = list(source.notes)
+    with at(clip=source.id):
+        cameras = read_cameras(source)
+        notes += [f"the camera file's {key} is not read" for key in cameras.ignored]
+        if data.split is None:
+            context, target = _whole(source, cameras, data, notes)
+        else:
+            context, target = _split(source, cameras, data, data.split, notes)
+        rows = _camera_rows(context, target)
+        intrinsics = _intrinsics(source, data)
+    assert context.video is not None  # every clip has a context video
+    return LoadedClip(
+        id=source.id, caption=source.caption, fps=source.context_info.fps, intrinsics=intrinsics, notes=tuple(notes),
+        context=context.video, target=target.video, context_poses=context.poses, target_poses=target.poses,
+        context_mask=context.mask, target_mask=target.mask,
+        camera_rows=np.concatenate(rows), context_latent_frames=len(rows[0]),
+    )  # fmt: skip
+
+
+def _whole(source: ClipSource, cameras: Cameras, data: DataConfig, notes: list[str]) -> tuple[_Part, _Part]:
+    """Context and target as the clip has them, each brought to 4k+1 frames as data.frames says."""
+    if cameras.target is None and cameras.target_rows is None:
+        fix = "add target cameras, or set data.split to cut the clip into context and target"
+        raise DataError("there is neither a target video nor are there target cameras", fix=fix)
+    context = _Part(
+        video=_read_video(source, "context", source.context_info, data),
+        poses=cameras.context, rows=cameras.context_rows, mask=_context_mask(source, cameras, data),
+    )  # fmt: skip
+    target = _Part(
+        video=_read_video(source, "target", source.target_info, data) if source.target_info else None,
+        poses=cameras.target, rows=cameras.target_rows, mask=_target_mask(source, cameras, data),
+    )  # fmt: skip
+    return _to_length(context, "context", data, notes), _to_length(target, "target", data, notes)
+
+
+def _split(
+    source: ClipSource, cameras: Cameras, data: DataConfig, split: SplitConfig, notes: list[str]
+) -> tuple[_Part, _Part]:
+    """The context video cut in two; its own cameras and masks go with it, and the clip's target is left out."""
+    wanted, frames = split.context + split.target, source.context_info.frames
+    if frames < wanted:
+        what = f"data.split needs {split.context} + {split.target} = {wanted} frames, the video has {frames}"
+        raise DataError(what, fix="choose smaller data.split.context and data.split.target, each 4k+1")
+    if cameras.context is None:
+        fix = "give 4x4 cameras, one per video frame, or leave data.split out"
+        raise DataError("cameras given as rows per latent frame cannot be split", fix=fix)
+    mask = _context_mask(source, cameras, data)
+    video = _read_video(source, "context", source.context_info, data, count=wanted)
+    whole = _Part(video=video, poses=cameras.context, mask=mask)
+    if frames > wanted:
+        notes.append(f"the last {frames - wanted} of {frames} frames are left out by data.split")
+    if source.target_info is not None:
+        notes.append("the target video is left out by data.split")
+    return whole.cut(0, split.context), whole.cut(split.context, split.target)
+
+
+def _to_length(part: _Part, name: str, data: DataConfig, notes: list[str]) -> _Part:
+    """Trim or pad one part to 4k+1 frames, or refuse; rows must already be as many as the latent frames."""
+    values = part.video if part.video is not None else part.poses
+    if values is None:  # ready rows and no video
+        return part
+    frames = len(values)
+    with at(video=name):
+        count = framing.frame_count(frames, data.frames)
+        latent = 1 + (count - 1) // TIME_STRIDE
+        if part.rows is not None and len(part.rows) != latent:
+            raise DataError(f"{len(part.rows)} camera rows for {latent} latent frames ({count} video frames)")
+    if count < frames:
+        notes.append(f"{name}: the last {frames - count} of {frames} frames are dropped (data.frames=trim)")
+    if count > frames:
+        notes.append(f"{name}: the last of {frames} frames is repeated {count - frames} times (data.frames=pad)")
+    video, poses, mask = (
+        None if array is None else framing.to_frame_count(array, count) for array in (part.video, part.poses, part.mask)
+    )
+    return _Part(video=video, poses=poses, mask=mask, rows=part.rows)
+
+
+def _camera_rows(context: _Part, target: _Part) -> tuple[np.ndarray, np.ndarray]:
+    """(F, 12) rows of context and of target, relative to the first target camera."""
+    if context.poses is not None and target.poses is not None:
+        first = target.poses[0]
+        context_rows = relative_camera_rows(latent_poses(context.poses), first)
+        return context_rows, relative_camera_rows(latent_poses(target.poses), first)
+    if context.rows is None or target.rows is None:
+        raise DataError("context and target cameras are not given in the same form")
+    return context.rows, target.rows
+
+
+def _read_video(
+    source: ClipSource, role: str, info: VideoInfo, data: DataConfig, count: int | None = None
+) -> np.ndarray:
+    with at(file=source.files[role]):
+        video = read_video(source.files[role], count=count)
+        if len(video) != (wanted := info.frames if count is None else count):
+            raise DataError(f"{len(video)} of {wanted} frames can be decoded")
+    return framing.resize_frames(video, data.size, data.fit)
+
+
+def _context_mask(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:
+    """Where subjects are in the context video, from the most telling form the clip has; None where it has none."""
+    frames = source.context_info.frames
+    for role in ("context_instances", "context_mask"):
+        if role in source.files:
+            return _mask(source, role, {frames}, data)
+    joint = _joint_mask(source, cameras, data)
+    return None if joint is None else joint[:frames]
+
+
+def _target_mask(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:
+    for role in ("target_instances", "target_mask"):
+        if role in source.files:
+            return _mask(source, role, {_target_frames(source, cameras)}, data)
+    joint = _joint_mask(source, cameras, data)
+    return None if joint is None or len(joint) == source.context_info.frames else joint[source.context_info.frames :]
+
+
+def _joint_mask(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:
+    """One mask video over context and target, or over the context alone."""
+    if "joint_mask" not in source.files:
+        return None
+    context = source.context_info.frames
+    return _mask(source, "joint_mask", {context, context + _target_frames(source, cameras)}, data)
+
+
+def _target_frames(source: ClipSource, cameras: Cameras) -> int:
+    if source.target_info is not None:
+        return source.target_info.frames
+    return 0 if cameras.target is None else len(cameras.target)
+
+
+def _mask(source: ClipSource, role: str, allowed: set[int], data: DataConfig) -> np.ndarray:
+    """(T, *size) uint8 labels of one mask video, which must have one of the `allowed` lengths."""
+    with at(file=source.files[role]):
+        video = read_video(source.files[role])
+        if len(video) not in allowed:
+            wanted = " or ".join(str(count) for count in sorted(allowed))
+            raise DataError(f"{len(video)} mask frames for {wanted} video frames")
+        info = source.context_info
+        if video.shape[1:3] != (info.height, info.width):
+            sizes = f"{video.shape[1]}x{video.shape[2]}, the video {info.height}x{info.width}"
+            raise DataError(f"the mask is {sizes}")
+    if role.endswith("_instances"):  # lossless grey, the value is the subject's number
+        labels = np.ascontiguousarray(video[..., 0])
+    else:
+        labels = (framing.red_mask(video) if role == "joint_mask" else framing.white_mask(video)).astype(np.uint8)
+    return framing.resize_labels(labels, data.size, data.fit)
+
+
+def _intrinsics(source: ClipSource, data: DataConfig) -> np.ndarray | None:
+    """fx, fy, cx, cy after framing, or None when the source has none."""
+    if "intrinsics" not in source.files:
+        return None
+    info = source.context_info
+    with at(file=source.files["intrinsics"]):
+        found = schema.parse_intrinsics(read_json(source.files["intrinsics"]), (info.height, info.width))
+    return framing.resize_intrinsics(found, (info.height, info.width), data.size, data.fit)

@@ -1,0 +1,134 @@
+"""What is scored: a clip's videos, and the plan of metrics for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmcli.errors import DataError
+from hmcli.metrics.contract import BACKBONE, PREDICTION, REFERENCE, Backbone, Metric
+from hmcli.stages.data.loading import load_clip
+from hmcli.stages.data.opening import ClipSource, Dataset
+from hmcli.stages.sampling.generations import Generated
+from hmcli.store.hashing import HashCache, hash_file, hash_json
+from hmcli.store.video import read_video
+
+FORMAT = 1  # of scores.json and frames/*.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What will be computed from what. `reference` is None when nothing asked for needs one."""
+
+    generated: Generated
+    reference: Dataset | None
+    metrics: tuple[Metric, ...]
+    backbone: Backbone | None
+    average: str
+    versions: Mapping[str, str]
+
+    def label(self, metric: Metric) -> str:
+        return metric.label(self.backbone.name if self.backbone else "")
+
+
+class Clip:
+    """One clip's inputs, each decoded or computed once, and only when a metric asks for it."""
+
+    def __init__(self, plan: Plan, clip: str, cache: HashCache) -> None:
+        self.id, self._plan, self._cache = clip, plan, cache
+        self._ready: dict[str, np.ndarray | DataError] = {}
+
+    def key(self, metric: Metric) -> str:
+        """Everything the metric's values depend on. Raises DataError when an input is missing."""
+        depends: list[Any] = [FORMAT, metric.name, metric.definition, dict(self._plan.versions), self._video_hash()]
+        if REFERENCE in metric.needs:
+            depends += [self._source().key, dataclasses.asdict(self._plan.generated.data)]
+        if BACKBONE in metric.needs and self._plan.backbone is not None:
+            depends += [self._plan.backbone.name, self._plan.backbone.about]
+        return hash_json(json.loads(json.dumps(depends)))
+
+    def values(self, metric: Metric) -> np.ndarray:
+        """Per-frame values. Raises DataError when the clip cannot be judged."""
+        offered: dict[str, Callable[[], Any]] = {
+            PREDICTION: lambda: self._once(PREDICTION, self._read_prediction),
+            REFERENCE: lambda: self._once(REFERENCE, self._read_reference),
+            BACKBONE: lambda: self._features,
+        }
+        try:
+            values = metric(**{name: offered[name]() for name in metric.needs})
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        if np.isnan(values).any():
+            raise DataError(f"{metric.name} is not a number in frame {int(np.isnan(values).argmax())}")
+        return values
+
+    def _features(self, frames: np.ndarray) -> np.ndarray:
+        """The backbone on this clip's prediction, which several metrics ask for."""
+        assert self._plan.backbone is not None
+        backbone = self._plan.backbone
+        if frames is not self._ready.get(PREDICTION):
+            return backbone(frames)
+        return self._once(BACKBONE, lambda: backbone(frames))
+
+    def _once(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+        if name not in self._ready:
+            try:
+                self._ready[name] = read()
+            except DataError as error:
+                self._ready[name] = error
+        if isinstance(found := self._ready[name], DataError):
+            raise found
+        return found
+
+    @property
+    def _video(self) -> Path:
+        generated = self._plan.generated
+        if self.id not in generated.rows:
+            reasons = {row["item"]: row["reason"] for row in generated.manifest.quarantined}
+            raise DataError(f"it was not generated: {reasons[self.id]}")
+        return generated.path / generated.rows[self.id]["video"]
+
+    def _video_hash(self) -> str:
+        """Of the file as it is now; it must be the one that was generated."""
+        video, manifest = self._video, self._plan.generated.manifest
+        if not video.is_file():
+            raise DataError("the generated video is missing", where={"file": video})
+        found = hash_file(video, cache=self._cache)
+        name = video.relative_to(self._plan.generated.path).as_posix()
+        recorded = next((r["files"][""]["hash"] for r in manifest.items.values() if r.get("path") == name), found)
+        if recorded != found:
+            raise DataError("the generated video was changed or damaged after it was written", where={"file": video})
+        return found
+
+    def _read_prediction(self) -> np.ndarray:
+        frames = read_video(self._video)
+        if len(frames) != (said := int(self._plan.generated.rows[self.id]["frames"])):
+            raise DataError(f"the generated video has {len(frames)} frames, generations.jsonl says {said}")
+        return frames
+
+    def _source(self) -> ClipSource:
+        dataset = self._plan.reference
+        assert dataset is not None
+        for source in dataset.clips:
+            if source.id == self.id:
+                return source
+        reasons = {item.item: item.reason for item in dataset.quarantined}
+        if self.id in reasons:
+            raise DataError(f"its reference cannot be used: {reasons[self.id]}")
+        raise DataError("the reference has no clip of this id", where={"reference": dataset.path})
+
+    def _read_reference(self) -> np.ndarray:
+        target = load_clip(self._source(), self._plan.generated.data).target
+        if target is None:
+            raise DataError("its reference has no target video")
+        return target
+
+
+def item_name(clip: str, metric: Metric) -> str:
+    return f"{clip}.{metric.name}"

@@ -1,0 +1,140 @@
+"""What scoring writes: scores, the table of clips, the protocol card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hmcli.contracts import Quarantined, Reporter, StageResult
+from hmcli.metrics.averages import json_number, mean_score
+from hmcli.metrics.contract import BACKBONE, Metric
+from hmcli.reports.protocol import AVERAGES, protocol_card
+from hmcli.stages.sampling.generations import Generated
+from hmcli.stages.scoring.clip import FORMAT, Plan, item_name
+from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.files import read_json, write_csv, write_json, write_text
+
+COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")
+
+
+def finish(
+    plan: Plan, writer: ArtifactWriter, failures: Mapping[tuple[str, str], str], reporter: Reporter
+) -> StageResult:
+    done = [(c, m) for c in plan.generated.clips for m in plan.metrics if (c, m.name) not in failures]
+    order = [item_name(clip, metric) for clip, metric in done]
+    per_frame = {(c, m.name): _read_values(writer.path / writer.items[item_name(c, m)]["path"]) for c, m in done}
+    scores = _scores(plan, per_frame, failures)
+    protocol = _protocol(plan)
+    if not writer.unchanged(order):
+        write_json(writer.staged / "scores.json", scores)
+        write_csv(writer.staged / "per_clip.csv", COLUMNS, _table(plan, per_frame, failures))
+        write_text(writer.staged / "protocol.md", protocol_card(protocol, scores))
+    counts = {"clips": len(plan.generated.clips), "scores": len(done), "failed": len(failures)}
+    attributes = {"protocol": protocol, "generation": _judged(plan.generated)}
+    manifest = writer.finish(order, counts=counts, attributes=attributes)
+    for label, entry in scores["metrics"].items():
+        reporter.note(_sentence(label, entry))
+    return StageResult(
+        path=writer.path, kind="evaluation", fingerprint=manifest.fingerprint, counts=counts,
+        quarantined=tuple(Quarantined(item=row["item"], reason=row["reason"]) for row in manifest.quarantined),
+        details={"scores": {label: entry["mean"] for label, entry in scores["metrics"].items()}},
+    )  # fmt: skip
+
+
+def _judged(generated: Generated) -> dict[str, Any]:
+    """What was scored, for those who only have the scores (hm bench): model, sampler, clips, sizes, time."""
+    manifest, rows = generated.manifest, generated.rows.values()
+    seconds = [float(row["seconds"]) for row in rows if "seconds" in row]
+    return {
+        "inputs": manifest.inputs, "recipe": manifest.recipe, "seed": manifest.seed,
+        "source": generated.source, "source_fingerprint": generated.source_fingerprint,
+        "shapes": sorted({(int(r["frames"]), int(r["height"]), int(r["width"])) for r in rows}),
+        "seconds_per_clip": median(seconds) if seconds and len(seconds) == len(rows) else None,
+    }  # fmt: skip
+
+
+def _read_values(file: Path) -> list[float]:
+    return [float(value) for value in read_json(file)["values"]]
+
+
+def _scores(
+    plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Mapping[tuple[str, str], str]
+) -> dict[str, Any]:
+    """The content of scores.json."""
+    entries = {}
+    for metric in plan.metrics:
+        values = [found for (_, name), found in per_frame.items() if name == metric.name]
+        failed = [{"clip": clip, "reason": why} for (clip, name), why in failures.items() if name == metric.name]
+        entries[plan.label(metric)] = {
+            "metric": metric.name, "mean": json_number(mean_score(values, plan.average)), "unit": metric.unit,
+            "better": metric.better, "n": len(values), "frames": sum(map(len, values)), "failed": len(failed),
+            "failures": failed,
+        }  # fmt: skip
+    return {"format": FORMAT, "average": plan.average, "clips": len(plan.generated.clips), "metrics": entries}
+
+
+def _table(
+    plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Mapping[tuple[str, str], str]
+) -> Iterator[dict[str, Any]]:
+    """One row per clip and metric, failed ones with an empty value."""
+    for clip in plan.generated.clips:
+        for metric in plan.metrics:
+            values = per_frame.get((clip, metric.name), [])
+            reason = failures.get((clip, metric.name), "")
+            mean = json_number(mean_score([values], "videos")) if values else ""
+            yield {
+                "clip": clip, "metric": plan.label(metric), "value": mean, "frames": len(values), "unit": metric.unit,
+                "status": "failed" if reason else "ok", "reason": " ".join(reason.split()),
+            }  # fmt: skip
+
+
+def _sentence(label: str, entry: Mapping[str, Any]) -> str:
+    mean = "no score" if entry["mean"] is None else f"{float(entry['mean']):.4f} {entry['unit']}".rstrip()
+    failed = f", {entry['failed']} failed" if entry["failed"] else ""
+    return f"{label}: {mean} ({entry['n']} clips, {entry['frames']} frames{failed})"
+
+
+def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
+    """Sections of the protocol card: every choice that changes a number."""
+    generated = plan.generated
+    shapes = sorted({(int(r["frames"]), int(r["height"]), int(r["width"])) for r in generated.rows.values()})
+    card = {
+        "Metrics": {plan.label(metric): metric.definition for metric in plan.metrics},
+        "Averages": {
+            f"eval.average: {plan.average}": AVERAGES[plan.average],
+            "failed clips": "in no mean; counted above",
+        },
+        "Prediction": {
+            "generation": generated.manifest.fingerprint,
+            "frames": "all target frames, decoded to uint8 RGB from the generation's videos (compressed once)",
+            "frames x height x width": ", ".join(f"{t}x{h}x{w}" for t, h, w in shapes),
+        },
+    }
+    if plan.reference is not None:
+        data = generated.data
+        split = f"context {data.split.context} + target {data.split.target}" if data.split else "as the clips have it"
+        card["Reference"] = {
+            "data set": plan.reference.fingerprint,
+            "frames": "target video of the clip of the same id, frame by frame; never compressed again",
+            "resize": f"to {data.size[0]}x{data.size[1]} (height x width), data.fit={data.fit}",
+            "length": f"data.frames={data.frames}, split: {split}",
+        }
+    if plan.backbone is not None:
+        card["Backbone"] = {"name": plan.backbone.name, **plan.backbone.about}
+        card["Backbone"] |= {
+            f"{plan.label(m)} against published": _comparable(m, plan.backbone.name) for m in _featured(plan)
+        }
+    card["Versions"] = dict(plan.versions)
+    return card
+
+
+def _featured(plan: Plan) -> list[Metric]:
+    return [metric for metric in plan.metrics if BACKBONE in metric.needs]
+
+
+def _comparable(metric: Metric, backbone: str) -> str:
+    if metric.published in ("", backbone):
+        return "the backbone of the published numbers, given its released weights"
+    return f"not comparable: published numbers use {metric.published}, this is {backbone}"
