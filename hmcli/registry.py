@@ -32,9 +32,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "background-consistency": "hmcli.metrics.consistency:background_consistency",
     },
     "backbone": {
-        "hog": "hmcli.metrics.backbones.networks:hog",
-        "dino": "hmcli.metrics.backbones.networks:dino",
-        "clip": "hmcli.metrics.backbones.networks:clip",
+        "hog": "hmcli.metrics.backbones.hog:hog",
+        "dino": "hmcli.metrics.backbones.dino:dino",
+        "clip": "hmcli.metrics.backbones.clip:clip",
     },
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import hmcli.recipe.reading
+import hmcli.recipe.names
 from hmcli.errors import RecipeError
 from hmcli.recipe.reading import find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
 from hmcli.recipe.sections import Recipe
@@ -119,6 +119,6 @@ def test_names_may_be_written_with_either_dash():
 
 
 def test_the_world_names_a_recipe_may_hold_are_the_worlds():
-    assert set(hmcli.recipe.reading.SCENES) == set(map(normal, SCENES))
-    assert set(hmcli.recipe.reading.SUBJECTS) == set(map(normal, SUBJECTS))
-    assert set(hmcli.recipe.reading.TRAJECTORIES) == {"any", *map(normal, TRAJECTORIES)}
+    assert set(hmcli.recipe.names.SCENES) == set(map(normal, SCENES))
+    assert set(hmcli.recipe.names.SUBJECTS) == set(map(normal, SUBJECTS))
+    assert set(hmcli.recipe.names.TRAJECTORIES) == {"any", *map(normal, TRAJECTORIES)}

@@ -11,7 +11,10 @@ import torch
 from torch.nn import functional
 
 from hmcli.errors import DataError, MissingPartError, UsageError
-from hmcli.metrics.backbones import networks as backbones
+from hmcli.metrics.backbones.clip import clip
+from hmcli.metrics.backbones.dino import DinoFeatures, dino
+from hmcli.metrics.backbones.hog import hog
+from hmcli.metrics.backbones.networks import BATCH, shorter_side
 from hmcli.metrics.consistency import subject_consistency
 from hmcli.registry import find
 
@@ -95,17 +98,17 @@ def slow_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 112), (480, 832), (3, 2), (1, 1)])
 def test_hog_describes_frames_of_any_size_by_equally_many_numbers(height, width):
-    features = backbones.hog("", "cpu")(video(0, 2, height, width))
+    features = hog("", "cpu")(video(0, 2, height, width))
     assert features.shape == (2, 7 * 7 * 2 * 2 * 9)
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
 
 
 def test_hog_is_scikit_image_s_on_the_resized_frame():
-    from skimage.feature import hog
+    from skimage.feature import hog as histograms
 
     frame = video(0, 1, 128, 128)
-    expected = hog(
+    expected = histograms(
         frame[0],
         orientations=9,
         pixels_per_cell=(16, 16),
@@ -113,16 +116,16 @@ def test_hog_is_scikit_image_s_on_the_resized_frame():
         block_norm="L2-Hys",
         channel_axis=-1,
     )
-    np.testing.assert_allclose(backbones.hog("", "cpu")(frame)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(hog("", "cpu")(frame)[0], expected, rtol=1e-6)
 
 
 def test_hog_says_that_its_scores_are_not_comparable():
-    assert "not comparable" in backbones.hog("", "cpu").about["comparable"]
+    assert "not comparable" in hog("", "cpu").about["comparable"]
 
 
 def test_hog_refuses_weights_it_would_ignore(tmp_path):
     with pytest.raises(UsageError, match="no weights to load"):
-        backbones.hog(str(tmp_path), "cpu")
+        hog(str(tmp_path), "cpu")
 
 
 @pytest.mark.parametrize("name", ["dino", "clip"])
@@ -140,7 +143,7 @@ def test_dino_is_the_class_token_of_the_frame_as_vbench_prepares_it(dino_folder)
     pixels = (resized / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     with torch.no_grad():
         expected = slow_dino(dino_folder, torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
-    found = backbones.dino(str(dino_folder), "cpu")(frames)
+    found = dino(str(dino_folder), "cpu")(frames)
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-5)
 
 
@@ -148,7 +151,7 @@ def test_dino_stretches_positions_unlike_transformers_where_frames_are_not_squar
     from transformers import ViTModel
 
     model = ViTModel.from_pretrained(dino_folder, add_pooling_layer=False).eval()
-    ours = backbones.DinoFeatures(model)
+    ours = DinoFeatures(model)
     with torch.inference_mode():
         square, wide = torch.rand(1, 3, SIDE, SIDE), torch.rand(1, 3, SIDE, 56)
         torch.testing.assert_close(ours(square), model(square).last_hidden_state[:, 0])
@@ -169,26 +172,26 @@ def test_clip_is_the_projected_feature_of_the_middle_square(clip_folder):
     with torch.no_grad():
         pooled = model.vision_model((middle / 255 - mean) / std).pooler_output
         expected = model.visual_projection(pooled)
-    found = backbones.clip(str(clip_folder), "cpu")(frames)
+    found = clip(str(clip_folder), "cpu")(frames)
     assert found.shape == (3, 10)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
 def test_features_do_not_depend_on_how_frames_are_batched(dino_folder):
-    frames = video(5, backbones.BATCH + 3, 16, 24)
-    network = backbones.dino(str(dino_folder), "cpu")
+    frames = video(5, BATCH + 3, 16, 24)
+    network = dino(str(dino_folder), "cpu")
     alone = np.concatenate([network(frame[None]) for frame in frames])
     np.testing.assert_allclose(network(frames), alone, atol=1e-5)
-    assert subject_consistency(prediction=frames, backbone=network).shape == (backbones.BATCH + 2,)
+    assert subject_consistency(prediction=frames, backbone=network).shape == (BATCH + 2,)
 
 
 def test_weights_are_named_by_their_content(dino_folder, clip_folder, tmp_path):
     import shutil
 
-    known = backbones.dino(str(dino_folder), "cpu").about["weights"]
+    known = dino(str(dino_folder), "cpu").about["weights"]
     shutil.copytree(dino_folder, tmp_path / "moved")
-    assert backbones.dino(str(tmp_path / "moved"), "cpu").about["weights"] == known
-    assert backbones.clip(str(clip_folder), "cpu").about["weights"] != known
+    assert dino(str(tmp_path / "moved"), "cpu").about["weights"] == known
+    assert clip(str(clip_folder), "cpu").about["weights"] != known
 
 
 def test_a_folder_of_another_architecture_is_refused_by_name_of_what_is_missing(clip_folder, dino_folder, tmp_path):
@@ -197,7 +200,7 @@ def test_a_folder_of_another_architecture_is_refused_by_name_of_what_is_missing(
     shutil.copytree(dino_folder, tmp_path / "mixed")
     shutil.copy(clip_folder / "model.safetensors", tmp_path / "mixed" / "model.safetensors")
     with pytest.raises(DataError, match="parameters are missing"):
-        backbones.dino(str(tmp_path / "mixed"), "cpu")
+        dino(str(tmp_path / "mixed"), "cpu")
 
 
 def test_a_damaged_weight_file_is_bad_data(dino_folder, tmp_path):
@@ -207,11 +210,11 @@ def test_a_damaged_weight_file_is_bad_data(dino_folder, tmp_path):
     whole = (tmp_path / "cut" / "model.safetensors").read_bytes()
     (tmp_path / "cut" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be read"):
-        backbones.dino(str(tmp_path / "cut"), "cpu")
+        dino(str(tmp_path / "cut"), "cpu")
 
 
 @pytest.mark.parametrize(("height", "width", "side"), [(480, 832, 224), (17, 11, 5), (9, 9, 9)])
 def test_the_shorter_side_is_met_and_the_longer_one_rounded_down(height, width, side):
-    resized = backbones.shorter_side(torch.zeros(1, 3, height, width), side, "bilinear")
+    resized = shorter_side(torch.zeros(1, 3, height, width), side, "bilinear")
     assert min(resized.shape[-2:]) == side
     assert max(resized.shape[-2:]) == side * max(height, width) // min(height, width)

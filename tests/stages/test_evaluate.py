@@ -17,6 +17,7 @@ from hmcli.metrics.consistency import subject_consistency
 from hmcli.metrics.pixel import psnr, ssim
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
+from hmcli.stages.scoring import clip as scored
 from hmcli.stages.scoring import evaluate
 from hmcli.store.artifact import ArtifactWriter, verify
 from hmcli.store.files import write_json, write_json_lines
@@ -318,7 +319,7 @@ def test_the_same_evaluation_again_changes_nothing(made, tmp_path):
 
 def test_a_killed_evaluation_goes_on_with_what_is_done(made, tmp_path, monkeypatch):
     whole = evaluated(made / "gen", tmp_path / "whole")
-    read, seen = evaluate.read_video, []
+    read, seen = scored.read_video, []
 
     def stops_at_the_third(video: Path) -> np.ndarray:
         seen.append(video)
@@ -326,12 +327,12 @@ def test_a_killed_evaluation_goes_on_with_what_is_done(made, tmp_path, monkeypat
             raise KeyboardInterrupt
         return read(video)
 
-    monkeypatch.setattr(evaluate, "read_video", stops_at_the_third)
+    monkeypatch.setattr(scored, "read_video", stops_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         evaluated(made / "gen", tmp_path / "eval")
     assert not is_artifact(tmp_path / "eval")
     notes = Notes()
-    monkeypatch.setattr(evaluate, "read_video", read)
+    monkeypatch.setattr(scored, "read_video", read)
     resumed = evaluated(made / "gen", tmp_path / "eval", reporter=notes)
     assert "8 items kept" in notes.said
     assert resumed.fingerprint == whole.fingerprint

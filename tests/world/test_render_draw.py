@@ -24,8 +24,8 @@ HIDDEN = ShapeList()  # a scene of nothing but a box under the ground
 HIDDEN.add(BOX, (0, 0, -5), (1, 1, 1), Paint(colour=(0.5, 0.5, 0.5)))
 FINGERPRINT = """
 import hashlib, torch
-from hmcli.recipe import WorldConfig
-from hmcli.world.clip import describe_clip
+from hmcli.recipe.sections import WorldConfig
+from hmcli.world.staging.clip import describe_clip
 from hmcli.world.render import draw_clip
 torch.set_num_threads(2)
 world = WorldConfig(context_frames=13, target_frames=17, fps=5, size=(24, 40), subjects_per_clip=(1, 1))
