@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOMS = ("core", "world", "store", "codecs", "metrics", "reports")
-SHARED = {"errors", "contracts", "registry", "recipe"}
+SHARED = {"errors", "contracts", "registry", "recipe", "aligned"}
 FILES = sorted((Path(__file__).parents[1] / "hmcli").rglob("*.py"))
 
 
@@ -34,7 +34,7 @@ def _room(path: Path) -> str:
 def test_imports_point_one_way(path: Path):
     room = _room(path)
     if room in ROOMS:
-        assert _imports(path) <= {room, *SHARED}, "a room may import itself, errors, contracts, registry and recipe"
+        assert _imports(path) <= {room, *SHARED}, f"a room may import itself and {SHARED}"
     elif room in SHARED:
         assert _imports(path) <= SHARED
     elif room == "runtime":
@@ -49,6 +49,17 @@ def test_in_the_world_only_the_renderer_knows_torch(path: Path):
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert not any(name.split(".")[0] == "torch" for name in names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(p.parents[2])))
+def test_arrays_and_files_become_tensors_in_one_place(path: Path):
+    """Elsewhere they would share the memory of an array or a mapped file, at whatever address that has."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert "from_numpy" not in names, "hmcli.aligned.tensor_of copies"
+    if path.name not in ("weights.py", "wan_files.py"):
+        assert "load_file" not in names, "hmcli.store.weights.load_state_dict copies"
 
 
 def test_the_command_line_loads_no_heavy_library():

@@ -16,6 +16,7 @@ import ftfy
 import numpy as np
 import torch
 
+from hmcli.aligned import own_weights
 from hmcli.errors import DataError, MissingPartError
 from hmcli.recipe.sections import TextConfig
 
@@ -151,6 +152,7 @@ def _load_umt5(folder: Path, dtype: torch.dtype) -> Any:
     wrong = {key: ", ".join(sorted(map(str, info[key]))[:4]) for key in _WRONG if info[key]}
     if wrong:
         raise DataError("the weights do not fit the text encoder", where={"folder": folder, **wrong})
+    own_weights(model)
     return model
 
 

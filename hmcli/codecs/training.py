@@ -19,6 +19,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from hmcli.aligned import tensor_of
 from hmcli.contracts import SPACE_STRIDE
 from hmcli.recipe.sections import TrainConfig
 
@@ -63,7 +64,7 @@ def draw_batch(clips: Sequence[np.ndarray], plan: BatchPlan, rng: np.random.Gene
         t, y, x = (int(rng.integers(room + 1)) for room in spare)
         cut = clip[t : t + plan.frames, y : y + plan.height, x : x + plan.width]
         piece[:] = cut[:, :, ::-1] if rng.random() < 0.5 else cut
-    return torch.from_numpy(pieces).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
+    return tensor_of(pieces).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
 
 
 def learning_rate(step: int, train: TrainConfig, pictures: int) -> float:
@@ -149,7 +150,7 @@ def average_weights(average: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 
 def whole_frames(clip: np.ndarray, frames: int) -> Tensor:
     """The first `frames` frames of a uint8 (T, H, W, 3) clip -> (1, 3, frames, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(clip[None, :frames].copy()).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
+    return tensor_of(clip[None, :frames]).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
 
 
 @torch.no_grad()

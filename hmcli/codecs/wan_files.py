@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hmcli.aligned import own_weights
 from hmcli.errors import DataError, MissingPartError
 
 PUBLISHED_LATENTS = 16  # channels whose mean and standard deviation are published for the single file
@@ -47,6 +48,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> AutoencoderKLWan:
         raise DataError(
             "the VAE cannot be loaded", where={"folder": folder, "reason": _first_line(error)}, fix="download it again"
         ) from error
+    own_weights(vae)
     _refuse_wrong_keys(folder, missing=info["missing_keys"], extra=info["unexpected_keys"])
     return vae
 
@@ -69,7 +71,7 @@ def load_original(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
             fix="use a diffusers folder, whose config.json carries latents_mean and latents_std",
         )
     vae = AutoencoderKLWan(**sizes)
-    try:
+    try:  # copies: the weights stand in memory of their own
         found = vae.load_state_dict(convert_wan_vae_to_diffusers(weights), strict=False)
     except RuntimeError as error:
         raise DataError("the VAE's weights have other shapes", where={"file": path, "reason": str(error)}) from error

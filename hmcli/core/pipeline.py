@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
+from hmcli.aligned import own_weights
 from hmcli.core.flow import make_schedule
+from hmcli.core.loading import own_fetched_weights
 from hmcli.core.memory import ContextMemory
 from hmcli.core.retrieval import RetrievalInputs
 from hmcli.core.sampler import denoise, start_noise
@@ -39,6 +41,22 @@ class HydraPipeline(DiffusionPipeline):
         self.register_modules(
             transformer=transformer, scheduler=scheduler, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer
         )
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """diffusers' own; on the CPU the weights of every part end in memory of their own (hmcli.aligned)."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        for part in (loaded.vae, loaded.text_encoder):  # the transformer sees to its own
+            if isinstance(part, nn.Module):
+                own_weights(part)
+        return loaded
+
+    def enable_group_offload(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers' own; what a part fetches from disk ends in memory of its own."""
+        super().enable_group_offload(*args, **kwargs)
+        for part in self.components.values():
+            if isinstance(part, nn.Module):
+                own_fetched_weights(part)
 
     @torch.no_grad()
     def __call__(

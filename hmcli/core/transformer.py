@@ -28,6 +28,7 @@ from hmcli import registry
 from hmcli.core import backends, caching
 from hmcli.core.attention import HydraAttention, RMSNorm, Stretch
 from hmcli.core.camera import CAMERA_ROW, CameraEncoder
+from hmcli.core.loading import AlignedLoading
 from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens, slot_cameras, slot_spans
 from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, RetrievalInputs, check_inputs, needs_of
 from hmcli.core.rope import axis_split, full_table, slot_table
@@ -104,7 +105,7 @@ class HydraBlock(nn.Module):
         return (x_BFPC, kept) if stretch.part == "context" else x_BFPC
 
 
-class HydraTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):  # type: ignore[misc]
+class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, AttentionMixin):  # type: ignore[misc]
     """Predicts the flow of target latents from context latents, cameras and text, through hybrid memory."""
 
     config: Any  # a FrozenDict whose keys are attributes too

@@ -1,7 +1,8 @@
 """Weights on disk: reading them safely and lazily, writing them, and checking that they fit.
 
 Nothing here knows a model: names are text, shapes are tuples. Files that could run code when opened are read with
-torch's safe unpickler or not at all. Tensors stay in the files (mapped into memory) until they are used.
+torch's safe unpickler or not at all. What is computed with is read into memory of its own (hmcli.aligned); what only
+passes from file to file stays in the file, mapped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hmcli.aligned import own
 from hmcli.errors import DataError, UsageError
 from hmcli.store.names import listed
 
@@ -27,7 +29,16 @@ _OF_DIFFUSERS = "diffusion_pytorch_model"  # how diffusers and Wan name a model'
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from one file, a sharded index, or a folder that holds one of them; on the CPU, still on disk.
+    """Tensors by name from one file, a sharded index, or a folder that holds one of them; each in memory of its own.
+
+    Raises as `map_state_dict`.
+    """
+    state = map_state_dict(path)
+    return {name: own(state.pop(name)) for name in list(state)}
+
+
+def map_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The same, still on disk: for names and shapes, and for weights that go into another file as they are.
 
     Reads .safetensors, .safetensors.index.json, and .pth/.pt/.ckpt/.bin, bare or inside {"state_dict": ...}.
     Raises DataError for anything else, for damaged files, and for pickles that hold more than tensors.
@@ -55,7 +66,7 @@ def find_weights(path: str | Path) -> Path:
 
 
 def weight_files(path: str | Path) -> list[Path]:
-    """Every file that holds what `load_state_dict` reads."""
+    """Every file that holds what `map_state_dict` reads."""
     path = find_weights(path)
     return [path, *(path.parent / shard for shard in _shards(path))] if path.name.endswith(_INDEX) else [path]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
 import torch
+from reference.misaligned import OFFSETS, astray, mapped, shift_folder
 from safetensors.torch import load_file, save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
@@ -130,6 +132,16 @@ def test_captions_are_cleaned_before_they_are_read(umt5):
     for encoder in encoders(umt5):
         messy, clean = encoder.encode(["the   dog\n&lt;walks ", "the dog <walks"])
         assert np.array_equal(messy, clean)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_rows_are_the_same_wherever_the_weights_start_in_their_file(wan_folder, umt5, tmp_path, offset):
+    shutil.copytree(wan_folder, tmp_path, dirs_exist_ok=True)
+    shift_folder(tmp_path, offset)
+    loaded = umt5_text(TextConfig(name="umt5", path=str(tmp_path), length=12), "cpu")
+    assert not astray(loaded._model)
+    assert not mapped(tmp_path.rglob("*.safetensors"))
+    assert np.array_equal(loaded.encode(["the dog walks"])[0], umt5.encode(["the dog walks"])[0])
 
 
 def test_absent_parts_of_umt5_say_what_to_download(tmp_path):

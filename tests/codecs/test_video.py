@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from reference.misaligned import OFFSETS, astray, mapped, shift_data
 from safetensors.torch import load_file, save_file
 
 from hmcli.codecs.mini_vae import MINI_VAE
@@ -248,6 +249,21 @@ def test_the_original_single_file_loads_under_its_own_names_and_sizes(tmp_path, 
     path, vae = original_file(tmp_path, suffix)
     loaded = wan_codec(CodecConfig(name="wan2.1", path=str(path)), "cpu")
     assert loaded.channels == 16
+    assert torch.equal(loaded.encode(clip(5, 16, 24, batch=1)), codec(vae).encode(clip(5, 16, 24, batch=1)))
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("original", [False, True])
+def test_weights_compute_the_same_wherever_they_start_in_their_file(tmp_path, original, offset):
+    if original:
+        file, vae = original_file(tmp_path, ".safetensors")
+    else:
+        file, vae = tmp_path / "diffusion_pytorch_model.safetensors", tiny_vae()
+        vae.save_pretrained(tmp_path)
+    shift_data(file, offset)
+    loaded = wan_codec(CodecConfig(path=str(file if original else tmp_path)), "cpu")
+    assert not astray(loaded.vae)
+    assert not mapped([file])
     assert torch.equal(loaded.encode(clip(5, 16, 24, batch=1)), codec(vae).encode(clip(5, 16, 24, batch=1)))
 
 

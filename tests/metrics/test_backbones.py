@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference.misaligned import OFFSETS, astray, mapped, shift_folder
 from torch.nn import functional
 
 from hmcli.errors import DataError, MissingPartError, UsageError
 from hmcli.metrics.backbones.clip import clip
 from hmcli.metrics.backbones.dino import DinoFeatures, dino
 from hmcli.metrics.backbones.hog import hog
-from hmcli.metrics.backbones.networks import BATCH, shorter_side
+from hmcli.metrics.backbones.networks import BATCH, load_network, shorter_side
 from hmcli.metrics.consistency import subject_consistency
 from hmcli.registry import find
 
@@ -183,6 +185,18 @@ def test_features_do_not_depend_on_how_frames_are_batched(dino_folder):
     alone = np.concatenate([network(frame[None]) for frame in frames])
     np.testing.assert_allclose(network(frames), alone, atol=1e-5)
     assert subject_consistency(prediction=frames, backbone=network).shape == (BATCH + 2,)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_features_are_the_same_wherever_the_weights_start_in_their_file(dino_folder, tmp_path, offset):
+    from transformers import ViTModel
+
+    shutil.copytree(dino_folder, tmp_path, dirs_exist_ok=True)
+    shift_folder(tmp_path, offset)
+    assert not astray(load_network(ViTModel, tmp_path, "cpu", add_pooling_layer=False))
+    assert not mapped(tmp_path.iterdir())
+    frames = video(0, 2, 20, 31)
+    assert np.array_equal(*(dino(str(folder), "cpu")(frames) for folder in (dino_folder, tmp_path)))
 
 
 def test_weights_are_named_by_their_content(dino_folder, clip_folder, tmp_path):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from reference.misaligned import OFFSETS, astray, mapped, shift_folder
 
 from hmcli.errors import DataError, MissingPartError
 from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.runtime import Silent
-from hmcli.stages.rendering.captioner import load_captioner
+from hmcli.stages.rendering.captioner import _loaded, load_captioner
 from hmcli.stages.rendering.render import run
 from hmcli.store.manifest import read_manifest
 
@@ -83,6 +85,14 @@ def test_a_model_tells_what_it_sees(model):
     assert set(text.split()) <= set(WORDS)
     assert text == caption(video)
     assert caption(video[:1]) is not None  # a single frame is enough
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_weights_stand_right_wherever_they_start_in_their_file(model, tmp_path, offset):
+    shutil.copytree(model, tmp_path, dirs_exist_ok=True)
+    shift_folder(tmp_path, offset)
+    assert not astray(_loaded(tmp_path)[0])
+    assert not mapped(tmp_path.iterdir())
 
 
 def test_a_data_set_gets_its_captions_from_the_model(model, tmp_path):

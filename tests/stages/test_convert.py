@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from reference.misaligned import mapped
 from safetensors.torch import save_file
 from torch import Tensor
 from warm import WarmCommand, ok
@@ -17,8 +18,10 @@ from hmcli.contracts import StageResult
 from hmcli.core.lora import FILE, add_lora, fused_weights, save_lora
 from hmcli.core.transformer import HydraTransformer3DModel, load_model
 from hmcli.errors import DataError, RecipeError, UsageError
+from hmcli.recipe.reading import load_recipe
 from hmcli.stages.models import convert
 from hmcli.stages.models.folders import find_model
+from hmcli.stages.models.sources import look
 from hmcli.store.manifest import read_manifest
 from hmcli.store.names import ADDED_TO_WAN, to_ours, to_released
 from hmcli.store.weights import load_state_dict
@@ -128,6 +131,17 @@ def test_there_and_back_changes_no_weight(tmp_path: Path):
         made = changed(tmp_path / "ours", tmp_path / name, to="released")
         assert made.path == tmp_path / name
         assert same(load_state_dict(tmp_path / name), load_state_dict(source))
+
+
+@pytest.mark.parametrize("form", ["hydra.safetensors", "hydra.pth"])
+def test_weights_that_only_pass_through_stay_in_their_file(tmp_path: Path, form: str):
+    source = write_released(tmp_path, form, hydra().state_dict())
+    plan = convert.Plan(
+        source=look(source), recipe=load_recipe(None), arguments=settings_of(hydra()), dtype=None, lora=None
+    )
+    model = plan.model()
+    assert mapped([source])
+    assert {w.data_ptr() for w in model.parameters()} == {w.data_ptr() for w in plan.source.state.values()}
 
 
 def test_settings_come_from_the_recipe_and_from_set(tmp_path: Path):

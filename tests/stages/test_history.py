@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference.misaligned import astray
 from warm import WarmCommand, ok
 
 from hmcli.core.flow import make_schedule
@@ -65,6 +66,13 @@ def everything(memory: ContextMemory) -> list[torch.Tensor]:
         for rows in (block.slots, block.tail):
             parts += rows.read(torch.arange(rows.count))
     return parts
+
+
+def test_memory_is_read_into_aligned_memory_of_its_own(run: Path, latents: Path, parts: tuple[Path, Path]):
+    model = find_model(run)
+    for clip in open_latents(latents).ids():
+        memory, _ = History(parts[:1], model).load(clip, open_latents(latents).item_hash(clip), DEVICE, torch.float32)
+        assert not astray(*everything(memory))
 
 
 def test_two_halves_tokenized_apart_are_one_history(run: Path, latents: Path, later: Path, parts: tuple[Path, Path]):

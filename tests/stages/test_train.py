@@ -11,18 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference.misaligned import astray, mapped
 from safetensors.torch import load_file
 from warm import WarmCommand, ok, wait_for
 
 from hmcli.core.flow import make_schedule
 from hmcli.core.pipeline import HydraPipeline
-from hmcli.core.transformer import load_model
+from hmcli.core.transformer import HydraTransformer3DModel, load_model
 from hmcli.errors import UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import TrainConfig
+from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
-from hmcli.stages.training.learning import anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
+from hmcli.stages.training.checkpoints import read_checkpoint, write_checkpoint
+from hmcli.stages.training.learning import Average, anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
+from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import read_manifest
 
 
@@ -174,6 +178,40 @@ def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
     inputs = torch.cat([batch.latents[:, :, :6], mixed], dim=2)
     flow = model(inputs, schedule.timesteps[index], batch.text, batch.camera, 6, return_dict=False)[0][:, :, 6:]
     torch.testing.assert_close(loss, ((flow - (noise[:, :, 6:] - target)) ** 2).mean(), rtol=1e-5, atol=0)
+
+
+def test_batches_stand_in_aligned_memory_of_their_own(latents: Path):
+    view = open_latents(latents)
+    clips = [view.clip(clip) for clip in view.ids()]
+    for frozen in (False, True):
+        rng = np.random.default_rng(0)
+        batch = make_batch(clips, view.text(0), frozen=frozen, text_dropout=0.5, rng=rng)
+        assert not astray(batch.latents, batch.camera, batch.text)
+
+
+def test_what_a_run_goes_on_from_stands_in_aligned_memory_of_its_own(latents: Path, tmp_path: Path):
+    recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1"])
+
+    def parts() -> tuple[HydraTransformer3DModel, torch.optim.AdamW, Average]:
+        model = build_model(recipe, channels=16, text_dim=64)
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-2), Average(model, 0.9)
+
+    (model, optimizer, average), (again, its_optimizer, its_average) = parts(), parts()
+    model(
+        *(torch.ones(shape) for shape in ((1, 16, 12, 4, 4), (1,), (1, 3, 64), (1, 12, 12))), 6
+    ).sample.sum().backward()
+    optimizer.step()
+    average.update(model)
+    place = tmp_path / "run"
+    with ArtifactWriter(place, "run", recipe={}, inputs={}, seed=0, reporter=Silent()) as writer:
+        write_checkpoint(writer, "key", 1, recipe, open_latents(latents), model, optimizer, average)
+        assert read_checkpoint(writer, "key", again, its_optimizer, its_average) == 1
+    moments = [value for state in its_optimizer.state.values() for value in state.values()]
+    assert len(moments) == 3 * len(list(model.parameters()))
+    assert not astray(again, *moments, *its_average.weights.values())
+    assert not mapped(file for file in place.rglob("*") if file.is_file())
+    assert same(again.state_dict(), model.state_dict())
+    assert same(its_average.weights, average.weights)
 
 
 def test_every_epoch_shows_every_clip_and_shapes_are_not_mixed():

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference.misaligned import OFFSETS, astray, mapped, shift_data
 from store.small_stages import latents, write_clips
 
+from hmcli.aligned import tensor_of
 from hmcli.errors import DataError, LockedError, UsageError
 from hmcli.store.arrays import StackReader
 from hmcli.store.artifact import ArtifactWriter, verify
@@ -40,6 +42,19 @@ def test_a_finished_artifact_holds_its_arrays_and_no_working_files(stage):
         assert np.array_equal(row, latents(CLIPS[item]))
     assert read_manifest(stage.out) == manifest
     assert verify(stage.out, stage.reporter) == []
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_an_array_is_the_same_wherever_its_part_has_it(stage, offset):
+    values = np.random.default_rng(1).normal(size=(2, 3, 5)).astype(np.float32)
+    with stage.writer() as writer:
+        writer.put_arrays("a", "key", {"flag": np.array(True), "latents": values})
+        (part,) = stage.out.rglob("*.safetensors")
+        shift_data(part, offset)
+        read = tensor_of(writer.get_array("a", "latents"))
+    assert not astray(read)
+    assert not mapped([part])
+    assert np.array_equal(read.numpy(), values)
 
 
 def test_running_again_changes_nothing(stage):

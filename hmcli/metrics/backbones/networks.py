@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmcli.aligned import own_weights, tensor_of
 from hmcli.errors import DataError, MissingPartError
 from hmcli.metrics.contract import check_video
 
@@ -51,7 +52,7 @@ class Network:
         found = []
         with torch.inference_mode():
             for start in range(0, len(frames), BATCH):
-                batch = torch.from_numpy(frames[start : start + BATCH].copy()).to(self._device).permute(0, 3, 1, 2)
+                batch = tensor_of(frames[start : start + BATCH]).to(self._device).permute(0, 3, 1, 2)
                 found.append(self._features(self._pixels(batch.float())).float().cpu())
         return torch.cat(found).numpy()
 
@@ -134,6 +135,7 @@ def load_network(kind: Any, folder: Path, device: str, **options: Any) -> Any:
             where={"folder": folder, "first": ", ".join(wrong[:5])},
             fix="use a folder saved by transformers' save_pretrained for this architecture",
         )
+    own_weights(model)
     return model.to(device).eval().requires_grad_(False)
 
 

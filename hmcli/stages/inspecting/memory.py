@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import Recipe
@@ -131,12 +132,10 @@ def look_at(job: Job, clip_id: str) -> Look:
 
 def _seen(job: Job, clip: str) -> torch.Tensor | None:
     """In which latent frames each subject is seen, (A, S) bool; None where masks do not cover context and target."""
-    import torch
-
     visibility, group = job.view.subjects(clip).get("visibility"), job.view.where[clip][0]
     if visibility is None or len(visibility) != group.context + group.target:
         return None
-    return torch.from_numpy(visibility > 0)
+    return tensor_of(visibility > 0)
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError
 from hmcli.recipe.sections import MemoryConfig
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 def lens_of(clips: Sequence[LatentClip], view: LatentsView, config: MemoryConfig) -> Lens:
     """The lenses of clips. Raises DataError when neither a clip nor the recipe knows its intrinsics."""
-    import torch
 
     from hmcli.core.camera import Lens
 
@@ -35,7 +35,7 @@ def lens_of(clips: Sequence[LatentClip], view: LatentsView, config: MemoryConfig
                 fix="encode clips that have intrinsics.json, or set model.memory.field_of_view (HM-World measures 37)",
             )
         pixels.append(known)
-    return Lens(intrinsics_B4=torch.from_numpy(np.stack(pixels)), size=view.size, near=config.near, far=config.far)
+    return Lens(intrinsics_B4=tensor_of(np.stack(pixels)), size=view.size, near=config.near, far=config.far)
 
 
 def intrinsics_of(clip: LatentClip, size: tuple[int, int], config: MemoryConfig) -> np.ndarray | None:
@@ -84,7 +84,6 @@ def describe_slots(
 
     Raises DataError when the context is shorter than one slot.
     """
-    import torch
 
     from hmcli.core.camera import CAMERA_ROW, camera_overlap, mean_poses
 
@@ -99,7 +98,7 @@ def describe_slots(
     if clip.poses is not None:
         arrays["slot_pose"] = mean_poses(slot_rows(clip.poses[:, :3].reshape(-1, CAMERA_ROW), clip, config))[0].numpy()
     if intrinsics_of(clip, view.size, config) is not None:
-        rows_AR, lens = torch.from_numpy(clip.camera), lens_of([clip], view, config)
+        rows_AR, lens = tensor_of(clip.camera), lens_of([clip], view, config)
         arrays["overlap"] = camera_overlap(rows_AR[None], slot_rows(clip.camera, clip, config), lens)[0].numpy()
     else:
         reporter.note(f"{clip.id}: no intrinsics, so no overlap (HM-World measures model.memory.field_of_view=37)")
@@ -117,6 +116,6 @@ def slot_rows(camera: np.ndarray, clip: LatentClip, config: MemoryConfig) -> tor
 
     from hmcli.core.memory import slot_cameras
 
-    whole = torch.from_numpy(camera)[None]
+    whole = tensor_of(camera)[None]
     parts = [whole] if config.context == "joint" else [whole[:, : clip.context], whole[:, clip.context :]]
     return torch.cat([slot_cameras(part, config.kernel[0]) for part in parts], dim=1)

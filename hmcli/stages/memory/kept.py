@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmcli.aligned import tensor_of
 from hmcli.errors import DataError, UsageError
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.memory.layout import ANCHOR, KEPT, SlotDescription, block_group, description_of, item_of
@@ -42,9 +43,7 @@ def anchor_of(clip: LatentClip) -> np.ndarray:
 
 def rows_from(poses: np.ndarray, anchor: np.ndarray, device: str) -> torch.Tensor:
     """Camera rows (1, F, 12) of poses (F, 4, 4) relative to an anchor pose."""
-    import torch
-
-    return torch.from_numpy(relative_camera_rows(poses, anchor).astype(np.float32))[None].to(device)
+    return tensor_of(relative_camera_rows(poses, anchor).astype(np.float32))[None].to(device)
 
 
 def compute_memory(
@@ -59,7 +58,7 @@ def compute_memory(
     import torch
 
     cameras = rows_from(clip.world_poses()[: clip.context], anchor, device)
-    latents = torch.from_numpy(clip.context_latents)[None].to(device, model.dtype)
+    latents = tensor_of(clip.context_latents)[None].to(device, model.dtype)
     with torch.no_grad():
         return model.encode_context(latents, cameras, inputs, put_away)
 
@@ -135,13 +134,13 @@ class StoredRows:
     def _row(self, reader: StackReader, number: int) -> torch.Tensor:
         import torch
 
-        row = torch.from_numpy(np.ascontiguousarray(reader[number]))
+        row = tensor_of(reader[number])
         return (row.view(torch.bfloat16) if self.bfloat16 else row).to(self.device)
 
     def _empty(self) -> torch.Tensor:
         import torch
 
-        kind = torch.bfloat16 if self.bfloat16 else torch.from_numpy(np.empty(0, self.keys.dtype)).dtype
+        kind = torch.bfloat16 if self.bfloat16 else tensor_of(np.empty(0, self.keys.dtype)).dtype
         return torch.empty((1, 0, *self.keys.shape[1:]), dtype=kind, device=self.device)
 
 
@@ -176,7 +175,6 @@ class MemoryView:
 
     def load(self, clip: str, device: str, dtype: torch.dtype, cache: RowCache) -> ContextMemory:
         """A clip's memory, for a model that computes in `dtype`; keys and values stay on disk until they are chosen."""
-        import torch
 
         from hmcli.core.memory import ContextMemory
 
@@ -190,7 +188,7 @@ class MemoryView:
             )
         groups = [folder / block_group(block) for block in range(about["blocks"])]
         shared = {
-            name: torch.from_numpy(read_item_array(folder / KEPT, name))
+            name: tensor_of(read_item_array(folder / KEPT, name))
             for name in ("slot_span", "slot_time", "slot_camera", "frame_camera")
         }
         return ContextMemory(
@@ -204,7 +202,6 @@ class MemoryView:
 
 
 def _stored_block(folder: Path, about: dict[str, Any], device: str, cache: RowCache) -> BlockMemory:
-    import torch
 
     from hmcli.core.memory import BlockMemory
 
@@ -217,7 +214,7 @@ def _stored_block(folder: Path, about: dict[str, Any], device: str, cache: RowCa
             values=StackReader(folder / f"{part}_values", bits=half),
         )  # fmt: skip
 
-    descriptors = torch.from_numpy(read_item_array(folder, "descriptors"))[None].to(device)
+    descriptors = tensor_of(read_item_array(folder, "descriptors"))[None].to(device)
     return BlockMemory(slots=rows("slot"), descriptors_BMC=descriptors, tail=rows("tail"))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli import registry
+from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import MemoryConfig
@@ -72,10 +73,10 @@ def retrieval_inputs(
         )
         if described is not None:
             overlaps = [_known(described[clip.id].overlap_AM, clip) for clip in clips]
-            found = replace(found, overlap_BAM=torch.from_numpy(np.stack(overlaps)).to(device))
+            found = replace(found, overlap_BAM=tensor_of(np.stack(overlaps)).to(device))
     if _SHOWS in needs:
         shows = [shown_slots(clip, view, config, described) for clip in clips]
-        found = replace(found, visibility_BM=torch.from_numpy(np.stack(shows)).to(device))
+        found = replace(found, visibility_BM=tensor_of(np.stack(shows)).to(device))
     if _CHANCE in needs:
         found = replace(found, generator=torch.Generator().manual_seed(seed))
     return found
@@ -132,7 +133,7 @@ def after_history(
         return inputs
     if (shows := inputs.visibility_BM) is not None:
         parts = [any_subject(part, clip, config)[: part.context_slots] for part in history]
-        before = torch.from_numpy(np.concatenate(parts))[None].to(shows)
+        before = tensor_of(np.concatenate(parts))[None].to(shows)
         inputs = replace(inputs, visibility_BM=torch.cat([before, shows], dim=1))
     if (overlap := inputs.overlap_BAM) is not None:
         slots, frames = sum(part.context_slots for part in history), sum(part.context for part in history)

@@ -28,7 +28,7 @@ from hmcli.stages.shared.outcome import check_output, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.names import ADDED_TO_WAN, listed, to_released
-from hmcli.store.weights import about_weights, check_keys, check_target, load_state_dict, save_weights, shapes_of
+from hmcli.store.weights import about_weights, check_keys, check_target, map_state_dict, save_weights, shapes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,7 +162,7 @@ def fresh_parts(arguments: dict[str, Any], seed: int) -> dict[str, Tensor]:
 def _check_adapter(file: Path, expected: dict[str, tuple[int, ...]]) -> None:
     """Raise DataError unless every weight of the adapter belongs to a layer of the model and has its shape."""
     wrong = []
-    for name, shape in shapes_of(load_state_dict(file)).items():
+    for name, shape in shapes_of(map_state_dict(file)).items():
         layer, _, half = name.removesuffix(".weight").rpartition(".lora_")
         of = expected.get(f"{layer}.weight", ())
         if not of or not (shape[1:] == of[1:] if half == "A" else shape[0] == of[0]):
@@ -344,7 +344,7 @@ def _to_codec(
     """A codec artifact with vae/, a diffusers folder: `codec.path` takes it."""
     from hmcli.codecs.wan_files import load_wan_vae
 
-    kept = next(iter(load_state_dict(source.path).values())).dtype
+    kept = next(iter(map_state_dict(source.path).values())).dtype
     vae = load_wan_vae(source.path, kept if dtype is None else pick_dtype(dtype))
 
     def write(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hmcli.stages.models.folders import find_model
 from hmcli.store.files import read_json
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.names import has_memory, is_released, listed, to_ours, without_prefix
-from hmcli.store.weights import find_weights, load_state_dict, shapes_of, weight_files
+from hmcli.store.weights import find_weights, map_state_dict, shapes_of, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,14 +59,14 @@ def look(path: Path) -> Source:
     if str(path) == "mini" or (is_artifact(path) and read_manifest(path).kind in ("run", "checkpoint")):
         model = find_model(path)
         model.check_whole(_PARTS)
-        found = _transformer(model.path / _PARTS, load_state_dict(model.path / _PARTS))
+        found = _transformer(model.path / _PARTS, map_state_dict(model.path / _PARTS))
         return replace(found, path=path, form="a model of hm", recipe=model.manifest.recipe, parts=model.path)
     if not path.exists():
         raise UsageError("there is nothing here to convert", where={"source": path}, fix="name a file or a folder")
     if (path / _PARTS).is_dir():
-        found = _transformer(path / _PARTS, load_state_dict(path / _PARTS))
+        found = _transformer(path / _PARTS, map_state_dict(path / _PARTS))
         return replace(found, path=path, form=f"a pipeline with {found.form}", parts=path)
-    state = load_state_dict(path)
+    state = map_state_dict(path)
     if any(name in state for name in _OF_A_VAE):
         return Source(path=path, part="vae", form="a Wan VAE", files=_files(path))
     return _transformer(path, state)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hmcli.aligned import own, own_weights
 from hmcli.errors import DataError, MissingPartError
 
 FRAMES = 4  # of the context, evenly spaced, the first and the last among them
@@ -63,6 +64,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     if getattr(processor, "chat_template", None) is None:
         what = "the captioning model's processor has no chat template"
         raise DataError(what, where={"world.captioner": folder}, fix="use an instruction-tuned model")
+    own_weights(model)
     return model, processor
 
 
@@ -76,7 +78,7 @@ def _caption(model: Any, processor: Any, video: np.ndarray) -> str:
         [message], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     ).to(model.device)
     if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        inputs["pixel_values"] = own(inputs["pixel_values"].to(model.dtype))
     with torch.inference_mode():
         written = model.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)
     text = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]

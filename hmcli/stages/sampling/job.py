@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli import registry
+from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter, VideoCodec
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.reading import from_dict, sections
@@ -200,8 +201,8 @@ def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
     past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip, generator)
     result = denoise(
         job.network, noise, schedule=make_schedule(job.sample.steps, job.sample.shift),
-        text=torch.from_numpy(clip.text)[None].to(job.device), guidance=job.sample.guidance,
-        negative_text=torch.from_numpy(job.negative)[None].to(job.device), **past,
+        text=tensor_of(clip.text)[None].to(job.device), guidance=job.sample.guidance,
+        negative_text=tensor_of(job.negative)[None].to(job.device), **past,
     )  # fmt: skip
     if not bool(torch.isfinite(result).all()):
         raise DataError("the model produced numbers that are not finite", where={"clip": clip.id})
@@ -216,12 +217,11 @@ def inputs_of(job: Job, clip: LatentClip) -> RetrievalInputs | None:
 
 def joint_past(job: Job, clip: LatentClip, generator: torch.Generator) -> dict[str, Any]:
     """Arguments of `denoise` for a model that reads context latents at every step."""
-    import torch
 
     from hmcli.core.sampler import start_noise
 
-    context = torch.from_numpy(clip.context_latents)[None].to(job.device)
-    past: dict[str, Any] = {"context": context, "camera": torch.from_numpy(clip.camera)[None].to(job.device)}
+    context = tensor_of(clip.context_latents)[None].to(job.device)
+    past: dict[str, Any] = {"context": context, "camera": tensor_of(clip.camera)[None].to(job.device)}
     if (weight := job.sample.history_guidance) != 1:
         past |= {"history_guidance": weight, "history_noise": start_noise(tuple(context.shape), generator, job.device)}
     return past | {"retrieval": inputs_of(job, clip)}

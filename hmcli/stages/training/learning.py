@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmcli.aligned import tensor_of
 from hmcli.errors import UsageError
 from hmcli.recipe.sections import FlowConfig, TrainConfig
 from hmcli.stages.latents.view import LatentClip
@@ -55,14 +56,12 @@ class Batch:
 
 def make_batch(clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, text_dropout: float, rng: Any) -> Batch:
     """Stack clips; draw what is random about them: dropped captions and, for frozen context, the anchor pose."""
-    import torch
-
     cameras = [anchored_rows(clip, int(rng.integers(len(clip.camera)))) if frozen else clip.camera for clip in clips]
     texts = [empty if rng.random() < text_dropout else clip.text for clip in clips]
     return Batch(
-        latents=torch.from_numpy(np.stack([clip.latents for clip in clips])),
-        camera=torch.from_numpy(np.stack(cameras).astype(np.float32)),
-        text=torch.from_numpy(np.stack(texts)),
+        latents=tensor_of(np.stack([clip.latents for clip in clips])),
+        camera=tensor_of(np.stack(cameras).astype(np.float32)),
+        text=tensor_of(np.stack(texts)),
         context=clips[0].context,
     )
 
