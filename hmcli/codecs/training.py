@@ -24,10 +24,19 @@ from hmcli.contracts import SPACE_STRIDE
 from hmcli.recipe.sections import TrainConfig
 
 EDGE_WEIGHT = 0.5  # share of the gradient loss: keeps outlines where L1 alone would blur them
+SQUARE_WEIGHT = 2.0  # share of the squared error, which is what PSNR counts
 KL_WEIGHT = 1e-5  # per latent value: enough to keep latents compact, too little to be seen in the pictures
 PICTURES = 0.6  # share of the steps on single frames, for a VAE that starts from nothing
 PICTURES_PER_CLIP = 4  # single frames in the place of one clip of a batch
 CLIP_RATE = 0.25  # share of the learning rate on clips: at the full one they undo what the pictures taught
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footage:
+    """A video that pieces are cut from: uint8 frames (T, H, W, 3), and the subject each pixel shows (T, H, W), or 0."""
+
+    frames: np.ndarray
+    subjects: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +62,26 @@ def plan_batch(step: int, train: TrainConfig, pictures: int, height: int, width:
     return BatchPlan(clips=train.batch, frames=train.frames, height=h, width=w)
 
 
-def draw_batch(clips: Sequence[np.ndarray], plan: BatchPlan, rng: np.random.Generator) -> Tensor:
-    """Random pieces of uint8 (T, H, W, 3) clips -> (B, 3, T, H, W) float32 in [-1, 1], mirrored half of the time."""
+def draw_batch(
+    clips: Sequence[Footage], plan: BatchPlan, subject_weight: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random pieces of clips, mirrored half of the time: video (B, 3, T, H, W) float32 in [-1, 1] and the weight of
+    every pixel, (B, 1, T, H, W): 1, on subjects `subject_weight` more."""
     pieces = np.empty((plan.clips, plan.frames, plan.height, plan.width, 3), np.uint8)
-    for piece in pieces:
+    shown = np.zeros(pieces.shape[:4], bool)
+    for piece, subjects in zip(pieces, shown, strict=True):
         clip = clips[int(rng.integers(len(clips)))]
-        spare = [have - want for have, want in zip(clip.shape[:3], piece.shape[:3], strict=True)]
+        spare = [have - want for have, want in zip(clip.frames.shape[:3], piece.shape[:3], strict=True)]
         if min(spare) < 0:
-            raise ValueError(f"a clip of shape {clip.shape} is smaller than the piece {piece.shape} wanted from it")
+            raise ValueError(f"a clip of shape {clip.frames.shape} is smaller than the piece {piece.shape} wanted")
         t, y, x = (int(rng.integers(room + 1)) for room in spare)
-        cut = clip[t : t + plan.frames, y : y + plan.height, x : x + plan.width]
-        piece[:] = cut[:, :, ::-1] if rng.random() < 0.5 else cut
-    return tensor_of(pieces).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
+        cut = np.s_[t : t + plan.frames, y : y + plan.height, x : x + plan.width]
+        flip = np.s_[:, :, ::-1] if rng.random() < 0.5 else np.s_[:]
+        piece[:] = clip.frames[cut][flip]
+        if subject_weight:
+            subjects[:] = clip.subjects[cut][flip] > 0
+    video = tensor_of(pieces).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
+    return video, 1.0 + subject_weight * tensor_of(shown)[:, None].float()
 
 
 def learning_rate(step: int, train: TrainConfig, pictures: int) -> float:
@@ -85,30 +102,40 @@ def edges(video: Tensor) -> tuple[Tensor, Tensor]:
     return video[..., 1:, :] - video[..., :-1, :], video[..., 1:] - video[..., :-1]
 
 
-def codec_loss(video: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """L1 + edges + a very small KL to the unit normal; returns the loss and its parts for the log."""
-    l1 = (decoded - video).abs().mean()
-    edge = torch.stack([(a - b).abs().mean() for a, b in zip(edges(decoded), edges(video), strict=True)]).mean()
+def codec_loss(
+    video: Tensor, decoded: Tensor, weight: Tensor, mean: Tensor, log_variance: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 + squared error + edges, pixels by `weight`, + a very small KL to the unit normal; the loss and its parts."""
+    error = decoded - video
+    l1, square = weighted_mean(error.abs(), weight), weighted_mean(error.square(), weight)
+    down, right = edges(error)
+    edge = (weighted_mean(down.abs(), weight[..., 1:, :]) + weighted_mean(right.abs(), weight[..., 1:])) / 2
     kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
-    loss = l1 + EDGE_WEIGHT * edge + KL_WEIGHT * kl
-    return loss, {"l1": float(l1.detach()), "edge": float(edge.detach()), "kl": float(kl.detach())}
+    loss = l1 + SQUARE_WEIGHT * square + EDGE_WEIGHT * edge + KL_WEIGHT * kl
+    return loss, {"l1": l1.detach(), "square": square.detach(), "edge": edge.detach(), "kl": kl.detach()}
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean over (B, C, T, H, W) values, each pixel by its (B, 1, T, H, W) weight."""
+    return (values * weight).sum() / (weight.sum() * values.shape[1])
 
 
 def train_step(
     vae: Any,
     optimizers: Sequence[torch.optim.Optimizer],
     video: Tensor,
+    weight: Tensor,
     *,
     lr: float,
     clip_norm: float,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """One step on a batch (B, 3, T, H, W); changes `vae` and `optimizers`, returns the parts of the loss."""
+    """One step on a batch (B, 3, T, H, W), pixels by `weight`; changes `vae` and `optimizers`, returns the losses."""
     with single_frame_convolutions():
         posterior = vae.encode(video).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(video.device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-    loss, parts = codec_loss(video, decoded, posterior.mean, posterior.logvar)
+    loss, parts = codec_loss(video, decoded, weight, posterior.mean, posterior.logvar)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["scale"]
@@ -117,7 +144,7 @@ def train_step(
     nn.utils.clip_grad_norm_(vae.parameters(), clip_norm)
     for optimizer in optimizers:
         optimizer.step()
-    return parts
+    return dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))
 
 
 @contextlib.contextmanager
@@ -148,19 +175,35 @@ def average_weights(average: Mapping[str, Tensor], weights: Mapping[str, Tensor]
         average[name].lerp_(value.detach().to(average[name].dtype), 1.0 - decay)
 
 
+def subject_boxes(subjects: np.ndarray) -> Tensor:
+    """(T, H, W) labels -> (1, 1, T, H, W) bool: inside the box around the pixels of any one subject in that frame."""
+    inside = np.zeros(subjects.shape, bool)
+    for frame, labels in enumerate(subjects):
+        for subject in np.unique(labels[labels > 0]):
+            rows, columns = np.nonzero(labels == subject)
+            inside[frame, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    return torch.from_numpy(inside)[None, None]
+
+
 def whole_frames(clip: np.ndarray, frames: int) -> Tensor:
     """The first `frames` frames of a uint8 (T, H, W, 3) clip -> (1, 3, frames, H, W) float32 in [-1, 1]."""
     return tensor_of(clip[None, :frames]).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
 
 
 @torch.no_grad()
-def mean_psnr(vae: Any, videos: Sequence[Tensor]) -> float:
-    """Peak signal-to-noise ratio in dB of the reconstruction from the posterior's mode, mean over videos."""
+def mean_psnr(vae: Any, videos: Sequence[Tensor], boxes: Sequence[Tensor] | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of the reconstruction from the posterior's mode, mean over videos.
+
+    With `boxes`, (1, 1, T, H, W) masks of what counts, only inside of them and over the videos that have some; NaN
+    where none has.
+    """
     values = []
-    for video in videos:
-        error = (vae.decode(vae.encode(video).latent_dist.mode()).sample - video).square().mean()
-        values.append(10.0 * math.log10(4.0 / max(float(error), 1e-12)))
-    return sum(values) / len(values)
+    for number, video in enumerate(videos):
+        error = (vae.decode(vae.encode(video).latent_dist.mode()).sample - video).square()
+        inside = torch.ones_like(error[:, :1]) if boxes is None else boxes[number].float()
+        if inside.any():
+            values.append(10.0 * math.log10(4.0 / max(float(weighted_mean(error, inside)), 1e-12)))
+    return sum(values) / len(values) if values else math.nan
 
 
 @torch.no_grad()

@@ -71,7 +71,8 @@ def impossible(r: Recipe) -> list[str]:
             head % 2 == 0 and head >= 6, f"model.dim / model.heads = {head}: rotary positions need an even number >= 6"
         )
     for key, value in (
-        ("world.clips", r.world.clips), ("world.fps", r.world.fps), ("text.length", r.text.length),
+        ("world.clips", r.world.clips), ("codec.channels", r.codec.channels),
+        ("world.fps", r.world.fps), ("text.length", r.text.length),
         ("model.layers", r.model.layers), ("model.memory.window", r.model.memory.window),
         ("train.steps", r.train.steps), ("train.batch", r.train.batch),
         ("train.checkpoint_every", r.train.checkpoint_every),
@@ -85,6 +86,7 @@ def impossible(r: Recipe) -> list[str]:
     need(r.model.memory.max_history >= 0, "model.memory.max_history must not be negative (0: no limit)")
     need(0 <= r.train.ema < 1, f"train.ema={r.train.ema} must be in [0, 1)")
     need(0 <= r.train.text_dropout < 1, f"train.text_dropout={r.train.text_dropout} must be in [0, 1)")
+    need(r.train.subject_weight >= 0, f"train.subject_weight={r.train.subject_weight} must not be negative")
     need(r.train.lr > 0, f"train.lr={r.train.lr} must be positive")
     if (lora := r.train.lora) is not None:
         need(r.train.part == "transformer", "train.lora is for train.part=transformer")

@@ -68,6 +68,7 @@ class CodecConfig:
 
     name: str = "mini"  # a codec of hmcli.registry: mini, wan2.1
     path: str = ""  # diffusers folder or original single file; empty: the packaged weights (mini only)
+    channels: int = 16  # latent channels of a codec that is trained from nothing (train.part=codec)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     tile: tuple[int, int] | None = None  # pixels: height, width of a tile; none: whole frames
     chunk_frames: int = 0  # latent frames encoded at once, causally exact; 0: the codec's own
@@ -157,6 +158,7 @@ class TrainConfig:
     keep: int = 2  # checkpoints kept
     ema: float = 0.0  # decay of the weight average that is saved; 0: none
     frames: int = 17  # part codec only: video frames per sample, 4k+1
+    subject_weight: float = 0.0  # part codec only: how much more a subject's pixel counts than another's
 
 
 @dataclass(frozen=True, kw_only=True)

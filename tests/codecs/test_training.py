@@ -30,6 +30,11 @@ def clips(count: int = 3, frames: int = 13, height: int = 32, width: int = 48) -
     return [(127.5 + 120 * w).astype(np.uint8).transpose(0, 2, 3, 1) for w in waves]
 
 
+def footage() -> list[training.Footage]:
+    """The same clips; their bright pixels are the subject."""
+    return [training.Footage(frames=clip, subjects=(clip[..., 0] > 150).astype(np.uint8)) for clip in clips()]
+
+
 def test_batches_go_from_many_pictures_to_clips():
     pictures = training.picture_steps(TRAIN, fresh=True)
     first, last = (training.plan_batch(step, TRAIN, pictures, 32, 48) for step in (pictures - 1, pictures))
@@ -50,8 +55,8 @@ def test_every_piece_fits_the_latent_grid_and_the_frame(size, step):
 
 def test_a_batch_is_drawn_from_its_generator_alone_and_lies_in_the_codecs_range():
     plan = training.plan_batch(0, TRAIN, 6, 32, 48)
-    one, again = (training.draw_batch(clips(), plan, np.random.default_rng([5, 3])) for _ in range(2))
-    other = training.draw_batch(clips(), plan, np.random.default_rng([5, 4]))
+    one, again = (training.draw_batch(footage(), plan, 0.0, np.random.default_rng([5, 3]))[0] for _ in range(2))
+    other, _ = training.draw_batch(footage(), plan, 0.0, np.random.default_rng([5, 4]))
     assert one.shape == (8, 3, 1, 16, 24)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -63,9 +68,11 @@ def test_pieces_are_cut_from_the_clips_without_resampling():
     marked = np.zeros((5, 8, 16, 3), np.uint8)
     marked[2, 3, 4] = (255, 128, 0)
     plan = training.BatchPlan(clips=6, frames=5, height=8, width=16)
-    batch = training.draw_batch([marked], plan, np.random.default_rng(0))
-    for piece in batch:
+    clip = training.Footage(frames=marked, subjects=(marked[..., 0] > 0).astype(np.uint8) * 3)
+    batch, weights = training.draw_batch([clip], plan, 2.5, np.random.default_rng(0))
+    for piece, weight in zip(batch, weights, strict=True):
         x = int(piece[0, 2, 3].argmax())
+        assert (weight[0, 2, 3, x], weight.sum()) == (3.5, weight.numel() + 2.5), "the weight went with the picture"
         assert x in (4, 11), "where it was, or mirrored"
         assert piece[:, 2, 3, x].tolist() == pytest.approx([1.0, 128 / 127.5 - 1, -1.0], abs=1e-6)
 
@@ -73,7 +80,7 @@ def test_pieces_are_cut_from_the_clips_without_resampling():
 def test_a_clip_that_is_too_short_for_a_piece_is_refused():
     plan = training.BatchPlan(clips=1, frames=17, height=8, width=8)
     with pytest.raises(ValueError, match="smaller than the piece"):
-        training.draw_batch(clips(), plan, np.random.default_rng(0))
+        training.draw_batch(footage(), plan, 0.0, np.random.default_rng(0))
 
 
 def test_a_vae_that_was_trained_before_goes_straight_to_clips():
@@ -102,19 +109,26 @@ def test_the_learning_rate_warms_up_and_decays_to_almost_nothing():
 def test_the_loss_is_zero_for_a_perfect_picture_and_a_standard_normal_posterior():
     video = torch.rand(2, 3, 5, 8, 16)
     mean = log_variance = torch.zeros(2, 6, 2, 1, 2)
-    loss, parts = training.codec_loss(video, video, mean, log_variance)
+    loss, parts = training.codec_loss(video, video, torch.rand(2, 1, 5, 8, 16), mean, log_variance)
     assert float(loss) == 0.0
-    assert parts == {"l1": 0.0, "edge": 0.0, "kl": 0.0}
+    assert parts == {"l1": 0.0, "square": 0.0, "edge": 0.0, "kl": 0.0}
 
 
 def test_the_loss_adds_up_as_documented():
     video = torch.zeros(1, 1, 1, 2, 2)
     decoded = torch.tensor([[0.4, 0.0], [0.0, 0.0]]).view(1, 1, 1, 2, 2)
-    loss, parts = training.codec_loss(video, decoded, torch.full((1, 1), 2.0), torch.zeros(1, 1))
+    even = torch.ones(1, 1, 1, 2, 2)
+    loss, parts = training.codec_loss(video, decoded, even, torch.full((1, 1), 2.0), torch.zeros(1, 1))
     assert parts["l1"] == pytest.approx(0.1)
+    assert parts["square"] == pytest.approx(0.04)
     assert parts["edge"] == pytest.approx(0.2)
     assert parts["kl"] == pytest.approx(2.0)
-    assert float(loss) == pytest.approx(0.1 + training.EDGE_WEIGHT * 0.2 + training.KL_WEIGHT * 2.0)
+    expected = 0.1 + training.SQUARE_WEIGHT * 0.04 + training.EDGE_WEIGHT * 0.2 + training.KL_WEIGHT * 2.0
+    assert float(loss) == pytest.approx(expected)
+    heavy = torch.tensor([[5.0, 1.0], [1.0, 1.0]]).view(1, 1, 1, 2, 2)  # on the wrong pixel
+    _, parts = training.codec_loss(video, decoded, heavy, torch.zeros(1, 1), torch.zeros(1, 1))
+    assert parts["l1"] == pytest.approx(0.4 * 5 / 8)
+    assert parts["square"] == pytest.approx(0.16 * 5 / 8)
 
 
 def test_a_new_vae_depends_on_its_seed_alone_and_starts_quiet():
@@ -174,9 +188,9 @@ def test_training_lowers_the_reconstruction_error():
     optimizers = make_optimizers(vae, train)
     for step in range(40):
         plan = training.plan_batch(step, train, 24, 32, 48)
-        batch = training.draw_batch(videos, plan, np.random.default_rng([0, step]))
+        batch = training.draw_batch(footage(), plan, 1.0, np.random.default_rng([0, step]))
         noise, lr = torch.Generator().manual_seed(step), training.learning_rate(step, train, 24)
-        training.train_step(vae, optimizers, batch, lr=lr, clip_norm=1.0, generator=noise)
+        training.train_step(vae, optimizers, *batch, lr=lr, clip_norm=1.0, generator=noise)
     assert training.mean_psnr(vae, shown) > before + 1.0
 
 
@@ -211,6 +225,27 @@ def test_psnr_is_that_of_the_pixel_range():
 
     video = torch.zeros(1, 3, 1, 8, 8)
     assert training.mean_psnr(Off(), [video]) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
+
+
+def test_psnr_inside_boxes_counts_nothing_else():
+    class Wrong(torch.nn.Module):
+        """Reconstructs the left half 0.2 too bright, the right half 0.4."""
+
+        def encode(self, video):
+            return type("Output", (), {"latent_dist": type("Posterior", (), {"mode": lambda _: video})()})
+
+        def decode(self, latents):
+            off = torch.full_like(latents, 0.2)
+            off[..., 4:] = 0.4
+            return type("Output", (), {"sample": latents + off})
+
+    labels = np.zeros((2, 1, 8, 8), np.uint8)
+    labels[0, 0, [1, 5], [0, 3]] = 7  # two corners of a box in the left half; nobody in the other video
+    boxes = [training.subject_boxes(clip) for clip in labels]
+    assert int(boxes[0].sum()) == 5 * 4
+    videos = [torch.zeros(1, 3, 1, 8, 8)] * 2
+    assert training.mean_psnr(Wrong(), videos, boxes) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
+    assert math.isnan(training.mean_psnr(Wrong(), videos[1:], boxes[1:]))
 
 
 def test_the_average_starts_at_the_weights_and_then_follows_slowly():

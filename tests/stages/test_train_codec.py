@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from hmcli.codecs.video import mini_codec
 from hmcli.errors import DataError, RecipeError, UsageError
-from hmcli.recipe.sections import CodecConfig, DataConfig, Recipe, TrainConfig
+from hmcli.recipe.sections import CodecConfig, DataConfig, Recipe, TrainConfig, WorldConfig
+from hmcli.stages.rendering import render
 from hmcli.stages.training import codec as train_codec
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video
@@ -164,6 +165,30 @@ def test_videos_shorter_than_a_sample_cannot_be_trained_on(videos, tmp_path):
     recipe = replace(RECIPE, train=replace(RECIPE.train, frames=9))
     with pytest.raises(DataError, match="no clip can be trained on"):
         train_codec.run(recipe, data=videos, out=tmp_path / "codec", reporter=Quiet())
+
+
+def test_a_new_codec_has_the_channels_asked_for_and_goes_on_with_these_alone(videos, tmp_path):
+    recipe = replace(RECIPE, codec=CodecConfig(channels=5), train=replace(RECIPE.train, steps=1))
+    out = train_codec.run(recipe, data=videos, out=tmp_path / "five", reporter=Quiet()).path
+    assert mini_codec(CodecConfig(path=str(out)), "cpu").channels == 5
+    onward = replace(recipe, codec=CodecConfig(path=str(out / "vae"), channels=6))
+    with pytest.raises(RecipeError, match="has 5"):
+        train_codec.run(onward, data=videos, out=tmp_path / "six", reporter=Quiet())
+
+
+def test_subjects_cannot_be_weighted_where_no_mask_shows_them(videos, tmp_path):
+    recipe = replace(RECIPE, train=replace(RECIPE.train, subject_weight=2.0))
+    with pytest.raises(DataError, match="no clip can be trained on"):
+        train_codec.run(recipe, data=videos, out=tmp_path / "codec", reporter=Quiet())
+
+
+def test_with_masks_the_score_inside_boxes_is_told_apart(tmp_path):
+    world = WorldConfig(clips=10, context_frames=13, target_frames=17, fps=5, size=SIZE, subjects_per_clip=(1, 1))
+    clips = render.run(Recipe(world=world), out=tmp_path / "clips", force=False, device="cpu", reporter=Quiet()).path
+    recipe = replace(RECIPE, train=replace(RECIPE.train, steps=1, subject_weight=2.0))
+    scores = train_codec.run(recipe, data=clips, out=tmp_path / "codec", reporter=Quiet()).details
+    assert {"psnr_held_out", "psnr_held_out_subjects"} < set(scores)
+    assert scores["psnr_held_out"] != scores["psnr_held_out_subjects"]
 
 
 def test_a_setting_that_a_codec_does_not_use_is_refused(videos, tmp_path):

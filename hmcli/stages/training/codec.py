@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +31,12 @@ from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
 from hmcli.store.video import read_video
-from hmcli.world.views.framing import resize_frames
+from hmcli.world.views.framing import resize_frames, resize_labels, white_mask
 
 if TYPE_CHECKING:
     import torch
+
+    from hmcli.codecs.training import Footage
 
 KIND = "codec"
 READS = ("data", "poses", "codec", "train")
@@ -108,29 +112,23 @@ def _check(train: TrainConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """Videos in memory, uint8 (T, H, W, 3), all of one size; `held_out` is never trained on."""
+    """Videos in memory, all of one size; `held_out` is never trained on."""
 
-    training: Sequence[np.ndarray]
-    held_out: Sequence[np.ndarray]
+    training: Sequence[Footage]
+    held_out: Sequence[Footage]
 
 
 def _load_clips(dataset: Dataset, recipe: Recipe, writer: ArtifactWriter) -> Clips:
     """Context and target of every clip as videos of their own; what cannot be read is quarantined."""
-    found: list[list[np.ndarray]] = []
+    found: list[list[Footage]] = []
     for item in dataset.quarantined:
         writer.quarantine(item.item, item.reason)
-    for source in dataset.clips:
-        try:
-            videos = _videos(source, recipe.data)
-            if short := [len(video) for video in videos if len(video) < recipe.train.frames]:
-                raise DataError(
-                    f"a video has {short[0]} frames, train.frames asks for {recipe.train.frames}",
-                    fix="lower train.frames or leave the clip out",
-                )
-        except HMError as error:
-            writer.quarantine(source.id, str(error))
-        else:
-            found.append(videos)
+    with ThreadPoolExecutor() as readers:  # decoding leaves the interpreter to others
+        for source, videos in zip(dataset.clips, readers.map(partial(_tried, recipe), dataset.clips), strict=True):
+            if isinstance(videos, HMError):
+                writer.quarantine(source.id, str(videos))
+            else:
+                found.append(videos)
     if not found:
         raise DataError("no clip can be trained on", where={"data": dataset.path})
     held_out = found[_HOLD_OUT - 1 :: _HOLD_OUT]
@@ -141,13 +139,54 @@ def _load_clips(dataset: Dataset, recipe: Recipe, writer: ArtifactWriter) -> Cli
     )
 
 
-def _videos(source: ClipSource, data: DataConfig) -> list[np.ndarray]:
-    """Context and target at the recipe's size. Their lengths and cameras do not matter: pieces are cut out of them."""
-    return [
-        resize_frames(read_video(source.files[role]), data.size, data.fit)
-        for role in ("context", "target")
-        if role in source.files
-    ]
+def _tried(recipe: Recipe, source: ClipSource) -> list[Footage] | HMError:
+    """The videos of a clip, or why they cannot be used."""
+    try:
+        videos = _videos(source, recipe.data, masked=recipe.train.subject_weight > 0)
+        if short := [len(video.frames) for video in videos if len(video.frames) < recipe.train.frames]:
+            raise DataError(
+                f"a video has {short[0]} frames, train.frames asks for {recipe.train.frames}",
+                fix="lower train.frames or leave the clip out",
+            )
+    except HMError as error:
+        return error
+    return videos
+
+
+def _videos(source: ClipSource, data: DataConfig, *, masked: bool) -> list[Footage]:
+    """Context and target at the recipe's size. Their lengths and cameras do not matter: pieces are cut out of them.
+
+    Subjects are read where masks are there; with `masked`, a clip without them raises DataError.
+    """
+    from hmcli.codecs.training import Footage
+
+    found = []
+    for role in ("context", "target"):
+        if role not in source.files:
+            continue
+        frames = resize_frames(read_video(source.files[role]), data.size, data.fit)
+        subjects = _subjects(source, role, data)
+        if subjects is None and masked:
+            raise DataError(
+                f"the {role} video has no masks, train.subject_weight needs them",
+                fix="set train.subject_weight=0, or leave the clip out",
+            )
+        if subjects is not None and len(subjects) != len(frames):
+            raise DataError(f"{len(subjects)} mask frames for {len(frames)} frames of the {role} video")
+        found.append(
+            Footage(frames=frames, subjects=np.zeros(frames.shape[:3], np.uint8) if subjects is None else subjects)
+        )
+    return found
+
+
+def _subjects(source: ClipSource, role: str, data: DataConfig) -> np.ndarray | None:
+    """(T, H, W) uint8: the subject each pixel of a video shows, 0 for none, as far as the mask tells them apart."""
+    for kind in ("instances", "mask"):
+        if (file := source.files.get(f"{role}_{kind}")) is not None:
+            video = read_video(file)
+            labels = np.ascontiguousarray(video[..., 0]) if kind == "instances" else white_mask(video).astype(np.uint8)
+            return resize_labels(labels, data.size, data.fit)
+    return None
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -169,17 +208,19 @@ def _train(
     optimizers = make_optimizers(vae, train)
     average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
     start = _resume(writer, key, vae, optimizers, average)
-    size = clips.training[0].shape[1:3]
+    size = clips.training[0].frames.shape[1:3]
     pictures = training.picture_steps(train, fresh=not recipe.codec.path)
     log = log_until(writer.path / LOG, start)
     with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
         for step in range(start, train.steps):
             rng = np.random.default_rng([recipe.seed, step])
             plan = training.plan_batch(step, train, pictures, *size)
-            video = training.draw_batch(clips.training, plan, rng).to(device)
+            video, weight = training.draw_batch(clips.training, plan, train.subject_weight, rng)
             noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
             lr = training.learning_rate(step, train, pictures)
-            parts = training.train_step(vae, optimizers, video, lr=lr, clip_norm=train.clip_norm, generator=noise)
+            parts = training.train_step(
+                vae, optimizers, video.to(device), weight.to(device), lr=lr, clip_norm=train.clip_norm, generator=noise
+            )
             if not np.isfinite(parts["l1"]):
                 raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
             training.average_weights(average, vae.state_dict(), step, train.ema)
@@ -205,8 +246,14 @@ def _starting_vae(recipe: Recipe) -> Any:
     from hmcli.codecs.wan_files import load_wan_vae
 
     if not recipe.codec.path:
-        return new_mini_vae(recipe.seed)
-    return load_wan_vae(Path(recipe.codec.path), torch.float32)
+        return new_mini_vae(recipe.seed, z_dim=recipe.codec.channels)
+    vae = load_wan_vae(Path(recipe.codec.path), torch.float32)
+    if (found := vae.config.z_dim) != recipe.codec.channels:  # type: ignore[attr-defined]
+        raise RecipeError(
+            f"codec.channels={recipe.codec.channels}, the codec that training starts from has {found}",
+            where={"recipe": "codec.channels", "codec": recipe.codec.path}, fix=f"set codec.channels to {found}",
+        )  # fmt: skip
+    return vae
 
 
 def _write_checkpoint(
@@ -271,10 +318,13 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
         assert state is not None  # training has just ended, or was found finished
         vae.load_state_dict(state["average"])
         vae.to(device).eval()
-        seen, unseen = (_scored(videos, device) for videos in (clips.training, clips.held_out))
+        seen, _ = _scored(clips.training, device)
+        unseen, boxes = _scored(clips.held_out, device)
         scores = {"psnr_training": training.mean_psnr(vae, seen)}
         if unseen:
             scores["psnr_held_out"] = training.mean_psnr(vae, unseen)
+        if any(inside.any() for inside in boxes):
+            scores["psnr_held_out_subjects"] = training.mean_psnr(vae, unseen, boxes)
         if trains_encoder(recipe.train):  # otherwise latents stay what they were, and so does their normalisation
             mean, std = training.latent_statistics(vae, seen)
             vae.register_to_config(latents_mean=mean, latents_std=std)
@@ -287,10 +337,12 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
     return result_of(writer, manifest, **manifest.attributes)
 
 
-def _scored(videos: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:
-    """At most `_SCORED` videos spread over all of them, as tensors."""
-    from hmcli.codecs.training import whole_frames
+def _scored(videos: Sequence[Footage], device: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The start of at most `_SCORED` videos spread over all of them, and what lies in boxes of their subjects."""
+    from hmcli.codecs.training import subject_boxes, whole_frames
 
     chosen = [videos[i] for i in sorted({round(x) for x in np.linspace(0, len(videos) - 1, _SCORED)})] if videos else []
-    lengths = [(min(len(video), _SCORE_FRAMES) - 1) // TIME_STRIDE * TIME_STRIDE + 1 for video in chosen]
-    return [whole_frames(video, frames).to(device) for video, frames in zip(chosen, lengths, strict=True)]
+    lengths = [(min(len(video.frames), _SCORE_FRAMES) - 1) // TIME_STRIDE * TIME_STRIDE + 1 for video in chosen]
+    both = list(zip(chosen, lengths, strict=True))
+    shown = [whole_frames(video.frames, count).to(device) for video, count in both]
+    return shown, [subject_boxes(video.subjects[:count]).to(device) for video, count in both]
