@@ -220,6 +220,12 @@ def slot_cameras(camera_BFR: Tensor, kernel_time: int) -> Tensor:
     return camera_BFR[:, : slots * kernel_time].unflatten(1, (slots, kernel_time)).mean(dim=2)
 
 
+def _repeated(part: KeyValues, times: int) -> Held:
+    if not isinstance(part, Held):
+        raise ValueError("only keys and values in memory can be repeated")
+    return Held(keys_BNQC=part.keys_BNQC.repeat(times, 1, 1, 1), values_BNQC=part.values_BNQC.repeat(times, 1, 1, 1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockMemory:
     """What one block keeps of frozen context; all keys are normalised and before rotary positions."""
@@ -274,6 +280,24 @@ class ContextMemory:
         """No slots, of the right shape and type."""
         keys, values = kept.slots.read(torch.arange(0))
         return Held(keys_BNQC=keys, values_BNQC=values)
+
+    def repeated(self, times: int) -> ContextMemory:
+        """The memory of the same samples `times` over, one after the other, for several targets of each.
+
+        Raises ValueError for memory that is read from elsewhere: what was just computed is repeated.
+        """
+        blocks = tuple(
+            BlockMemory(
+                slots=_repeated(kept.slots, times),
+                descriptors_BMC=kept.descriptors_BMC.repeat(times, 1, 1),
+                tail=_repeated(kept.tail, times),
+            )
+            for kept in self.blocks
+        )
+        return replace(
+            self, blocks=blocks, camera_BMR=self.camera_BMR.repeat(times, 1, 1),
+            frame_camera_BAR=self.frame_camera_BAR.repeat(times, 1, 1),
+        )  # fmt: skip
 
     def starting_at(self, frame: int) -> ContextMemory:
         """The same memory with frames numbered from `frame` on, to follow other memory."""

@@ -13,7 +13,7 @@ may bring their own. `@needs(...)` says what a policy uses, so that nothing else
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,19 @@ class RetrievalInputs:
     overlap_BAM: Tensor | None = None  # share of what frame a sees that slot m saw; NaN or beyond it: not known yet
     visibility_BM: Tensor | None = None  # slots that show a subject which is hidden later; slots beyond M show none
     generator: torch.Generator | Sequence[torch.Generator] | None = None  # on the CPU; or one for each sample
+
+    def repeated(self, times: int) -> RetrievalInputs:
+        """The inputs of the same samples `times` over, one after the other."""
+
+        def again(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.repeat(times, *[1] * (values.ndim - 1))
+
+        chance = self.generator
+        return replace(
+            self, intrinsics_B4=again(self.intrinsics_B4), overlap_BAM=again(self.overlap_BAM),
+            visibility_BM=again(self.visibility_BM),
+            generator=[*chance] * times if isinstance(chance, Sequence) else chance,
+        )  # fmt: skip
 
     def lens(self) -> Lens:
         """What the clips' cameras see. Raises ValueError when a part of it was not given."""

@@ -86,6 +86,12 @@ def impossible(r: Recipe) -> list[str]:
     need(r.model.memory.max_history >= 0, "model.memory.max_history must not be negative (0: no limit)")
     need(0 <= r.train.ema < 1, f"train.ema={r.train.ema} must be in [0, 1)")
     need(0 <= r.train.text_dropout < 1, f"train.text_dropout={r.train.text_dropout} must be in [0, 1)")
+    need(r.train.draws >= 1, f"train.draws={r.train.draws} must be at least 1")
+    need(
+        r.train.draws == 1 or r.model.memory.context == "frozen",
+        f"train.draws={r.train.draws} needs model.memory.context=frozen: a joint context sees the target's noise level",
+    )
+    need(r.train.held_out >= 0, f"train.held_out={r.train.held_out} must not be negative")
     need(r.train.subject_weight >= 0, f"train.subject_weight={r.train.subject_weight} must not be negative")
     need(r.train.lr > 0, f"train.lr={r.train.lr} must be positive")
     if (lora := r.train.lora) is not None:

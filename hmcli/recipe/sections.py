@@ -148,6 +148,8 @@ class TrainConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
+    draws: int = 1  # noise draws per pass over a frozen context: the context is most of a step
+    held_out: int = 0  # clips (the last ones) that are not trained on: their loss is logged with every checkpoint
     text_dropout: float = 0.1  # share of samples trained on the empty caption, for guidance
     train_only: tuple[str, ...] = ()  # parts of parameter names that stay trainable; empty: everything
     lora: LoraConfig | None = None  # then only the adapters train, and what train_only names

@@ -20,12 +20,23 @@ from hmcli.core.pipeline import HydraPipeline
 from hmcli.core.transformer import HydraTransformer3DModel, load_model
 from hmcli.errors import UsageError
 from hmcli.recipe.reading import load_recipe
-from hmcli.recipe.sections import TrainConfig
+from hmcli.recipe.sections import FlowConfig, TrainConfig
 from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
 from hmcli.stages.training.checkpoints import read_checkpoint, write_checkpoint
-from hmcli.stages.training.learning import Average, anchored_rows, batches, freeze, learning_rate, make_batch, step_loss
+from hmcli.stages.training.learning import (
+    Average,
+    Question,
+    anchored_rows,
+    ask,
+    batches,
+    freeze,
+    learning_rate,
+    loss_of,
+    make_batch,
+)
+from hmcli.stages.training.train import held_out, prepared_ahead
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import read_manifest
 
@@ -168,7 +179,8 @@ def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
         rng=np.random.default_rng(0),
     )
     schedule = make_schedule(1000, 5.0)
-    loss = step_loss(model, batch, schedule, recipe.flow, seed=3, device="cpu")
+    question = ask(batch, schedule, recipe.flow, context="joint", seed=3)
+    loss = loss_of(model, batch, question, recipe.flow, device="cpu")
     generator = torch.Generator().manual_seed(3)
     index = torch.randint(1000, (2,), generator=generator)
     noise = torch.randn(batch.latents.shape, generator=generator)
@@ -178,6 +190,53 @@ def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
     inputs = torch.cat([batch.latents[:, :, :6], mixed], dim=2)
     flow = model(inputs, schedule.timesteps[index], batch.text, batch.camera, 6, return_dict=False)[0][:, :, 6:]
     torch.testing.assert_close(loss, ((flow - (noise[:, :, 6:] - target)) ** 2).mean(), rtol=1e-5, atol=0)
+
+
+def test_several_draws_share_one_run_over_a_frozen_context(latents: Path):
+    """Their loss and its gradient are the means of those of each draw alone."""
+    view, flow = open_latents(latents), FlowConfig()
+    recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1"])
+    model = build_model(recipe, channels=16, text_dim=64)
+    clips = [view.clip(c) for c in view.ids()[:2]]
+    batch = make_batch(clips, view.text(0), frozen=True, text_dropout=0.0, rng=np.random.default_rng(0))
+    together = ask(batch, make_schedule(1000, 5.0), flow, context="frozen", draws=3, seed=3)
+    assert together.latents.shape[0] == 6
+    assert together.latents.shape[2] == batch.latents.shape[2] - batch.context
+    loss = loss_of(model, batch, together, flow, device="cpu")
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    context, alone = batch.latents[:, :, : batch.context], []
+    for draw in range(3):
+        part = slice(2 * draw, 2 * draw + 2)
+        whole = Question(
+            latents=torch.cat([context, together.latents[part]], dim=2), timesteps=together.timesteps[part],
+            wanted=torch.cat([context, together.wanted[part]], dim=2), weights=together.weights[part],
+        )  # fmt: skip
+        alone.append(loss_of(model, batch, whole, flow, device="cpu"))
+    torch.testing.assert_close(loss, sum(alone) / 3)
+    (sum(alone) / 3).backward()
+    for name, parameter in model.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_batches_prepared_ahead_are_those_made_one_by_one():
+    jobs = [(step, [str(step)]) for step in range(7)]
+    now = list(prepared_ahead(lambda step, clips: (step, clips), jobs, 0))
+    assert list(prepared_ahead(lambda step, clips: (step, clips), jobs, 3)) == now == jobs
+
+
+def test_clips_held_out_are_never_trained_on_and_their_loss_is_logged(hm, nano, latents, tmp_path):
+    out = ok(hm("train", nano, "--latents", latents, "--out", tmp_path / "run", "--set", "train.held_out=1"))
+    rows = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
+    saved = [row["step"] for row in rows if "held_out_loss" in row]
+    assert saved == [number for number in range(1, len(rows) + 1) if number % 2 == 0]
+    assert held_out(["a", "b", "c"], TrainConfig(held_out=2)) == ["b", "c"]
+    assert held_out(["a"], TrainConfig()) == []
+    none_left = hm("train", nano, "--latents", latents, "--out", tmp_path / "n", "--set", "train.held_out=99")
+    assert none_left.returncode == 2
+    assert "leaves none" in none_left.stderr
 
 
 def test_batches_stand_in_aligned_memory_of_their_own(latents: Path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from hmcli.core.flow import FlowSchedule
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
+
+
+ContextKind = Literal["joint", "frozen"]
 
 
 def batches(groups: list[list[str]], batch: int, seed: int) -> Iterator[list[str]]:
@@ -72,36 +75,72 @@ def anchored_rows(clip: LatentClip, anchor: int) -> np.ndarray:
     return relative_camera_rows(poses, poses[anchor]).astype(np.float32)
 
 
-def step_loss(
-    model: HydraTransformer3DModel,
-    batch: Batch,
-    schedule: FlowSchedule,
-    flow: FlowConfig,
-    *,
-    seed: int,
-    device: str,
-    retrieval: RetrievalInputs | None = None,
-) -> torch.Tensor:
-    """Flow-matching loss of one batch (Eq. 1), noise and timesteps from `seed`.
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What chance decides of one step, on the CPU; N = draws x B, all samples of the first draw first.
 
-    One noise level for the target frames of a clip and loss on these, or as `flow.noise` and `flow.loss` say.
+    With several draws `latents` and `wanted` hold target frames alone, otherwise context frames too.
+    """
+
+    latents: torch.Tensor  # (N, C, F, h, w), noised
+    timesteps: torch.Tensor  # (N,) or (N, F)
+    wanted: torch.Tensor  # (N, C, F, h, w): the flow to predict
+    weights: torch.Tensor  # (N,) or (N, F)
+    draws: int = 1
+
+
+def ask(
+    batch: Batch, schedule: FlowSchedule, flow: FlowConfig, *, context: ContextKind, draws: int = 1, seed: int
+) -> Question:
+    """Noise and levels for a batch, from `seed`: one level for the target frames of a clip, or as `flow.noise` says.
+
+    `context` is the model's: joint or frozen. Several `draws` share one run of a frozen model over its context.
     """
     import torch
 
-    from hmcli.core.flow import clean_frames, draw_levels, flow_loss, flow_target, with_clean_context
+    from hmcli.core.flow import clean_frames, draw_levels, flow_target, with_clean_context
 
     generator = torch.Generator().manual_seed(seed)
-    clean = batch.latents
+    clean, kept = batch.latents, clean_frames(batch.context, flow.noise, context)
+    if draws > 1:
+        clean, kept = clean[:, :, batch.context :].repeat(draws, 1, 1, 1, 1), 0
     index = draw_levels(len(schedule.sigmas), len(clean), clean.shape[2], flow.noise, generator)
     noise = torch.randn(clean.shape, generator=generator)
-    kept = clean_frames(batch.context, flow.noise, model.config.context)
-    noisy = with_clean_context(clean, noise, schedule.sigmas[index], kept)
+    return Question(
+        latents=with_clean_context(clean, noise, schedule.sigmas[index], kept), timesteps=schedule.timesteps[index],
+        wanted=flow_target(clean, noise, flow.target), weights=schedule.weights[index], draws=draws,
+    )  # fmt: skip
+
+
+def loss_of(
+    model: HydraTransformer3DModel,
+    batch: Batch,
+    question: Question,
+    flow: FlowConfig,
+    *,
+    device: str,
+    retrieval: RetrievalInputs | None = None,
+) -> torch.Tensor:
+    """Flow-matching loss of one batch (Eq. 1): on its target frames, or as `flow.loss` says."""
+    n, text, camera = batch.context, batch.text.to(device), batch.camera.to(device)
+    latents, timesteps = question.latents.to(device), question.timesteps.to(device)
+    if (draws := question.draws) == 1:
+        prediction = model(latents, timesteps, text, camera, n, retrieval, return_dict=False)[0]
+        return flow_loss_of(prediction, question, 0 if flow.loss == "all" else n)
+    memory = model.encode_context(batch.latents[:, :, :n].to(device), camera[:, :n], retrieval).repeated(draws)
+    again = None if retrieval is None else retrieval.repeated(draws)
     prediction = model(
-        noisy.to(device), schedule.timesteps[index].to(device), batch.text.to(device), batch.camera.to(device),
-        batch.context, retrieval, return_dict=False,
+        latents, timesteps, text.repeat(draws, 1, 1), camera[:, n:].repeat(draws, 1, 1), 0, again, memory,
+        return_dict=False,
     )[0]  # fmt: skip
-    wanted = flow_target(clean, noise, flow.target).to(device)
-    return flow_loss(prediction, wanted, schedule.weights[index], 0 if flow.loss == "all" else batch.context)
+    return flow_loss_of(prediction, question, 0)
+
+
+def flow_loss_of(prediction: torch.Tensor, question: Question, first: int) -> torch.Tensor:
+    """Weighted loss over the frames from `first` on."""
+    from hmcli.core.flow import flow_loss
+
+    return flow_loss(prediction, question.wanted.to(prediction.device), question.weights, first)
 
 
 def freeze(model: torch.nn.Module, train: TrainConfig) -> list[torch.nn.Parameter]:

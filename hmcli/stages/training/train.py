@@ -7,8 +7,12 @@ stopped anywhere therefore ends with the same weights as one that was never stop
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +30,17 @@ from hmcli.stages.memory.policy_inputs import open_descriptions, retrieval_input
 from hmcli.stages.models.folders import ModelFolder, build_model, check_memory_fits, find_base, model_arguments
 from hmcli.stages.shared.outcome import check_output, result_of
 from hmcli.stages.training.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
-from hmcli.stages.training.learning import Average, batches, freeze, learning_rate, make_batch, step_loss
+from hmcli.stages.training.learning import (
+    Average,
+    Batch,
+    Question,
+    ask,
+    batches,
+    freeze,
+    learning_rate,
+    loss_of,
+    make_batch,
+)
 from hmcli.stages.training.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -37,11 +51,13 @@ if TYPE_CHECKING:
     import torch
 
     from hmcli.core.flow import FlowSchedule
+    from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 READS = (*ENCODED, "model", "flow", "train")
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
+STEPS_AHEAD = 8  # batches prepared while the device works
 CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
 
 
@@ -150,6 +166,17 @@ def _check_model(recipe: Recipe, view: LatentsView, clips: list[str]) -> ModelFo
 # --- the loop ------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What one step trains on, but for the weights."""
+
+    step: int
+    clips: list[LatentClip]
+    batch: Batch
+    question: Question
+    retrieval: RetrievalInputs | None
+
+
 @dataclass(kw_only=True)
 class Training:
     """Everything a step changes or needs."""
@@ -165,24 +192,27 @@ class Training:
     device: str
     described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
 
-    def step(self, step: int, clips: list[LatentClip]) -> dict[str, float]:
-        """Train on one batch; everything random comes from (seed, step). Returns what the log says of it."""
-        train, rng = self.recipe.train, np.random.default_rng((self.recipe.seed, 1, step))
-        frozen = self.recipe.model.memory.context == "frozen"
-        batch = make_batch(clips, self.view.text(0), frozen=frozen, text_dropout=train.text_dropout, rng=rng)
+    def prepare(self, step: int, clips: list[LatentClip], *, tested: bool = False) -> Prepared:
+        """One batch and what it is asked; everything random comes from (seed, step). Changes nothing: may run ahead."""
+        recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, 2 if tested else 1, step))
+        context, dropout = recipe.model.memory.context, 0.0 if tested else recipe.train.text_dropout
+        batch = make_batch(clips, self.view.text(0), frozen=context == "frozen", text_dropout=dropout, rng=rng)
         seed = int(rng.integers(2**62))
         retrieval = retrieval_inputs(
-            clips, self.view, self.recipe.model.memory, seed=seed + 1, device=self.device, described=self.described
+            clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described
         )
+        question = ask(batch, self.schedule, recipe.flow, context=context, draws=recipe.train.draws, seed=seed)
+        return Prepared(step=step, clips=clips, batch=batch, question=question, retrieval=retrieval)
+
+    def step(self, prepared: Prepared) -> dict[str, float]:
+        """Train on one batch. Returns what the log says of it."""
+        train, step = self.recipe.train, prepared.step
         rate = learning_rate(train, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.accelerator.autocast():
-            loss = step_loss(
-                self.model, batch, self.schedule, self.recipe.flow, seed=seed, device=self.device, retrieval=retrieval
-            )
+        loss = self.loss(prepared)
         value = float(loss.detach())
-        _require_finite(value, step, clips)
+        _require_finite(value, step, prepared.clips)
         self.accelerator.backward(loss)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, train.clip_norm))
         self.optimizer.step()
@@ -190,6 +220,24 @@ class Training:
         if self.average is not None:
             self.average.update(self.model)
         return {"step": step + 1, "loss": value, "grad_norm": norm, "lr": rate}
+
+    def loss(self, prepared: Prepared) -> torch.Tensor:
+        with self.accelerator.autocast():
+            return loss_of(
+                self.model, prepared.batch, prepared.question, self.recipe.flow, device=self.device,
+                retrieval=prepared.retrieval,
+            )  # fmt: skip
+
+    def held_out_loss(self, clips: list[LatentClip]) -> float:
+        """Mean loss of the current weights on clips never trained on; the same noise and levels at every checkpoint."""
+        import torch
+
+        size, values = self.recipe.train.batch, []
+        with torch.no_grad():
+            for number, first in enumerate(range(0, len(clips), size)):
+                part = clips[first : first + size]
+                values += [float(self.loss(self.prepare(number, part, tested=True)))] * len(part)
+        return sum(values) / len(values)
 
 
 def _prepare(
@@ -242,25 +290,62 @@ def _train(
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(training.recipe))
     start = read_checkpoint(writer, key, training.model, training.optimizer, training.average)
-    order = batches([list(group.ids) for group in view.groups if group.has_target], train.batch, training.recipe.seed)
+    aside = set(held_out(clips, train))
+    groups = [[clip for clip in group.ids if clip not in aside] for group in view.groups if group.has_target]
+    order = batches([group for group in groups if group], train.batch, training.recipe.seed)
     for _ in range(start):
         next(order)
     fits = view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
     cache = {clip: view.clip(clip) for clip in clips} if fits else {}
+    tested = [view.clip(clip) for clip in held_out(clips, train)]
+
+    def prepare(step: int, chosen: list[str]) -> Prepared:
+        return training.prepare(step, [cache.get(clip) or view.clip(clip) for clip in chosen])
+
     log = log_until(writer.path / LOG, start)
+    jobs = zip(range(start, train.steps), order, strict=False)
+    ahead = 0 if training.device == "cpu" else STEPS_AHEAD
     with log, reporter.progress("training", train.steps - start, "step") as advance:
-        for step in range(start, train.steps):
-            row = training.step(step, [cache.get(clip) or view.clip(clip) for clip in next(order)])
+        for prepared in prepared_ahead(prepare, jobs, ahead):
+            step, row = prepared.step, training.step(prepared)
+            last = step + 1 == train.steps
+            saves = last or stop or (step + 1) % train.checkpoint_every == 0
+            if saves and tested:
+                row["held_out_loss"] = training.held_out_loss(tested)
             log.write(json.dumps(row) + "\n")
             advance(1)
-            last = step + 1 == train.steps
-            if last or stop or (step + 1) % train.checkpoint_every == 0:
+            if saves:
                 log.flush()
                 write_checkpoint(
                     writer, key, step + 1, training.recipe, view, training.model, training.optimizer, training.average
                 )
             if stop and not last:
                 say_stopped(stop, step + 1, train.steps)
+
+
+def held_out(clips: list[str], train: TrainConfig) -> list[str]:
+    """The clips that are not trained on."""
+    if train.held_out >= len(clips):
+        raise UsageError(
+            f"train.held_out={train.held_out} leaves none of {len(clips)} clips to train on", fix="lower train.held_out"
+        )
+    return clips[len(clips) - train.held_out :]
+
+
+def prepared_ahead(
+    prepare: Callable[[int, list[str]], Prepared], jobs: Iterable[tuple[int, list[str]]], ahead: int
+) -> Iterator[Prepared]:
+    """Batches in order; the next `ahead` of them are made by threads meanwhile, for a device that would wait."""
+    if not ahead:
+        yield from (prepare(*job) for job in jobs)
+        return
+    remaining = iter(jobs)
+    with ThreadPoolExecutor(ahead) as pool:
+        waiting = deque(pool.submit(prepare, *job) for job in itertools.islice(remaining, ahead))
+        while waiting:
+            ready = waiting.popleft().result()
+            waiting.extend(pool.submit(prepare, *job) for job in itertools.islice(remaining, 1))
+            yield ready
 
 
 def _accelerator(device: str, train: TrainConfig) -> Any:
