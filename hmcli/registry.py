@@ -12,7 +12,18 @@ from typing import Any
 
 from hmcli.errors import MissingPartError, UsageError
 
-BUILT_IN: dict[str, dict[str, str]] = {
+
+def normal(name: str) -> str:
+    """`_` and `-` are alike in names."""
+    return name.replace("_", "-")
+
+
+def _of(module: str, attributes: str) -> dict[str, str]:
+    """Names that are what their module calls them, lower or upper case."""
+    return {normal(attribute).lower(): f"{module}:{attribute}" for attribute in attributes.split()}
+
+
+BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by chance: add new names at the end
     "codec": {"mini": "hmcli.codecs.video:mini_codec", "wan2.1": "hmcli.codecs.video:wan_codec"},
     "text": {"mini": "hmcli.codecs.text:mini_text", "umt5": "hmcli.codecs.text:umt5_text"},
     "policy": {
@@ -36,12 +47,37 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dino": "hmcli.metrics.backbones.dino:dino",
         "clip": "hmcli.metrics.backbones.clip:clip",
     },
+    "scene": {
+        **_of("hmcli.world.scenes.towns", "STREET MARKET NIGHT_CITY"),
+        **_of("hmcli.world.scenes.countryside", "MEADOW SNOW AUTUMN BAMBOO"),
+        **_of("hmcli.world.scenes.coast", "BEACH HARBOUR"),
+        **_of("hmcli.world.scenes.dry", "DESERT CANYON TEMPLE LUNAR"),
+        **_of("hmcli.world.scenes.indoors", "MUSEUM WAREHOUSE"),
+        **_of("hmcli.world.scenes.play", "PLAYGROUND STADIUM"),
+    },
+    "subject": {
+        **_of(
+            "hmcli.world.subjects.people",
+            "walker hiker jogger office_worker builder firefighter doctor chef farmer schoolchild elder rain_walker "
+            "porter",
+        ),
+        **_of(
+            "hmcli.world.subjects.costumes",
+            "monk wizard knight pirate cowboy astronaut diver clown ninja king bride ballerina scarecrow robot",
+        ),
+        **_of(
+            "hmcli.world.subjects.animals",
+            "dog deer horse cow pig sheep fox bear panda elephant giraffe zebra camel lion tiger tortoise crocodile "
+            "rabbit",
+        ),
+        **_of("hmcli.world.subjects.bipeds", "ostrich flamingo penguin kangaroo"),
+    },
+    "move": _of(  # a camera trajectory is one of them to the left or to the right
+        "hmcli.world.views.moves",
+        "PAN SWEEP TRUCK TRUCK_WITH_PAN TRUCK_AGAINST_PAN DOLLY_IN DOLLY_OUT ORBIT_WITH_PAN ORBIT_AGAINST_PAN CRANE_UP "
+        "CRANE_DOWN TRUCK_AND_RISE SWOOP DIAGONAL",
+    ),
 }
-
-
-def normal(name: str) -> str:
-    """`_` and `-` are alike in names."""
-    return name.replace("_", "-")
 
 
 def names(kind: str) -> dict[str, str]:
@@ -70,9 +106,8 @@ def find(kind: str, name: str) -> Any:
 
     Raises UsageError listing the known names, MissingPartError when another package's entry point leads nowhere.
     """
-    known = names(kind)
-    if (place := known.get(normal(name))) is None:
-        raise UsageError(f"unknown {kind} {name!r}", fix=suggestion(name, known))
+    if (place := BUILT_IN[kind].get(normal(name)) or names(kind).get(normal(name))) is None:
+        raise UsageError(f"unknown {kind} {name!r}", fix=suggestion(name, names(kind)))
     module, _, attribute = place.partition(":")
     try:
         return getattr(import_module(module), attribute)

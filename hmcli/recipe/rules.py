@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from hmcli import registry
 from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
-from hmcli.recipe.names import SCENES, SUBJECTS, TRAJECTORIES
 from hmcli.recipe.sections import FORMAT, Recipe
 
 
 def unknown_names(r: Recipe) -> list[str]:
     """Names nothing stands for, each with the known ones."""
-    places = (("world.scenes", r.world.scenes, SCENES), ("world.subjects", r.world.subjects, SUBJECTS),
-              ("world.camera.trajectory", (r.world.camera.trajectory,), TRAJECTORIES))  # fmt: skip
+    places = (("world.scenes", "scene", r.world.scenes), ("world.subjects", "subject", r.world.subjects),
+              ("codec.name", "codec", (r.codec.name,)), ("text.name", "text", (r.text.name,)),
+              ("model.memory.policy", "policy", (r.model.memory.policy,)),
+              ("eval.metrics", "metric", r.eval.metrics),
+              ("eval.backbone", "backbone", (r.eval.backbone,)))  # fmt: skip
     found = [
-        f"{key}: unknown name {name!r}, {registry.suggestion(name, known)}"
-        for key, asked, known in places
-        for name in asked
-        if registry.normal(name) not in known
-    ]
-    registered = (("codec.name", "codec", (r.codec.name,)), ("text.name", "text", (r.text.name,)),
-                  ("model.memory.policy", "policy", (r.model.memory.policy,)),
-                  ("eval.metrics", "metric", r.eval.metrics),
-                  ("eval.backbone", "backbone", (r.eval.backbone,)))  # fmt: skip
-    return found + [
         f"{key}: unknown {kind} {name!r}, {registry.suggestion(name, registry.names(kind))}"
-        for key, kind, asked in registered
+        for key, kind, asked in places
         for name in asked
         if not registry.is_known(kind, name)
     ]
+    asked, known = r.world.camera.trajectory, trajectories()
+    if registry.normal(asked) not in known:
+        found.append(f"world.camera.trajectory: unknown name {asked!r}, {registry.suggestion(asked, known)}")
+    return found
+
+
+def trajectories() -> list[str]:
+    """What `world.camera.trajectory` may be: a move to the left or to the right, or any of them."""
+    return ["any", *(f"{move}-{side}" for move in registry.names("move") for side in ("left", "right"))]
 
 
 def impossible(r: Recipe) -> list[str]:

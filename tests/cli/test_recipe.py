@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-import hmcli.recipe.names
+from hmcli import registry
 from hmcli.errors import RecipeError
 from hmcli.recipe.reading import find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
+from hmcli.recipe.rules import trajectories
 from hmcli.recipe.sections import Recipe
 from hmcli.registry import normal
 from hmcli.world.scenes import SCENES
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.views.trajectories import TRAJECTORIES
+from hmcli.world.views.trajectories import MOVES, TRAJECTORIES
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -118,7 +121,16 @@ def test_names_may_be_written_with_either_dash():
     load_recipe(None, ["eval.metrics=[subject_consistency]", "world.camera.trajectory=pan_left"])
 
 
-def test_the_world_names_a_recipe_may_hold_are_the_worlds():
-    assert set(hmcli.recipe.names.SCENES) == set(map(normal, SCENES))
-    assert set(hmcli.recipe.names.SUBJECTS) == set(map(normal, SUBJECTS))
-    assert set(hmcli.recipe.names.TRAJECTORIES) == {"any", *map(normal, TRAJECTORIES)}
+def test_the_names_of_the_registry_are_the_worlds_own_in_its_order():
+    for kind, world in (("scene", SCENES), ("subject", SUBJECTS), ("move", MOVES)):
+        assert list(registry.BUILT_IN[kind]) == list(map(normal, world))
+    assert trajectories() == ["any", *map(normal, TRAJECTORIES)]
+
+
+def test_reading_a_recipe_loads_neither_torch_nor_numpy():
+    script = (
+        "import sys; from hmcli.recipe.reading import load_recipe; load_recipe('mini/demo', ['world.subjects=[fox]']);"
+        "print([m for m in ('torch', 'numpy', 'hmcli.world') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

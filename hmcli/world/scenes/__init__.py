@@ -1,13 +1,15 @@
 """Scenes: families of places, by name. Every draw of a family has its own layout and colours."""
 
-from hmcli.world.scenes.coast import COAST
-from hmcli.world.scenes.countryside import COUNTRYSIDE
-from hmcli.world.scenes.dry import DRY
-from hmcli.world.scenes.indoors import INDOORS
-from hmcli.world.scenes.play import PLAY
+from hmcli import registry
 from hmcli.world.scenes.scene import CLEAR, Family, Scene, is_free
-from hmcli.world.scenes.towns import TOWNS
 
-SCENES: dict[str, Family] = {family.name: family for family in (*TOWNS, *COUNTRYSIDE, *COAST, *DRY, *INDOORS, *PLAY)}
+SCENES: dict[str, Family] = {  # those of this package: others are drawn only when a recipe names them
+    name.replace("-", "_"): registry.find("scene", name) for name in registry.BUILT_IN["scene"]
+}
 
-__all__ = ["CLEAR", "SCENES", "Family", "Scene", "is_free"]
+__all__ = ["CLEAR", "SCENES", "Family", "Scene", "is_free", "scene_family"]
+
+
+def scene_family(name: str) -> Family:
+    """The family of this name, of this or another package."""
+    return SCENES.get(name) or registry.find("scene", name)

@@ -224,13 +224,12 @@ def _shower(site: Site, x: float, y: float) -> float:
     return 0.16
 
 
-COAST = (
-    Family(
-        name="beach", preposition="on", words="a sandy beach by the sea with parasols and palms",
-        plain="an outdoor place", moods=("noon", "morning", "sunset"), build=beach, occluder=_shower,
-    ),
-    Family(
-        name="harbour", preposition="at", words="a harbour with stacked containers and cranes",
-        plain="an outdoor place", moods=("noon", "overcast", "morning"), build=harbour, occluder=_pile,
-    ),
+BEACH = Family(
+    name="beach", preposition="on", words="a sandy beach by the sea with parasols and palms",
+    plain="an outdoor place", moods=("noon", "morning", "sunset"), build=beach, occluder=_shower,
+)  # fmt: skip
+
+HARBOUR = Family(
+    name="harbour", preposition="at", words="a harbour with stacked containers and cranes",
+    plain="an outdoor place", moods=("noon", "overcast", "morning"), build=harbour, occluder=_pile,
 )  # fmt: skip

@@ -295,21 +295,22 @@ def _canes(site: Site, x: float, y: float) -> float:
     return 0.4
 
 
-COUNTRYSIDE = (
-    Family(
-        name="meadow", preposition="on", words="a green meadow with trees and a footpath", plain="an outdoor place",
-        moods=("noon", "morning", "evening", "hazy"), build=meadow, occluder=_slim_tree,
-    ),
-    Family(
-        name="snow", preposition="in", words="a snowy forest with firs and a log cabin", plain="an outdoor place",
-        moods=("snowfall", "snowfall", "frost"), build=snow, occluder=_fir_trunk,
-    ),
-    Family(
-        name="autumn", preposition="in", words="an autumn park with fallen leaves and a pavilion",
-        plain="an outdoor place", moods=("evening", "morning", "hazy"), build=autumn, occluder=_autumn_tree,
-    ),
-    Family(
-        name="bamboo", preposition="in", words="a bamboo grove with red gates and stone lanterns",
-        plain="an outdoor place", moods=("forest",), build=bamboo, occluder=_canes,
-    ),
+MEADOW = Family(
+    name="meadow", preposition="on", words="a green meadow with trees and a footpath", plain="an outdoor place",
+    moods=("noon", "morning", "evening", "hazy"), build=meadow, occluder=_slim_tree,
+)  # fmt: skip
+
+SNOW = Family(
+    name="snow", preposition="in", words="a snowy forest with firs and a log cabin", plain="an outdoor place",
+    moods=("snowfall", "snowfall", "frost"), build=snow, occluder=_fir_trunk,
+)  # fmt: skip
+
+AUTUMN = Family(
+    name="autumn", preposition="in", words="an autumn park with fallen leaves and a pavilion",
+    plain="an outdoor place", moods=("evening", "morning", "hazy"), build=autumn, occluder=_autumn_tree,
+)  # fmt: skip
+
+BAMBOO = Family(
+    name="bamboo", preposition="in", words="a bamboo grove with red gates and stone lanterns",
+    plain="an outdoor place", moods=("forest",), build=bamboo, occluder=_canes,
 )  # fmt: skip

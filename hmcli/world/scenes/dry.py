@@ -365,21 +365,22 @@ def _mast(site: Site, x: float, y: float) -> float:
     return 0.3
 
 
-DRY = (
-    Family(
-        name="desert", preposition="in", words="a sandy desert with dunes and cacti", plain="an outdoor place",
-        moods=("noon", "dust", "evening"), build=desert, occluder=_slim_cactus,
-    ),
-    Family(
-        name="canyon", preposition="in", words="a red rock canyon with a stream", plain="an outdoor place",
-        moods=("noon", "morning", "dust"), build=canyon, occluder=_slim_pillar,
-    ),
-    Family(
-        name="temple", preposition="among", words="temple ruins with tall stone columns", plain="an outdoor place",
-        moods=("noon", "morning", "evening"), build=temple, occluder=_slim_column,
-    ),
-    Family(
-        name="lunar", preposition="on", words="the grey surface of the Moon by a domed base", plain="an outdoor place",
-        moods=("space",), build=lunar, occluder=_mast,
-    ),
+DESERT = Family(
+    name="desert", preposition="in", words="a sandy desert with dunes and cacti", plain="an outdoor place",
+    moods=("noon", "dust", "evening"), build=desert, occluder=_slim_cactus,
+)  # fmt: skip
+
+CANYON = Family(
+    name="canyon", preposition="in", words="a red rock canyon with a stream", plain="an outdoor place",
+    moods=("noon", "morning", "dust"), build=canyon, occluder=_slim_pillar,
+)  # fmt: skip
+
+TEMPLE = Family(
+    name="temple", preposition="among", words="temple ruins with tall stone columns", plain="an outdoor place",
+    moods=("noon", "morning", "evening"), build=temple, occluder=_slim_column,
+)  # fmt: skip
+
+LUNAR = Family(
+    name="lunar", preposition="on", words="the grey surface of the Moon by a domed base", plain="an outdoor place",
+    moods=("space",), build=lunar, occluder=_mast,
 )  # fmt: skip

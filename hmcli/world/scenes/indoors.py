@@ -250,13 +250,12 @@ def _girder(site: Site, x: float, y: float) -> float:
     return 0.37
 
 
-INDOORS = (
-    Family(
-        name="museum", preposition="in", words="a museum hall with paintings and statues", plain="an indoor hall",
-        moods=("hall",), build=museum, occluder=_slim_statue,
-    ),
-    Family(
-        name="warehouse", preposition="in", words="a warehouse with high shelves full of boxes", plain="an indoor hall",
-        moods=("depot",), build=warehouse, occluder=_girder,
-    ),
+MUSEUM = Family(
+    name="museum", preposition="in", words="a museum hall with paintings and statues", plain="an indoor hall",
+    moods=("hall",), build=museum, occluder=_slim_statue,
+)  # fmt: skip
+
+WAREHOUSE = Family(
+    name="warehouse", preposition="in", words="a warehouse with high shelves full of boxes", plain="an indoor hall",
+    moods=("depot",), build=warehouse, occluder=_girder,
 )  # fmt: skip

@@ -235,13 +235,12 @@ def _pole(site: Site, x: float, y: float) -> float:
     return 0.31
 
 
-PLAY = (
-    Family(
-        name="playground", preposition="on", words="a colourful playground with slides and swings",
-        plain="an outdoor place", moods=("noon", "morning", "hazy"), build=playground, occluder=_striped_post,
-    ),
-    Family(
-        name="stadium", preposition="in", words="a stadium with a green pitch and crowded stands",
-        plain="an outdoor place", moods=("noon", "morning", "overcast"), build=stadium, occluder=_pole,
-    ),
+PLAYGROUND = Family(
+    name="playground", preposition="on", words="a colourful playground with slides and swings",
+    plain="an outdoor place", moods=("noon", "morning", "hazy"), build=playground, occluder=_striped_post,
+)  # fmt: skip
+
+STADIUM = Family(
+    name="stadium", preposition="in", words="a stadium with a green pitch and crowded stands",
+    plain="an outdoor place", moods=("noon", "morning", "overcast"), build=stadium, occluder=_pole,
 )  # fmt: skip

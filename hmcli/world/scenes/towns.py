@@ -293,17 +293,17 @@ def _night_lamp(site: Site, x: float, y: float) -> float:
     return 0.12
 
 
-TOWNS = (
-    Family(
-        name="street", preposition="on", words="a paved street with houses and parked cars", plain="an outdoor place",
-        moods=("noon", "morning", "evening", "hazy"), build=street, occluder=_lamp,
-    ),
-    Family(
-        name="market", preposition="on", words="a cobbled market square with striped stalls", plain="an outdoor place",
-        moods=("noon", "morning", "overcast", "evening"), build=market, occluder=_bunting,
-    ),
-    Family(
-        name="night_city", preposition="in", words="a city with lit windows and neon signs", plain="an outdoor place",
-        moods=("night",), build=night_city, occluder=_night_lamp,
-    ),
+STREET = Family(
+    name="street", preposition="on", words="a paved street with houses and parked cars", plain="an outdoor place",
+    moods=("noon", "morning", "evening", "hazy"), build=street, occluder=_lamp,
+)  # fmt: skip
+
+MARKET = Family(
+    name="market", preposition="on", words="a cobbled market square with striped stalls", plain="an outdoor place",
+    moods=("noon", "morning", "overcast", "evening"), build=market, occluder=_bunting,
+)  # fmt: skip
+
+NIGHT_CITY = Family(
+    name="night_city", preposition="in", words="a city with lit windows and neon signs", plain="an outdoor place",
+    moods=("night",), build=night_city, occluder=_night_lamp,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hmcli import registry
 from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import UsageError
 from hmcli.recipe.sections import WorldConfig
@@ -18,7 +19,7 @@ from hmcli.world.scenes import SCENES
 from hmcli.world.staging.shooting import Lens, long_enough
 from hmcli.world.staging.splits import SPLITS, Split, on_side
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.views.trajectories import TRAJECTORIES
+from hmcli.world.views.trajectories import SIDES, TRAJECTORIES
 
 CROWD = 3  # subjects of a crowd
 
@@ -49,16 +50,15 @@ def choices(world: WorldConfig) -> Choices:
         )
     if not 0 < world.camera.degrees <= 180:
         raise UsageError(f"world.camera.degrees={world.camera.degrees:g}: turn the camera by more than 0, up to 180")
-    asked = () if world.camera.trajectory == "any" else (world.camera.trajectory,)
     low, high = world.subjects_per_clip
     if not 1 <= low <= high <= CROWD:
         raise UsageError(f"world.subjects_per_clip=[{low}, {high}]: from 1 to {CROWD}, the smaller number first")
     split = SPLITS[world.split]
     return Choices(
         world=world,
-        scenes=_families("world.scenes", world.scenes, SCENES, world),
-        subjects=_families("world.subjects", world.subjects, SUBJECTS, world),
-        trajectories=_names("world.camera.trajectory", asked, TRAJECTORIES),
+        scenes=_families("scene", world.scenes, SCENES, world),
+        subjects=_families("subject", world.subjects, SUBJECTS, world),
+        trajectories=_trajectories(world.camera.trajectory),
         counts=(CROWD,) if split.crowd else tuple(range(low, high + 1)),
         split=split,
         needs=_needs(world),
@@ -90,24 +90,36 @@ def _four_k_plus_one(frames: int) -> int:
     return -(-(frames - 1) // TIME_STRIDE) * TIME_STRIDE + 1
 
 
-def _families(key: str, asked: tuple[str, ...], known: Collection[str], world: WorldConfig) -> tuple[str, ...]:
-    """The families to draw from on the asked side of the split."""
-    names = _names(key, asked, known)
+def _families(kind: str, asked: tuple[str, ...], ours: Collection[str], world: WorldConfig) -> tuple[str, ...]:
+    """The families to draw from on the asked side of the split: those asked for, else all of this package."""
+    names = tuple(_spelt(f"world.{kind}s", kind, name) for name in asked) or tuple(ours)
     side = on_side(names, world.hold_out)
     if not side or (asked and len(side) < len(names)):
-        here = ", ".join(on_side(known, world.hold_out)) or "none"
+        here = ", ".join(on_side(ours, world.hold_out)) or "none"
         wrong = [name for name in names if name not in side]
         raise UsageError(
-            f"{key}: {wrong[0]!r} is not a family for {world.hold_out}", where={"recipe": "world.hold_out"},
+            f"world.{kind}s: {wrong[0]!r} is not a family for {world.hold_out}", where={"recipe": "world.hold_out"},
             fix=f"for {world.hold_out}: {here}; or set world.hold_out=all",
         )  # fmt: skip
     return side
 
 
-def _names(key: str, asked: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
-    """The names to draw from: those asked for (all when none is), `-` and `_` alike."""
-    by_name = {normal(name): name for name in known}
-    if unknown := [name for name in asked if normal(name) not in by_name]:
-        listed = ", ".join(sorted(known))
-        raise UsageError(f"{key}: unknown name {unknown[0]!r}", where={"recipe": key}, fix=f"known: {listed}")
-    return tuple(by_name[normal(name)] for name in asked) or tuple(known)
+def _trajectories(asked: str) -> tuple[str, ...]:
+    """The trajectories to draw from: a move to one side, or every one of this package."""
+    if asked == "any":
+        return tuple(TRAJECTORIES)
+    known = [f"{move}-{side}" for move in registry.names("move") for side in SIDES]
+    if normal(asked) not in known:
+        raise UsageError(
+            f"world.camera.trajectory: unknown name {asked!r}", where={"recipe": "world.camera.trajectory"},
+            fix=registry.suggestion(asked, known),
+        )  # fmt: skip
+    return (asked.replace("-", "_"),)
+
+
+def _spelt(key: str, kind: str, name: str) -> str:
+    """A name of the registry as the world spells it. Raises UsageError where nothing stands for it."""
+    if not registry.is_known(kind, name):
+        fix = registry.suggestion(name, registry.names(kind))
+        raise UsageError(f"{key}: unknown name {name!r}", where={"recipe": key}, fix=fix)
+    return name.replace("-", "_")

@@ -19,7 +19,7 @@ from hmcli.world.bodies import posed
 from hmcli.world.hidden.certify import Needs, certify
 from hmcli.world.hidden.cover import somebody_covered
 from hmcli.world.hidden.events import Hidden
-from hmcli.world.scenes import SCENES, Scene
+from hmcli.world.scenes import Scene, scene_family
 from hmcli.world.space.light import Light, light_from
 from hmcli.world.space.obstacles import Footprints, blocked, clearance, footprints
 from hmcli.world.space.shapes import Shapes, joined
@@ -28,7 +28,7 @@ from hmcli.world.staging.company import Stage, Walker, join, not_too_near, set_o
 from hmcli.world.staging.paths import Walk
 from hmcli.world.staging.shooting import shoot, stand
 from hmcli.world.staging.splits import COVERED_SECONDS, SplitName
-from hmcli.world.subjects import SUBJECTS, Subject
+from hmcli.world.subjects import Subject, subject_family
 from hmcli.world.views.cameras import focal_length
 from hmcli.world.views.sight import sight
 from hmcli.world.views.trajectories import STARTS, CameraTrack, Setting, start_pose
@@ -176,14 +176,14 @@ def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0
 def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
     """The `number`-th cast of a clip: names are dealt evenly over the clips, a later cast moves on to the next ones."""
     rng = np.random.default_rng([seed, index, 0, number])
-    scene = SCENES[_dealt(may.scenes, seed, index, "scene")](rng, occluders=may.split.crowd)
+    scene = scene_family(_dealt(may.scenes, seed, index, "scene"))(rng, occluders=may.split.crowd)
     count = int(_dealt(tuple(map(str, may.counts)), seed, index, "count"))
     first = _dealt(may.subjects, seed, index + number, "subject")
     others = [name for name in may.subjects if name != first] or [first]  # two of a family are hard to tell apart
     names = [first, *map(str, rng.choice(others, count - 1, replace=len(others) < count - 1))]
     return Cast(
         scene=scene, things=footprints(scene.shapes), light=light_from(rng, scene.moods),
-        subjects=tuple(SUBJECTS[name](rng) for name in names),
+        subjects=tuple(subject_family(name)(rng) for name in names),
         trajectory=_dealt(may.trajectories, seed, index + number, "trajectory"),
         phases=tuple(rng.uniform(0, 1, count).tolist()), texture_seed=int(rng.integers(2**31)),
     )  # fmt: skip

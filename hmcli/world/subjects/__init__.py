@@ -1,25 +1,24 @@
 """Subjects: families of figures. Every draw of a family has its own proportions and colours.
 
-A family gives a figure and the words a caption uses for it; `SUBJECTS` lists them by name.
+A family gives a figure and the words a caption uses for it; `SUBJECTS` lists those of this package by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from hmcli import registry
 from hmcli.world.bodies import Figure, Person, posed
 from hmcli.world.space import extent
 from hmcli.world.space.shapes import Shapes
-from hmcli.world.subjects import animals, bipeds, costumes, people
-from hmcli.world.subjects.look import Look
 from hmcli.world.subjects.palette import Shades
 
-__all__ = ["SUBJECTS", "Family", "Subject"]
+__all__ = ["SUBJECTS", "Family", "Subject", "subject_family"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +62,17 @@ class Subject:
 Family = Callable[[np.random.Generator], Subject]
 
 
-def _subject(name: str, draw: Callable[[Shades], Look], rng: np.random.Generator) -> Subject:
-    figure, speed, words = draw(Shades(rng))
-    return Subject(family=name, figure=figure, speed=speed, words=words)
+def subject_family(name: str) -> Family:
+    """The family of this name, of this or another package: a function (Shades) -> Look that is given its name."""
+    draw = registry.find("subject", name)
+
+    def family(rng: np.random.Generator) -> Subject:
+        figure, speed, words = draw(Shades(rng))
+        return Subject(family=name, figure=figure, speed=speed, words=words)
+
+    return family
 
 
-SUBJECTS: dict[str, Family] = {
-    draw.__name__: partial(_subject, draw.__name__, draw)
-    for draw in (*people.FAMILIES, *costumes.FAMILIES, *animals.FAMILIES, *bipeds.FAMILIES)
+SUBJECTS: dict[str, Family] = {  # others are drawn only when a recipe names them
+    name: subject_family(name) for name in (key.replace("-", "_") for key in registry.BUILT_IN["subject"])
 }

@@ -352,9 +352,3 @@ def rabbit(s: Shades) -> Look:
         parts=parts, back=0.56, rump=1.2, thigh=0.45, leg=1.2, bent=1.12, gait=HOP, bob=0.05, stride=0.8,
     )  # fmt: skip
     return Look(figure, s.between(0.7, 1.0), "a grey rabbit with long ears")
-
-
-FAMILIES = (
-    dog, deer, horse, cow, pig, sheep, fox, bear, panda, elephant, giraffe, zebra, camel, lion, tiger, tortoise,
-    crocodile, rabbit,
-)  # fmt: skip

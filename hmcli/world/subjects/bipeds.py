@@ -84,6 +84,3 @@ def kangaroo(s: Shades) -> Look:
         duty=0.45, bent=1.12, apart=0.75,
     )  # fmt: skip
     return Look(figure, s.between(1.1, 1.5), "a reddish kangaroo")
-
-
-FAMILIES = (ostrich, flamingo, penguin, kangaroo)

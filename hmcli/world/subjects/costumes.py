@@ -291,8 +291,3 @@ def robot(s: Shades) -> Look:
         hands=s.plain((0.26, 0.28, 0.32)), parts=parts, left=stiff, right=stiff, bulk=1.2, stride=0.6, build=(1.0, 1.1),
     )  # fmt: skip
     return Look(figure, s.between(0.7, 1.0), "a mint green robot with red eyes")
-
-
-FAMILIES = (
-    monk, wizard, knight, pirate, cowboy, astronaut, diver, clown, ninja, king, bride, ballerina, scarecrow, robot,
-)  # fmt: skip

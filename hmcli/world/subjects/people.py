@@ -238,9 +238,3 @@ def porter(s: Shades) -> Look:
         left=Arm(swing=0.08, raised=0.15, bend=0.1), right=Arm(swing=0.3),
     )  # fmt: skip
     return Look(figure, s.between(0.85, 1.1), "a person in a green and yellow dress with a basket on the head")
-
-
-FAMILIES = (
-    walker, hiker, jogger, office_worker, builder, firefighter, doctor, chef, farmer, schoolchild, elder, rain_walker,
-    porter,
-)  # fmt: skip

@@ -12,48 +12,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli import registry
+from hmcli.world.views.moves import NONE, Move, Range
+
 FASTEST_TURN = np.deg2rad(39.0)  # radians per second: 2.6 degrees per frame at 15 fps, as measured on HM-World
 FASTEST_DRIVE = 4.5  # metres per second
 _PEAK = 1.5  # highest speed of an eased move, as a multiple of its mean
 _NEAR_TURN = 0.6  # share of `degrees` that a pan turns at least
 
-Range = tuple[float, float]
-NONE: Range = (0.0, 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Move:
-    """Ranges a trajectory is drawn from. Lengths are shares of the distance to the subjects' place at the start."""
-
-    pan: Range = (1.0, 1.0)  # share of the turn
-    truck: Range = NONE  # sideways: positive towards the side it turns to
-    dolly: Range = NONE  # forward
-    orbit: Range = NONE  # degrees round the subjects' place, positive towards the side it turns to
-    crane: Range = NONE  # share of the camera's height
-    lead: float = 0.0  # share of half the picture's width by which it begins beside the subject, on the other side
-    undone: Range = (0.75, 1.0)  # share of slide, drive and circle that the return undoes
-
-
-MOVES: dict[str, Move] = {
-    "pan": Move(),
-    "sweep": Move(pan=(1.1, 1.3), lead=0.55),
-    "truck": Move(pan=NONE, truck=(0.50, 0.68), lead=0.25, undone=(0.9, 1.0)),
-    "truck_with_pan": Move(pan=(0.75, 1.0), truck=(0.2, 0.4)),
-    "truck_against_pan": Move(pan=(0.9, 1.2), truck=(-0.4, -0.2)),
-    "dolly_in": Move(pan=(0.8, 1.0), dolly=(0.45, 0.8)),
-    "dolly_out": Move(pan=(0.9, 1.1), dolly=(-0.30, -0.15)),
-    "orbit_with_pan": Move(pan=(0.9, 1.1), orbit=(12.0, 26.0)),
-    "orbit_against_pan": Move(pan=(0.9, 1.1), orbit=(-26.0, -12.0)),
-    "crane_up": Move(crane=(0.3, 0.7), undone=(1.0, 1.0)),
-    "crane_down": Move(crane=(-0.6, -0.3), undone=(1.0, 1.0)),
-    "truck_and_rise": Move(pan=(0.5, 0.7), truck=(0.25, 0.45), crane=(0.2, 0.5), undone=(0.95, 1.0)),
-    "swoop": Move(pan=(0.9, 1.1), dolly=(0.2, 0.4), crane=(-0.6, -0.3), undone=(0.95, 1.0)),
-    "diagonal": Move(pan=(0.7, 0.9), truck=(0.2, 0.35), dolly=(0.2, 0.4)),
+MOVES: dict[str, Move] = {  # those of this package: others are made only when a recipe names them
+    name.replace("-", "_"): registry.find("move", name) for name in registry.BUILT_IN["move"]
 }
 SIDES = {"left": 1.0, "right": -1.0}
 TRAJECTORIES: dict[str, tuple[Move, float]] = {
     f"{name}_{side}": (move, sign) for name, move in MOVES.items() for side, sign in SIDES.items()
 }
+
+
+def trajectory(name: str) -> tuple[Move, float]:
+    """A move, of this or another package, and the side it is made to: 1 to the left, -1 to the right."""
+    move, _, side = name.rpartition("_")
+    return TRAJECTORIES.get(name) or (registry.find("move", move), SIDES[side])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +143,7 @@ def start_pose(start: Start, distance: float, height: float, rng: np.random.Gene
 
 def shot_of(name: str, setting: Setting, focus: np.ndarray, rng: np.random.Generator) -> Shot:
     """Draw the numbers of a trajectory that at first looks near `focus` (2,), a place on the ground."""
-    move, side = TRAJECTORIES[name]
+    move, side = trajectory(name)
     view = setting.pivot - setting.eye[:2]
     distance = float(np.linalg.norm(view))
     forward = view / distance
