@@ -132,11 +132,23 @@ def test_latents_of_another_codec_are_refused_with_both_names(
 def test_a_base_of_another_shape_is_refused_with_every_difference(
     hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
 ):
-    overrides = ["--set", f"model.base={run}", "--set", "model.layers=3", "--set", "model.memory.top_k=2"]
+    overrides = ["--set", f"model.base={run}", "--set", "model.layers=3", "--set", "model.memory.context=joint"]
     done = hm("train", nano, "--latents", latents, "--out", tmp_path / "r", *overrides)
     assert done.returncode == 2
     assert "num_layers  2 in the base, 3 in the recipe" in done.stderr
-    assert "top_k" in done.stderr
+    assert "context" in done.stderr
+
+
+def test_what_is_read_from_memory_may_differ_from_the_base(
+    hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
+):
+    """Rows of a comparison start from one base: the weights are its own, the policy is the recipe's."""
+    still = ["--set", "train.lr=1e-30", "--set", "train.steps=1", "--set", "train.weight_decay=0"]
+    other = ["--set", f"model.base={run}", "--set", "model.memory.policy=none", "--set", "model.memory.top_k=0"]
+    done = hm("train", nano, "--latents", latents, "--out", tmp_path / "r", *still, *other)
+    assert "policy affinity -> none, top_k 1 -> 0" in done.stderr
+    assert load_model(find_model(ok(done)).path / "transformer").config.policy == "none"
+    assert same(weights_of(tmp_path / "r"), weights_of(run))
 
 
 def test_a_run_from_a_base_that_has_changed_since_is_another_run(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from hmcli.core.transformer import HydraTransformer3DModel
 
+READS_MEMORY = ("policy", "affinity", "top_k", "window", "tokenizer", "max_history")  # settings without weights
 PACKAGED = Path(__file__).parents[2] / "weights" / "mini"
 LATER_SETTINGS = {"flow_noise": "shared"}  # what configurations saved before a setting existed mean
 
@@ -124,18 +125,29 @@ def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransfo
     from hmcli.core.transformer import HydraTransformer3DModel, load_model
 
     wanted = model_arguments(recipe, channels=channels, text_dim=text_dim)
-    if (base := find_base(recipe, wanted)) is not None:
-        base.check_whole("transformer")
-        return load_model(base.path / "transformer", torch.float32)
+    base = find_base(recipe, wanted)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return HydraTransformer3DModel(**wanted)
+        model = HydraTransformer3DModel(**wanted)
+    if base is not None:
+        base.check_whole("transformer")
+        model.load_state_dict(load_model(base.path / "transformer", torch.float32).state_dict())
+    return model
+
+
+def read_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> dict[str, str]:
+    """What a model takes from memory otherwise than the base its weights come from: key -> from what to what."""
+    config = LATER_SETTINGS | read_json(base.path / "transformer" / "config.json")
+    return {
+        key: f"{config[key]} -> {_plain(wanted[key])}" for key in READS_MEMORY if config[key] != _plain(wanted[key])
+    }
 
 
 def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     """The model that `model.base` names; None when training starts from random weights.
 
-    Raises RecipeError listing every shape in which it differs from the recipe. Reads no weights.
+    What is read from memory (`READS_MEMORY`) is the recipe's own choice: it has no weights. Raises RecipeError listing
+    everything else in which the base differs from the recipe. Reads no weights.
     """
     if not recipe.model.base:
         return None
@@ -144,7 +156,7 @@ def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     differing = {
         key: f"{config[key]} in the base, {_plain(value)} in the recipe"
         for key, value in wanted.items()
-        if config[key] != _plain(value)
+        if config[key] != _plain(value) and key not in READS_MEMORY
     }
     if differing:
         raise RecipeError(

@@ -27,7 +27,14 @@ from hmcli.runtime import StopFlag, pick_dtype, stopping_at_boundaries
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.layout import SlotDescription
 from hmcli.stages.memory.policy_inputs import open_descriptions, retrieval_inputs
-from hmcli.stages.models.folders import ModelFolder, build_model, check_memory_fits, find_base, model_arguments
+from hmcli.stages.models.folders import (
+    ModelFolder,
+    build_model,
+    check_memory_fits,
+    find_base,
+    model_arguments,
+    read_otherwise,
+)
 from hmcli.stages.shared.outcome import check_output, result_of
 from hmcli.stages.training.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
 from hmcli.stages.training.learning import (
@@ -81,7 +88,7 @@ def run(
     clips = _usable(view, recipe)
     recipe = as_encoded(recipe, view, reporter)
     inputs = {"latents": view.fingerprint}
-    if (base := _check_model(recipe, view, clips)) is not None:
+    if (base := _check_model(recipe, view, clips, reporter)) is not None:
         inputs["base"] = base.fingerprint
     described = None
     if memory is not None:
@@ -153,10 +160,13 @@ def as_encoded(recipe: Recipe, view: LatentsView, reporter: Reporter) -> Recipe:
     return dataclasses.replace(recipe, **{name: getattr(encoded, name) for name in ENCODED})
 
 
-def _check_model(recipe: Recipe, view: LatentsView, clips: list[str]) -> ModelFolder | None:
+def _check_model(recipe: Recipe, view: LatentsView, clips: list[str], reporter: Reporter) -> ModelFolder | None:
     """Raise, before anything is built, what keeps the recipe's model from these clips; returns what it starts from."""
     wanted = model_arguments(recipe, channels=view.channels, text_dim=view.text_shape[1])
     base = find_base(recipe, wanted)
+    if base is not None and (changed := read_otherwise(base, wanted)):
+        changes = ", ".join(f"{key} {change}" for key, change in changed.items())
+        reporter.note(f"starting from {base.path}, which read memory otherwise: {changes}")
     for clip in clips:
         group = view.where[clip][0]
         check_memory_fits(wanted, clip, context=group.context, target=group.target, size=view.latent_size)
