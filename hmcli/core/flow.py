@@ -42,26 +42,39 @@ def make_schedule(
 ) -> FlowSchedule:
     """Evenly spaced levels from `strength` towards 0 (which is not among them), shifted towards noise.
 
-    shifted = shift * s / (1 + (shift - 1) * s). Sampling uses `steps` levels, training 1000 of them. `bell` weighs
-    a timestep by a Gaussian around the middle less its lowest value, with mean 1: the released weight, 0 at the
-    first (noisiest) level, so only for fine-tuning.
+    shifted = shift * s / (1 + (shift - 1) * s), in float32 and in this order, as released. Sampling uses `steps`
+    levels, training 1000 of them. `bell` weighs a timestep by a Gaussian around the middle less its lowest value, with
+    mean 1: the released weight, 0 at the first (noisiest) level, so only for fine-tuning.
     """
     if steps < 1 or shift <= 0 or not 0 < strength <= 1:
         raise ValueError(f"no schedule of steps={steps}, shift={shift}, strength={strength}")
-    even = torch.linspace(strength, 0.0, steps + 1, dtype=torch.float64)[:-1]
+    even = even_levels(steps, strength)
     sigmas = shift * even / (1 + (shift - 1) * even)
-    timesteps = TIMESTEP_SCALE * sigmas
+    timesteps = sigmas * TIMESTEP_SCALE
     weights = bell_weights(timesteps) if weighting == "bell" else torch.ones_like(timesteps)
-    return FlowSchedule(sigmas=sigmas.float(), timesteps=timesteps.float(), weights=weights.float())
+    return FlowSchedule(sigmas=sigmas, timesteps=timesteps, weights=weights)
+
+
+def even_levels(steps: int, strength: float) -> Tensor:
+    """`torch.linspace(strength, 0, steps + 1)` without its last number, (N,) float32, with equal bits on every CPU.
+
+    Its kernels count from the near end, by a float32 step; whether a product is rounded before it is added depends on
+    the CPU. Here it is not, as on those that the released numbers come from: float64 holds a product exactly.
+    """
+    high = torch.tensor(strength, dtype=torch.float32)
+    stride = (high / steps).double()
+    index = torch.arange(steps, dtype=torch.float64)
+    falling, left = high.double() - stride * index, stride * (steps - index)
+    return torch.where(index < (steps + 1) // 2, falling, left).float()
 
 
 def bell_weights(timesteps: Tensor) -> Tensor:
-    """The released loss weight of every timestep of a whole schedule, mean 1."""
-    steps = len(timesteps)
+    """The released loss weight of every timestep of a whole schedule, (N,) float32, mean 1."""
+    steps, timesteps = len(timesteps), timesteps.double()  # a float32 exponential has other bits on every CPU
     bell = torch.exp(-2 * ((timesteps - steps / 2) / steps) ** 2)
     lifted = bell - bell.min()
     total = lifted.sum()
-    return lifted * (steps / total) if total > 0 else torch.ones_like(timesteps)
+    return (lifted * (steps / total) if total > 0 else torch.ones_like(timesteps)).float()
 
 
 def draw_levels(levels: int, batch: int, frames: int, noise: Noise, generator: torch.Generator) -> Tensor:
