@@ -182,7 +182,7 @@ def subject_boxes(subjects: np.ndarray) -> Tensor:
         for subject in np.unique(labels[labels > 0]):
             rows, columns = np.nonzero(labels == subject)
             inside[frame, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
-    return torch.from_numpy(inside)[None, None]
+    return tensor_of(inside)[None, None]
 
 
 def whole_frames(clip: np.ndarray, frames: int) -> Tensor:
