@@ -31,10 +31,10 @@ from torch import Tensor
 from hmcli.core import backends
 from hmcli.core.attention import HydraAttention, Stretch, dense_attention, plain_attention
 from hmcli.core.fast import fast_attention
-from hmcli.core.memory import slot_spans
+from hmcli.core.memory import slot_cameras, slot_spans
 from hmcli.core.policies.affinity import affinity
 from hmcli.core.policies.everything import everything
-from hmcli.core.retrieval import local_window, window_frames
+from hmcli.core.reading import local_window, window_frames
 from hmcli.core.rope import full_table, slot_table, slot_times
 from hmcli.errors import UsageError
 
@@ -159,6 +159,7 @@ def layer_calls(grid: Grid, place: Place) -> dict[str, tuple[Call, list[Tensor]]
         span_M2=slot_spans(grid.frames, KERNEL[0], "exact"),
         key_table=full_table(times[0], size, head_dim, place.dtype, place.device),
         slot_table=slot_table(times[1], half, KERNEL, head_dim, place.dtype, place.device),
+        slot_camera_BMR=slot_cameras(camera, KERNEL[0]),
     )  # fmt: skip
     x = place.normal(1, grid.frames, grid.tokens, grid.channels)
     calls = {}

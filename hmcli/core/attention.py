@@ -8,7 +8,8 @@ Q tokens of a slot, W window frames, K slots kept, H heads, D channels of a head
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,17 @@ from torch.nn.functional import rms_norm
 from hmcli.core.backends import attend
 from hmcli.core.fast import fast_attention
 from hmcli.core.inspection import record, record_mass
-from hmcli.core.memory import BlockMemory, ContextMemory, Held, MemorySlots, MemoryTokenizer, slot_cameras
-from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, Reading, RetrievalInputs, RetrievalRequest, needs_of
+from hmcli.core.memory import BlockMemory, ContextMemory, Held, MemorySlots, MemoryTokenizer, read_beside
+from hmcli.core.retrieval import (
+    ALL_FRAMES,
+    SLOTS,
+    Policy,
+    RetrievalInputs,
+    RetrievalRequest,
+    RetrievalRun,
+    needs_of,
+    plan_run,
+)
 from hmcli.core.rope import rotate, table_rows
 
 
@@ -61,29 +71,15 @@ class Stretch:
     num_context: int  # its first frames that are context (for the camera encoder)
     grid: tuple[int, int]  # rows and columns of patch tokens
     first_frame: int  # absolute number of its first frame
-    span_M2: Tensor  # of the slots made from its own frames, absolute
+    span_M2: Tensor  # first and last frame of the memory's slots and of its own, absolute, int64 on CPU
     key_table: Tensor  # rotary table of the memory's tail and its own frames
     slot_table: Tensor  # rotary table of the memory's slots and its own
     camera_BAR: Tensor  # camera rows of all frames so far, float32 at least
+    slot_camera_BMR: Tensor  # mean camera rows of the same slots as `span_M2`
     memory: ContextMemory | None = None
     tail_frames: int = 0  # last frames whose keys and values are kept for later (part context)
     inputs: RetrievalInputs | None = None
-    memo: dict[str, Tensor] = field(default_factory=dict)  # of the policy, for all blocks
-
-
-def past_frames(reading: Reading, stretch: Stretch) -> Tensor:
-    """Frames before the stretch that anything reads at full resolution, (T,) ascending on CPU.
-
-    Raises ValueError for a frame that memory does not keep (a policy that wants any frame needs `ALL_FRAMES`).
-    """
-    first, kept = stretch.first_frame, 0 if stretch.memory is None else stretch.memory.tail_frames
-    frames = reading.everywhere_BN if reading.frames_FW is None else reading.frames_FW
-    if frames is None:
-        return torch.arange(first - kept, first)
-    past_T = frames[frames < first].unique().cpu()
-    if len(past_T) and int(past_T[0]) < first - kept:
-        raise ValueError(f"frame {int(past_T[0])} is to be read, but memory keeps only the last {kept} before {first}")
-    return past_T
+    memo: dict[str, Any] = field(default_factory=dict)  # of the policy, for all blocks
 
 
 class RMSNorm(nn.RMSNorm):
@@ -139,58 +135,64 @@ class HydraAttention(nn.Module):
             keys_BMQC=keys,
             values_BMQC=self.to_v(tokens_BMQC),
             descriptors_BMC=keys.to(torch.promote_types(keys.dtype, torch.float32)).mean(dim=2),
-            span_M2=stretch.span_M2,
             grid=(tokens_BMRKC.shape[2], tokens_BMRKC.shape[3]),
-            camera_BMR=slot_cameras(stretch.camera_BAR[:, stretch.first_frame :], self.tokenizer.kernel[0]),
         )
+
+    def plan(self, stretch: Stretch) -> None:
+        """Do beforehand what is alike for all blocks of a run: these neither copy to their device nor wait for it."""
+        plan_run(self.policy, self._run_of(stretch))
+
+    def _run_of(self, stretch: Stretch) -> RetrievalRun:
+        """What a policy is told of the run."""
+        own = stretch.camera_BFR.shape[1]
+        return RetrievalRun(
+            part=stretch.part, first_frame=stretch.first_frame, total_frames=stretch.first_frame + own,
+            num_context=stretch.first_frame + stretch.num_context, window=self.window, top_k=self.top_k,
+            affinity=self.affinity, grid=stretch.grid, kernel=self.tokenizer.kernel, camera_BAR=stretch.camera_BAR,
+            device=stretch.camera_BFR.device, span_M2=stretch.span_M2, slot_camera_BMR=stretch.slot_camera_BMR,
+            tail_frames=0 if stretch.memory is None else stretch.memory.tail_frames, inputs=stretch.inputs,
+            memo=stretch.memo,
+        )  # fmt: skip
 
     def _attend(
         self, query: Tensor, keys: Tensor, values: Tensor, slots: MemorySlots | None, stretch: Stretch
     ) -> Tensor:
         """Ask the policy what to read, give everything its position, attend: (B, F, P, H, D)."""
-        own = query.shape[1]
-        asked = RetrievalRequest(
-            query_BFPC=query, slots=slots, part=stretch.part, first_frame=stretch.first_frame,
-            total_frames=stretch.first_frame + own, num_context=stretch.first_frame + stretch.num_context,
-            window=self.window, top_k=self.top_k, affinity=self.affinity, grid=stretch.grid,
-            kernel=self.tokenizer.kernel, camera_BAR=stretch.camera_BAR, inputs=stretch.inputs, memo=stretch.memo,
-        )  # fmt: skip
+        run = self._run_of(stretch)
+        shared = {part.name: getattr(run, part.name) for part in fields(run)}
+        asked = RetrievalRequest(**shared, query_BFPC=query, slots=slots)
         reading = self.policy(asked)
         record(asked, reading, self.block)
-        past_T = past_frames(reading, stretch)
-        number_G = torch.cat([past_T, torch.arange(asked.first_frame, asked.total_frames)])  # of the frames in keys
-        query = self._placed(query, stretch.key_table[-own * query.shape[2] :])
+        frames = reading.frames
+        query = self._placed(query, stretch.key_table[-query.shape[1] * query.shape[2] :])
         if stretch.memory is not None:
             tail = stretch.memory.blocks[self.block].tail
-            past_keys, past_values = tail.read(past_T - asked.first_frame + tail.count)
+            past_keys, past_values = read_beside(tail, frames.tail_U, frames.tail_rows_U)
             keys, values = torch.cat([past_keys, keys], dim=1), torch.cat([past_values, values], dim=1)
-        key_table = table_rows(stretch.key_table, number_G - asked.total_frames, keys.shape[2])
-        keys, values = self._placed(keys, key_table), values.unflatten(-1, (self.heads, -1))
-        if reading.frames_FW is None:
-            if reading.everywhere_BN is not None:
+        keys = self._placed(keys, table_rows(stretch.key_table, frames.table_rows_G, keys.shape[2]))
+        values = values.unflatten(-1, (self.heads, -1))
+        if frames.windows_FW is None:
+            if frames.everywhere_BN is not None:
                 sample_B1 = torch.arange(len(keys), device=keys.device)[:, None]
-                frames_BN = torch.searchsorted(number_G, reading.everywhere_BN.cpu()).to(keys.device)
-                keys, values = keys[sample_B1, frames_BN], values[sample_B1, frames_BN]
+                keys, values = keys[sample_B1, frames.everywhere_BN], values[sample_B1, frames.everywhere_BN]
             return dense_attention(query, keys, values, self.backend)
-        window_FW = torch.searchsorted(number_G, reading.frames_FW)
         if slots is None or reading.slots_BFK is None:
             none = keys[:, :0]
-            nothing_BF0 = torch.empty(query.shape[0], own, 0, dtype=torch.int64, device=query.device)
-            return fast_attention(query, keys, values, none, none, window_FW, nothing_BF0, self.backend)
-        slot_keys, slot_values, index_BFK, number_U = slots.fetch(reading.slots_BFK)
-        slot_table = table_rows(stretch.slot_table, number_U, slot_keys.shape[2])
-        slot_keys = self._placed(slot_keys, slot_table)
+            nothing_BF0 = torch.empty(*query.shape[:2], 0, dtype=torch.int64, device=query.device)
+            return fast_attention(query, keys, values, none, none, frames.windows_FW, nothing_BF0, self.backend)
+        slot_keys, slot_values, index_BFK, numbers = slots.fetch(reading.slots_BFK)
+        slot_keys = self._placed(slot_keys, table_rows(stretch.slot_table, numbers, slot_keys.shape[2]))
         slot_values = slot_values.unflatten(-1, (self.heads, -1))
-        record_mass(query, keys, window_FW, self._slot_keys(slots, stretch))
-        return fast_attention(query, keys, values, slot_keys, slot_values, window_FW, index_BFK, self.backend)
+        record_mass(query, keys, frames.windows_FW, self._slot_keys(slots, stretch))
+        return fast_attention(query, keys, values, slot_keys, slot_values, frames.windows_FW, index_BFK, self.backend)
 
     def _slot_keys(self, slots: MemorySlots, stretch: Stretch) -> Iterator[Tensor]:
         """Keys of all slots in order with their positions, some slots (B, m, Q, H, D) at a time."""
         number = 0
         for keys in slots.key_pieces():
-            numbers_m = torch.arange(number, number + keys.shape[1])
-            yield self._placed(keys, table_rows(stretch.slot_table, numbers_m, keys.shape[2]))
-            number += keys.shape[1]
+            end = number + keys.shape[1]
+            yield self._placed(keys, stretch.slot_table[number * keys.shape[2] : end * keys.shape[2]])
+            number = end
 
     def _placed(self, x_BGPC: Tensor, table: Tensor) -> Tensor:
         """Split heads and rotate: (B, G, P, H, D)."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from hmcli.core.retrieval import Reading, RetrievalRequest, inside_window, topk_slots
+from hmcli.core.reading import inside_window
+from hmcli.core.retrieval import Reading, RetrievalRequest, topk_slots, without_autocast
 
 MASS_BYTES = 64 * 2**20  # scores that are held at a time while attention mass is measured
 CAPTION, NEGATIVE = "caption", "negative"  # branches of guidance
@@ -25,9 +25,13 @@ MODEL, RANDOM, ORACLE = "model", "random", "oracle"  # who chooses slots
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded(Reading):
+class Recorded:
     """What one block read in one run of the model. All tensors lie on the CPU."""
 
+    frames_FW: Tensor | None  # absolute numbers of the frames of each window
+    everywhere_BN: Tensor | None = None  # instead: of the frames that every query frame of a sample reads
+    slots_BFK: Tensor | None = None  # indices into the slots, best first
+    scores_BFM: Tensor | None = None  # before masking
     block: int
     part: str  # which run of the blocks: joint, context or target
     step: int  # of denoising, from 0; -1 outside of the sampler
@@ -87,16 +91,18 @@ def record(asked: RetrievalRequest, reading: Reading, block: int) -> None:
     """Note a reading if somebody is listening."""
     if (listener := _LISTENER.get()) is None:
         return
-    kept: dict[str, Any] = {part.name: _on_cpu(getattr(reading, part.name)) for part in fields(Reading)}
+    frames = reading.frames
+    frames_FW, everywhere_BN = (_on_cpu(frames.numbers(index)) for index in (frames.windows_FW, frames.everywhere_BN))
     step, branch = _PLACE.get()
     span_M2 = near_FM = None
-    if asked.slots is not None and reading.frames_FW is not None:
-        span_M2 = asked.slots.span_M2
-        near_FM = inside_window(span_M2, reading.frames_FW[:, 0], reading.frames_FW[:, -1])
+    if asked.slots is not None and asked.span_M2 is not None and frames_FW is not None:
+        span_M2, near_FM = asked.span_M2, inside_window(asked.span_M2, frames_FW[:, 0], frames_FW[:, -1])
     listener.readings.append(
         Recorded(
-            **kept, block=block, part=asked.part, step=step, branch=branch, first_frame=asked.first_frame,
-            num_context=asked.num_context, top_k=asked.top_k, span_M2=span_M2, near_FM=near_FM,
+            frames_FW=frames_FW, everywhere_BN=everywhere_BN, slots_BFK=_on_cpu(reading.slots_BFK),
+            scores_BFM=_on_cpu(reading.scores_BFM), block=block, part=asked.part, step=step, branch=branch,
+            first_frame=asked.first_frame, num_context=asked.num_context, top_k=asked.top_k, span_M2=span_M2,
+            near_FM=near_FM,
         )
     )  # fmt: skip
 
@@ -110,7 +116,7 @@ def record_mass(query_BFPHD: Tensor, keys_BGPHD: Tensor, frames_FW: Tensor, slot
     listener = _LISTENER.get()
     if listener is None or listener.choosers is None:
         return
-    with torch.no_grad():
+    with torch.no_grad(), without_autocast(query_BFPHD.device):
         choices = listener.choosers(listener.readings[-1])
         if choices:
             mass = memory_mass(query_BFPHD, keys_BGPHD, frames_FW, slot_keys, choices)

@@ -26,10 +26,13 @@ class KeyValues(Protocol):
     def count(self) -> int: ...
 
     def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of these numbers (int64 on CPU, ascending), each (B, U, tokens, C)."""
+        """Keys and values of these numbers (int64, ascending), each (B, U, tokens, C).
 
-    def read_keys(self, numbers_U: Tensor) -> Tensor:
-        """The keys alone."""
+        The numbers lie beside the keys where these are in memory (`Held`), on the CPU otherwise.
+        """
+
+    def read_keys(self, start: int, stop: int) -> Tensor:
+        """The keys alone, of all numbers from `start` up to `stop`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +49,11 @@ class Held:
     def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
         if len(numbers_U) == self.count:  # ascending, so these are all
             return self.keys_BNQC, self.values_BNQC
-        numbers_U = numbers_U.to(self.keys_BNQC.device)
         return self.keys_BNQC.index_select(1, numbers_U), self.values_BNQC.index_select(1, numbers_U)
 
-    def read_keys(self, numbers_U: Tensor) -> Tensor:
-        return self.read(numbers_U)[0]
+    def read_keys(self, start: int, stop: int) -> Tensor:
+        whole = (start, stop) == (0, self.count)
+        return self.keys_BNQC if whole else self.keys_BNQC[:, start:stop].clone()  # as what is read from elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +68,24 @@ class Joined:
         return self.first.count + self.second.count
 
     def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
-        pieces = [part.read(numbers) for part, numbers in self._split(numbers_U)]
-        keys, values = zip(*pieces, strict=True)
-        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
-
-    def read_keys(self, numbers_U: Tensor) -> Tensor:
-        return torch.cat([part.read_keys(numbers) for part, numbers in self._split(numbers_U)], dim=1)
-
-    def _split(self, numbers_U: Tensor) -> list[tuple[KeyValues, Tensor]]:
         border = int((numbers_U < self.first.count).sum())
         parts = [(self.first, numbers_U[:border]), (self.second, numbers_U[border:] - self.first.count)]
-        return [(part, numbers) for part, numbers in parts if len(numbers)] or parts[:1]
+        asked = [(part, numbers) for part, numbers in parts if len(numbers)] or parts[:1]
+        keys, values = zip(*(read_beside(part, numbers, None) for part, numbers in asked), strict=True)
+        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def read_keys(self, start: int, stop: int) -> Tensor:
+        border = self.first.count
+        parts = [(self.first, start, min(stop, border)), (self.second, max(start - border, 0), stop - border)]
+        asked = [(part, begin, end) for part, begin, end in parts if begin < end] or [(self.first, 0, 0)]
+        return torch.cat([part.read_keys(begin, end) for part, begin, end in asked], dim=1)
+
+
+def read_beside(rows: KeyValues, numbers_U: Tensor, on_device_U: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Keys and values of numbers on the CPU, which are also on the device (or copied there) for what is held there."""
+    if not isinstance(rows, Held):
+        return rows.read(numbers_U)
+    return rows.read(numbers_U.to(rows.keys_BNQC.device) if on_device_U is None else on_device_U)
 
 
 def join(first: KeyValues, second: KeyValues) -> KeyValues:
@@ -90,14 +100,12 @@ def join(first: KeyValues, second: KeyValues) -> KeyValues:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySlots:
-    """What a block can retrieve. Keys and values are before rotary positions; spans count absolute latent frames."""
+    """What a block can retrieve. Keys and values are before rotary positions."""
 
     keys_BMQC: Tensor  # of the slots in memory; those of `earlier` come before them
     values_BMQC: Tensor
     descriptors_BMC: Tensor  # mean key of each slot, of `earlier` too, for pooled affinity
-    span_M2: Tensor  # first and last latent frame a slot stands for, int64 on CPU
     grid: tuple[int, int]  # rows and columns of one slot, Q = rows * columns
-    camera_BMR: Tensor | None = None  # mean camera row of the frames of each slot (R = 12)
     earlier: KeyValues | None = None  # the first slots, where their keys and values lie elsewhere until they are chosen
 
     @property
@@ -110,17 +118,25 @@ class MemorySlots:
         held = Held(keys_BNQC=self.keys_BMQC, values_BNQC=self.values_BMQC)
         return held if self.earlier is None else Joined(first=self.earlier, second=held)
 
-    def fetch(self, slots_BFK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What was chosen, by any sample: keys and values (B, U, Q, C), where each choice lies in them (B, F, K), and
-        the numbers of those slots (U,), ascending.
+    def fetch(self, slots_BFK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What was chosen: keys and values (B, U, Q, C), where each choice lies in them (B, F, K), and the numbers of
+        those slots, (U,) or, where every sample has its own, (B, U); None: they are all slots in order.
 
-        All slots are returned, without a copy, where they are in memory and are no more than the choices.
+        In memory: all slots, without a copy, where they are no more than a sample's choices, else one for each choice.
+        Elsewhere: those that any sample chose, ascending; their numbers have to come to the CPU, which waits for the
+        device once.
         """
-        if self.earlier is None and self.count <= slots_BFK.numel():
-            return self.keys_BMQC, self.values_BMQC, slots_BFK, torch.arange(self.count, device=slots_BFK.device)
-        numbers_U, index_BFK = torch.unique(slots_BFK, return_inverse=True)
-        keys_BUQC, values_BUQC = self.all.read(numbers_U.cpu())
-        return keys_BUQC, values_BUQC, index_BFK, numbers_U
+        if self.earlier is not None:
+            numbers_U, index_BFK = torch.unique(slots_BFK.cpu(), return_inverse=True)
+            keys_BUQC, values_BUQC = self.all.read(numbers_U)
+            return keys_BUQC, values_BUQC, index_BFK.to(slots_BFK.device), numbers_U.to(slots_BFK.device)
+        B, F, K = slots_BFK.shape
+        if self.count <= F * K:
+            return self.keys_BMQC, self.values_BMQC, slots_BFK, None
+        sample_B1 = torch.arange(B, device=slots_BFK.device)[:, None]
+        numbers_BU = slots_BFK.flatten(1)
+        index_BFK = torch.arange(F * K, device=slots_BFK.device).unflatten(0, (F, K)).expand(B, F, K)
+        return self.keys_BMQC[sample_B1, numbers_BU], self.values_BMQC[sample_B1, numbers_BU], index_BFK, numbers_BU
 
     def key_pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[Tensor]:
         """Keys of all slots in order, some slots (B, m, Q, C) at a time: below `piece_bytes`, or one slot.
@@ -130,7 +146,7 @@ class MemorySlots:
         B, _, Q, C = self.keys_BMQC.shape
         step = max(1, piece_bytes // max(1, B * Q * C * self.keys_BMQC.element_size()))
         for start in range(0, self.count, step):
-            yield self.all.read_keys(torch.arange(start, min(start + step, self.count)))
+            yield self.all.read_keys(start, min(start + step, self.count))
 
     def then(self, later: MemorySlots) -> MemorySlots:
         """These slots followed by later ones in memory: they compete in one retrieval."""
@@ -138,14 +154,11 @@ class MemorySlots:
             raise ValueError(f"slots of {self.grid} and of {later.grid} tokens (rows, columns) cannot be joined")
         if later.earlier is not None:
             raise ValueError("slots that lie elsewhere come first: they cannot follow others")
-        cameras = (self.camera_BMR, later.camera_BMR)
         return MemorySlots(
             keys_BMQC=torch.cat([self.keys_BMQC, later.keys_BMQC], dim=1),
             values_BMQC=torch.cat([self.values_BMQC, later.values_BMQC], dim=1),
             descriptors_BMC=torch.cat([self.descriptors_BMC, later.descriptors_BMC], dim=1),
-            span_M2=torch.cat([self.span_M2, later.span_M2]),
             grid=self.grid,
-            camera_BMR=None if cameras[0] is None or cameras[1] is None else torch.cat(cameras, dim=1),  # type: ignore[arg-type]
             earlier=self.earlier,
         )
 
@@ -270,9 +283,7 @@ class ContextMemory:
             keys_BMQC=held.keys_BNQC,
             values_BMQC=held.values_BNQC,
             descriptors_BMC=kept.descriptors_BMC,
-            span_M2=self.span_M2,
             grid=self.slot_grid,
-            camera_BMR=self.camera_BMR,
             earlier=None if inside else kept.slots,
         )
 

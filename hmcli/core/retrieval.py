@@ -7,21 +7,26 @@ Q tokens of a slot, C channels (all heads together), W frames of a window, K slo
 camera row. Frame numbers are absolute latent frames: context starts at 0.
 
 A policy is a function from `RetrievalRequest` to `Reading`, found by name through `hmcli.registry`; other packages
-may bring their own. `@needs(...)` says what a policy uses, so that nothing else is computed or kept for it.
+may bring their own. `@needs(...)` says what a policy uses, so that nothing else is computed or kept for it, and what of
+its work is alike for all blocks: that is done once, before they run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from hmcli.core.camera import Lens
 from hmcli.core.memory import MemorySlots
+from hmcli.core.reading import FramesRead, frames_read, inside_window, local_window, window_frames
 
-MASKED = -1e9  # score of a slot that lies wholly inside the window
+MASKED = float("-inf")  # score of a slot that lies wholly inside the window, below all others in every type
+Made = TypeVar("Made")
 SLOTS = "slots"  # a need: memory slots are made and offered
 ALL_FRAMES = "all frames"  # a need: frozen context keeps every full-resolution frame, not only the tail
 CONTEXT_FRAMES = "context frames"  # a need: `top_k` counts full-resolution context frames, so many must exist
@@ -60,11 +65,9 @@ class RetrievalInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalRequest:
-    """One block asks what its query frames shall read."""
+class RetrievalRun:
+    """One run of all blocks over a stretch of frames: what a policy is told that is alike for all of them."""
 
-    query_BFPC: Tensor  # normalised, before rotary positions, all heads together
-    slots: MemorySlots | None  # None when the policy does not need slots
     part: str  # which run of the blocks: joint, context or target
     first_frame: int  # number of the first query frame
     total_frames: int  # frames that exist so far: windows end before this number
@@ -75,37 +78,61 @@ class RetrievalRequest:
     grid: tuple[int, int]  # rows and columns of a query frame, in tokens
     kernel: tuple[int, int, int]  # of the tokenizer, in tokens
     camera_BAR: Tensor  # camera rows of all frames so far (A = total_frames), float32 at least
+    device: torch.device  # where queries and keys lie
+    span_M2: Tensor | None = None  # first and last frame a slot stands for, int64 on CPU; None: no slots
+    slot_camera_BMR: Tensor | None = None  # mean camera row of the frames of each slot
+    tail_frames: int = 0  # frames before the first query frame that memory keeps at full resolution
     inputs: RetrievalInputs | None = None
-    memo: dict[str, Tensor] = field(default_factory=dict)  # what a policy computed once for all blocks of this run
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
-        return self.query_BFPC.shape[1]
+        return self.total_frames - self.first_frame
 
     @property
     def given(self) -> RetrievalInputs:
         """The inputs; without any, every field is None."""
         return self.inputs or RetrievalInputs()
 
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` returns, made for the first who asks in this run and kept under `name` for all others."""
+        if name not in self.memo:
+            self.memo[name] = make()
+        made: Made = self.memo[name]
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalRequest(RetrievalRun):
+    """One block asks what its query frames shall read."""
+
+    query_BFPC: Tensor  # normalised, before rotary positions, all heads together
+    slots: MemorySlots | None  # None when the policy does not need slots
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What each query frame reads. Without `frames_FW` and `everywhere_BN`: every full-resolution frame, no slots."""
+    """What each query frame reads: frames at full resolution, and slots."""
 
-    frames_FW: Tensor | None  # absolute frame numbers, int64 on CPU
-    everywhere_BN: Tensor | None = None  # instead: frames that every query frame of a sample reads, and then no slots
+    frames: FramesRead
     slots_BFK: Tensor | None = None  # indices into the slots, best first
     scores_BFM: Tensor | None = None  # before masking; for inspection
 
 
 Policy = Callable[[RetrievalRequest], Reading]
+Plan = Callable[[RetrievalRun], object]
 
 
-def needs(*parts: str) -> Callable[[Policy], Policy]:
-    """Say what a policy uses: `SLOTS`, `ALL_FRAMES`, `CONTEXT_FRAMES`, or names of fields of RetrievalInputs."""
+def needs(*parts: str, plan: Plan | None = None) -> Callable[[Policy], Policy]:
+    """Say what a policy uses: `SLOTS`, `ALL_FRAMES`, `CONTEXT_FRAMES`, or names of fields of RetrievalInputs.
+
+    `plan` does, before the blocks run, what is alike for all of them, by `RetrievalRun.once`: all that waits for the
+    device or copies to it. What it leaves out is done by the first block.
+    """
 
     def mark(policy: Policy) -> Policy:
         policy.needs = frozenset(parts)  # type: ignore[attr-defined]
+        policy.plan = plan  # type: ignore[attr-defined]
         return policy
 
     return mark
@@ -116,6 +143,14 @@ def needs_of(policy: Policy) -> frozenset[str]:
     return getattr(policy, "needs", frozenset({SLOTS}))
 
 
+def plan_run(policy: Policy, run: RetrievalRun) -> None:
+    """Do what the policy does once for all blocks, and place the local windows."""
+    if (plan := getattr(policy, "plan", None)) is not None:
+        plan(run)
+    elif SLOTS in needs_of(policy):
+        slots_near(run)
+
+
 def check_inputs(policy: Policy, inputs: RetrievalInputs | None) -> None:
     """Raise ValueError when the caller did not hand over what the policy uses."""
     wanted = needs_of(policy) - {SLOTS, ALL_FRAMES, CONTEXT_FRAMES}
@@ -123,30 +158,47 @@ def check_inputs(policy: Policy, inputs: RetrievalInputs | None) -> None:
         raise ValueError(f"memory policy {policy.__name__} needs retrieval inputs {', '.join(missing)}")
 
 
-# --- windows and masks ---------------------------------------------------------------------------------------------
+# --- alike for all blocks ------------------------------------------------------------------------------------------
 
 
-def local_window(first_frame: int, frames: int, total_frames: int, window: int) -> tuple[Tensor, Tensor]:
-    """First and last frame of the window around each of `frames` query frames, each (F,) int64.
-
-    Windows are clamped at both ends of 0..total_frames - 1, so all have the same length; an even window reaches one
-    frame further back than ahead; when fewer frames exist than the window holds, the window is all of them.
-    """
-    if window < 1 or frames < 1 or first_frame < 0 or first_frame + frames > total_frames:
-        raise ValueError(f"no window of {window} for {frames} frames from {first_frame} on of {total_frames}")
-    length = min(window, total_frames)
-    first_F = (torch.arange(first_frame, first_frame + frames) - window // 2).clamp(0, total_frames - length)
-    return first_F, first_F + length - 1
+def all_frames(run: RetrievalRun) -> FramesRead:
+    """Every full-resolution frame there is."""
+    return run.once("all frames", lambda: frames_read(run.first_frame, run.frames, run.tail_frames, run.device))
 
 
-def window_frames(first_F: Tensor, last_F: Tensor) -> Tensor:
-    """All frames of each window, (F, W)."""
-    return first_F[:, None] + torch.arange(int(last_F[0] - first_F[0]) + 1)
+def windows(run: RetrievalRun) -> FramesRead:
+    """The local window of every query frame."""
+
+    def make() -> FramesRead:
+        windows_FW = window_frames(*local_window(run.first_frame, run.frames, run.total_frames, run.window))
+        return frames_read(run.first_frame, run.frames, run.tail_frames, run.device, windows_FW=windows_FW)
+
+    return run.once("windows", make)
 
 
-def inside_window(span_M2: Tensor, first_F: Tensor, last_F: Tensor) -> Tensor:
-    """(F, M) bool: slots wholly inside a window, whose frames are read at full resolution anyway."""
-    return (span_M2[:, 0] >= first_F[:, None]) & (span_M2[:, 1] <= last_F[:, None])
+def slots_near(run: RetrievalRun) -> Tensor:
+    """(F, M) bool: slots that lie wholly inside a query frame's window; places the windows too."""
+
+    def make() -> Tensor:
+        if run.span_M2 is None:
+            raise ValueError("this policy chooses among memory slots, and none were given")
+        windows(run)
+        first_F, last_F = local_window(run.first_frame, run.frames, run.total_frames, run.window)
+        return inside_window(run.span_M2, first_F, last_F).to(run.device)
+
+    return run.once("slots inside the window", make)
+
+
+def context_frames(run: RetrievalRun, choose: Callable[[], Tensor]) -> FramesRead:
+    """For every query frame alike: all target frames and the context frames (B, K) chosen, in any order."""
+
+    def make() -> FramesRead:
+        frames_BK = choose().cpu()
+        target = torch.arange(run.num_context, run.total_frames).expand(len(frames_BK), -1)
+        frames_BN = torch.cat([frames_BK.sort(dim=1).values, target], dim=1)
+        return frames_read(run.first_frame, run.frames, run.tail_frames, run.device, everywhere_BN=frames_BN)
+
+    return run.once("context frames", make)
 
 
 # --- scores and choice ---------------------------------------------------------------------------------------------
@@ -173,22 +225,30 @@ def spatial_affinity(
 def topk_slots(scores_BFM: Tensor, near_FM: Tensor, top_k: int) -> Tensor:
     """The `top_k` best slots of each query frame, best first, the earlier slot first on a tie: (B, F, K) int64.
 
-    Slots inside the window count as -1e9: they are taken only when fewer than `top_k` others are left, as released.
+    Slots inside the window are taken only when fewer than `top_k` others are left, as released.
     """
     slots = scores_BFM.shape[-1]
     if top_k > slots:
         raise ValueError(f"model.memory.top_k={top_k}, but there are only {slots} memory slots to choose from")
-    masked = scores_BFM.masked_fill(near_FM.to(scores_BFM.device), MASKED)
+    masked = scores_BFM.masked_fill(near_FM, MASKED)
     return masked.sort(dim=-1, descending=True, stable=True).indices[..., :top_k]
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """In here operations compute in the type of what they are given, also where training runs under autocast."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def affinity_scores(asked: RetrievalRequest) -> Tensor:
     """How well each slot's keys answer each frame's queries, by the affinity the model was built with: (B, F, M).
 
-    The choice made from it carries no gradient: queries and keys learn through what is read.
+    The choice made from it carries no gradient: queries and keys learn through what is read. It is made in float32 at
+    least, under autocast too.
     """
     slots = slots_of(asked)
-    with torch.no_grad():
+    with torch.no_grad(), without_autocast(asked.device):
         if asked.affinity == "spatial" and slots.count:
             pieces = [spatial_affinity(asked.query_BFPC, keys, asked.grid, asked.kernel) for keys in slots.key_pieces()]
             return torch.cat(pieces, dim=-1)
@@ -207,31 +267,18 @@ def slots_of(asked: RetrievalRequest) -> MemorySlots:
 
 def read_window(asked: RetrievalRequest) -> Reading:
     """Each frame's local window and nothing else."""
-    return Reading(
-        frames_FW=window_frames(*local_window(asked.first_frame, asked.frames, asked.total_frames, asked.window))
-    )
+    return Reading(frames=windows(asked))
 
 
 def read_best_slots(asked: RetrievalRequest, scores_BFM: Tensor) -> Reading:
     """Each frame's local window and its `top_k` slots of highest score."""
-    first_F, last_F = local_window(asked.first_frame, asked.frames, asked.total_frames, asked.window)
-    near_FM = inside_window(slots_of(asked).span_M2, first_F, last_F)
-    return Reading(
-        frames_FW=window_frames(first_F, last_F),
-        slots_BFK=topk_slots(scores_BFM, near_FM, asked.top_k),
-        scores_BFM=scores_BFM,
-    )
+    slots_BFK = topk_slots(scores_BFM, slots_near(asked), asked.top_k)
+    return Reading(frames=windows(asked), slots_BFK=slots_BFK, scores_BFM=scores_BFM)
 
 
-def read_context_frames(asked: RetrievalRequest, frames_BK: Tensor) -> Reading:
-    """For every query frame alike: these context frames of each sample (in any order) and all target frames."""
-    target = torch.arange(asked.num_context, asked.total_frames).expand(len(frames_BK), -1)
-    return Reading(frames_FW=None, everywhere_BN=torch.cat([frames_BK.cpu().sort(dim=1).values, target], dim=1))
-
-
-def check_frames_to_choose(asked: RetrievalRequest) -> None:
+def check_frames_to_choose(run: RetrievalRun) -> None:
     """Raise ValueError unless `top_k` context frames can be chosen."""
-    if not 1 <= asked.top_k <= asked.num_context:
+    if not 1 <= run.top_k <= run.num_context:
         raise ValueError(
-            f"model.memory.top_k={asked.top_k}, but the policy reads from 1 to all {asked.num_context} context frames"
+            f"model.memory.top_k={run.top_k}, but the policy reads from 1 to all {run.num_context} context frames"
         )

@@ -80,14 +80,15 @@ def rotary_table(
     return _table(*places, head_dim, table_dtype(dtype), device or time_T.device)
 
 
-def table_rows(table: Tensor, numbers_U: Tensor, tokens: int) -> Tensor:
-    """Rows of the numbered frames or slots, of `tokens` each, one after another; all of them without a copy.
+def table_rows(table: Tensor, numbers: Tensor | None, tokens: int) -> Tensor:
+    """Rows of the numbered frames or slots, of `tokens` each, one after another; None: all of them, without a copy.
 
-    Numbers ascend, from 0 at the table's start or from -1 downwards at its end.
+    Numbers are (U,), or (B, U) where every sample has its own; then so has what is returned, (B, U * tokens, ...).
     """
-    if len(numbers_U) * tokens == len(table):
+    if numbers is None:
         return table
-    return table.unflatten(0, (-1, tokens))[numbers_U.to(table.device)].flatten(0, 1)
+    rows = table.unflatten(0, (-1, tokens))[numbers]
+    return rows.flatten(numbers.ndim - 1, numbers.ndim)
 
 
 def table_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -126,5 +127,5 @@ def slot_times(slots: int, kernel_time: int, device: torch.device | str = "cpu")
 def rotate(x_BNHD: Tensor, table: Tensor) -> Tensor:
     """Turn neighbouring channel pairs of every head by the token's angles; same shape and type as the input."""
     pairs = torch.view_as_complex(x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)))
-    turned = pairs * torch.view_as_complex(table)[:, None]  # one pass: (a + ib) (cos + i sin)
+    turned = pairs * torch.view_as_complex(table).unsqueeze(-2)  # one pass: (a + ib) (cos + i sin)
     return torch.view_as_real(turned).flatten(-2).to(x_BNHD.dtype)

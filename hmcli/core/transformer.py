@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -227,9 +226,9 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         step = self.kernel_tokens
         return ContextMemory(
             blocks=blocks,
-            span_M2=stretch.span_M2[:slots],
+            span_M2=stretch.span_M2,
             time_M=absolute_times(slots, step[0], 0),
-            camera_BMR=slot_cameras(stretch.camera_BAR, step[0])[:, :slots],
+            camera_BMR=stretch.slot_camera_BMR,
             frame_camera_BAR=stretch.camera_BAR,
             grid=stretch.grid,
             slot_grid=(stretch.grid[0] // step[1], stretch.grid[1] // step[2]),
@@ -266,6 +265,8 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         x_BFPC = self.patch_embedding(latents.to(self.dtype)).flatten(3).permute(0, 2, 3, 1)
         embedding_BFC, modulation_BF6C = self.condition_embedder(timestep)
         kept: list[BlockMemory] = []
+        first: Any = self.blocks[0]
+        first.attn1.plan(stretch)
         for number, block in enumerate(self.blocks):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 made = self._gradient_checkpointing_func(block, x_BFPC, text_BLC, modulation_BF6C, stretch)
@@ -297,37 +298,39 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         memory: ContextMemory | None,
         inputs: RetrievalInputs | None,
     ) -> Stretch:
-        """Everything the blocks share: spans and rotary tables, the first of these frames at time 0."""
+        """Everything the blocks share: spans, cameras and rotary tables, the first of these frames at time 0."""
         frames, rows, columns = latents.shape[2], *latents.shape[3:]
         grid = (rows // self.config.patch_size[1], columns // self.config.patch_size[2])
         first = 0 if memory is None else memory.num_context_frames
         tail = 0 if memory is None else memory.tail_frames
-        kernel, head_dim, dtype, device = (
-            self.kernel_tokens, self.config.attention_head_dim, self.dtype, latents.device,
-        )  # fmt: skip
+        kernel, place = self.kernel_tokens, (self.config.attention_head_dim, self.dtype, latents.device)
         slots = frames // kernel[0] if SLOTS in needs_of(self.policy) else 0
-        times = absolute_times(slots, kernel[0], 0)
+        camera_BAR = camera.to(torch.promote_types(camera.dtype, torch.float32))
+        camera_BFR = camera_BAR.to(latents.device, self.dtype)
+        span_M2 = slot_spans(frames, kernel[0], self.config.spans)[:slots] + first
+        slot_camera_BMR, times_M = slot_cameras(camera_BAR, kernel[0])[:, :slots], absolute_times(slots, kernel[0], 0)
         if memory is not None:
-            times = torch.cat([self._history(memory.time_M - first), times])
+            camera_BAR = torch.cat([memory.frame_camera_BAR.to(camera_BAR), camera_BAR], dim=1)
+            span_M2 = torch.cat([memory.span_M2, span_M2])
+            slot_camera_BMR = torch.cat([memory.camera_BMR.to(slot_camera_BMR), slot_camera_BMR], dim=1)
+            times_M = torch.cat([self._history(memory.time_M - first), times_M])
         frame_times = self._history(torch.arange(-tail, frames, dtype=torch.float64))
-        precise = camera.to(device, torch.promote_types(camera.dtype, torch.float32))
-        stretch = Stretch(
+        every = ALL_FRAMES in needs_of(self.policy)
+        return Stretch(
             part=part,
-            camera_BFR=precise.to(dtype),
-            camera_BAR=precise if memory is None else torch.cat([memory.frame_camera_BAR.to(precise), precise], dim=1),
+            camera_BFR=camera_BFR,
             num_context=num_context,
             grid=grid,
             first_frame=first,
-            span_M2=slot_spans(frames, kernel[0], self.config.spans)[:slots] + first,
-            key_table=full_table(frame_times, grid, head_dim, dtype, device),
-            slot_table=slot_table(times, (grid[0] // kernel[1], grid[1] // kernel[2]), kernel, head_dim, dtype, device),
+            span_M2=span_M2,
+            key_table=full_table(frame_times, grid, *place),
+            slot_table=slot_table(times_M, (grid[0] // kernel[1], grid[1] // kernel[2]), kernel, *place),
+            camera_BAR=camera_BAR,
+            slot_camera_BMR=slot_camera_BMR,
             memory=memory,
+            tail_frames=0 if part != "context" else frames if every else min(self.config.window - 1, frames),
             inputs=inputs,
         )
-        if part != "context":
-            return stretch
-        keep = frames if ALL_FRAMES in needs_of(self.policy) else min(self.config.window - 1, frames)
-        return replace(stretch, tail_frames=keep)
 
     def _history(self, time: Tensor) -> Tensor:
         """Times before the target, kept in the trained range."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hmcli.core.attention import plain_attention
 from hmcli.core.memory import MemoryTokenizer, kernel_in_tokens, slot_cameras
-from hmcli.core.retrieval import local_window, window_frames
+from hmcli.core.reading import local_window, window_frames
 from hmcli.core.rope import axis_split, full_table, rotate, slot_table, slot_times, table_rows
 
 F64 = torch.float64
@@ -121,11 +121,12 @@ def test_a_table_is_made_once_and_serves_training_after_inference():
 
 def test_rows_of_a_table_are_those_of_the_numbered_frames():
     table = full_table(torch.arange(-2, 3), (2, 3), 8, F64)
-    whole = table_rows(table, torch.arange(5), 6)
-    assert whole is table
+    assert table_rows(table, None, 6) is table
     some = table_rows(table, torch.tensor([1, 4]), 6)
     assert torch.equal(some, full_table(torch.tensor([-1, 2]), (2, 3), 8, F64))
-    assert torch.equal(table_rows(table, torch.tensor([-4, -1]), 6), some)
+    each = table_rows(table, torch.tensor([[1, 4], [4, 4]]), 6)
+    assert torch.equal(each[0], some)
+    assert torch.equal(each[1], torch.cat([some[6:], some[6:]]))
 
 
 @settings(deadline=None, max_examples=15)

@@ -13,7 +13,7 @@ from hmcli.core import fast
 from hmcli.core.attention import dense_attention, plain_attention
 from hmcli.core.fast import fast_attention, gathered_attention
 from hmcli.core.merged import can_merge, merged_attention, window_runs
-from hmcli.core.retrieval import local_window, window_frames
+from hmcli.core.reading import local_window, window_frames
 
 F64 = torch.float64
 

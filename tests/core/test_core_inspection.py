@@ -27,7 +27,7 @@ from hmcli.core.inspection import (
     relevant_slots,
 )
 from hmcli.core.memory import exact_slot_spans, slot_spans
-from hmcli.core.retrieval import inside_window, local_window, window_frames
+from hmcli.core.reading import inside_window, local_window, window_frames
 from hmcli.core.sampler import denoise
 from hmcli.core.transformer import HydraTransformer3DModel
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hmcli.core.memory import BlockMemory, ContextMemory, Held, Joined, MemorySlots, exact_slot_spans, join
+from hmcli.core.memory import BlockMemory, ContextMemory, Held, Joined, MemorySlots, join
 from hmcli.core.transformer import HydraTransformer3DModel
 
 
@@ -57,9 +57,9 @@ class Elsewhere:
         self.asked += numbers_U.tolist()
         return self.held.read(numbers_U)
 
-    def read_keys(self, numbers_U: Tensor) -> Tensor:
-        self.keys_asked += numbers_U.tolist()
-        return self.held.read_keys(numbers_U)
+    def read_keys(self, start: int, stop: int) -> Tensor:
+        self.keys_asked += range(start, stop)
+        return self.held.read_keys(start, stop)
 
 
 def elsewhere(memory: ContextMemory) -> ContextMemory:
@@ -83,21 +83,29 @@ def slots(held: Held, earlier: Elsewhere | None = None) -> MemorySlots:
     whole = held if earlier is None else join(earlier.held, held)
     return MemorySlots(
         keys_BMQC=held.keys_BNQC, values_BMQC=held.values_BNQC, descriptors_BMC=whole.keys_BNQC.mean(dim=2),
-        span_M2=exact_slot_spans(whole.count, 2), grid=(3, 1), earlier=earlier,
+        grid=(3, 1), earlier=earlier,
     )  # fmt: skip
 
 
-def test_only_what_was_chosen_is_fetched_and_the_index_points_at_it():
-    chosen = torch.tensor([[[7, 1]], [[9, 7]]])
-    for held, earlier in ((rows(10), None), (rows(2, 1), Elsewhere(held=rows(8)))):
-        whole = held if earlier is None else join(earlier.held, held)
-        keys, values, index, numbers = slots(held, earlier).fetch(chosen)
-        assert numbers.tolist() == [1, 7, 9]
-        assert torch.equal(numbers[index], chosen)
-        assert torch.equal(keys, whole.keys_BNQC[:, numbers])
-        assert torch.equal(values, whole.values_BNQC[:, numbers])
-        if earlier is not None:
-            assert earlier.asked == [1, 7]
+def test_only_what_was_chosen_is_fetched_from_elsewhere_and_the_index_points_at_it():
+    chosen, held, earlier = torch.tensor([[[7, 1]], [[9, 7]]]), rows(2, 1), Elsewhere(held=rows(8))
+    whole = join(earlier.held, held)
+    keys, values, index, numbers = slots(held, earlier).fetch(chosen)
+    assert numbers.tolist() == [1, 7, 9]
+    assert torch.equal(numbers[index], chosen)
+    assert torch.equal(keys, whole.keys_BNQC[:, numbers])
+    assert torch.equal(values, whole.values_BNQC[:, numbers])
+    assert earlier.asked == [1, 7]
+
+
+def test_every_sample_gets_its_own_choices_of_many_slots_in_memory():
+    chosen, held = torch.tensor([[[7, 1]], [[9, 7]]]), rows(10)
+    keys, values, index, numbers = slots(held).fetch(chosen)
+    assert keys.shape[1] == 2
+    for b in range(2):
+        assert torch.equal(numbers[b][index[b]], chosen[b])
+        assert torch.equal(keys[b], held.keys_BNQC[b, numbers[b]])
+        assert torch.equal(values[b], held.values_BNQC[b, numbers[b]])
 
 
 def test_few_slots_in_memory_are_handed_over_as_they_are():
@@ -105,7 +113,7 @@ def test_few_slots_in_memory_are_handed_over_as_they_are():
     keys, values, index, numbers = slots(held).fetch(torch.tensor([[[3, 0], [1, 2]], [[0, 1], [0, 1]]]))
     assert keys is held.keys_BNQC
     assert values is held.values_BNQC
-    assert numbers.tolist() == [0, 1, 2, 3]
+    assert numbers is None
     assert index.tolist() == [[[3, 0], [1, 2]], [[0, 1], [0, 1]]]
 
 

@@ -16,7 +16,8 @@ from hmcli import registry
 from hmcli.core.camera import camera_overlap
 from hmcli.core.policies.chance import draw
 from hmcli.core.policies.oracle import showing_first
-from hmcli.core.retrieval import Reading, RetrievalInputs, RetrievalRequest, local_window
+from hmcli.core.reading import local_window
+from hmcli.core.retrieval import Reading, RetrievalInputs, RetrievalRequest
 from hmcli.core.transformer import HydraTransformer3DModel
 
 OF_SLOTS = ("affinity", "fov", "random", "oracle")
@@ -31,7 +32,7 @@ class Listener:
 
     def __init__(self, policy: Callable[[RetrievalRequest], Reading]) -> None:
         self.policy, self.heard = policy, list[tuple[RetrievalRequest, Reading]]()
-        self.needs = policy.needs  # type: ignore[attr-defined]
+        self.needs, self.plan = policy.needs, policy.plan  # type: ignore[attr-defined]
 
     def __call__(self, asked: RetrievalRequest) -> Reading:
         self.heard.append((asked, reading := self.policy(asked)))
@@ -43,6 +44,11 @@ def listened(model: HydraTransformer3DModel) -> Listener:
     for block in model.blocks:
         block.attn1.policy = listener
     return listener
+
+
+def read_everywhere(got: Reading) -> list[list[int]]:
+    """Numbers of the frames that every query frame of a sample reads."""
+    return got.frames.numbers(got.frames.everywhere_BN).tolist()
 
 
 def run(model: HydraTransformer3DModel, clip: dict[str, Tensor], inputs: RetrievalInputs) -> Tensor:
@@ -124,6 +130,23 @@ def test_gradient_checkpointing_repeats_the_choice(policy: str, how: str):
     assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
 
 
+@either_context
+@every_policy
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_by_autocast_is_near_and_trains(policy: str, how: str, dtype: torch.dtype):
+    model, clip = small_model(policy=policy, context=how).to(torch.float32), small_clip()
+    clip = {name: value.float() for name, value in clip.items()}
+    listener = listened(model)
+    with torch.autocast("cpu", dtype):
+        got = run(model, clip, small_inputs())
+    got.float().square().mean().backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+    assert all(got.scores_BFM is None or got.scores_BFM.dtype != dtype for _, got in listener.heard)
+    with torch.no_grad():
+        exact = run(model, clip, small_inputs())
+    assert (got.float() - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
+
+
 @pytest.mark.parametrize("policy", [p for p in POLICIES if p not in ("affinity", "none", "all", "recent")])
 def test_a_policy_whose_inputs_are_missing_is_refused_by_name(policy: str):
     with pytest.raises(ValueError, match=f"policy {policy.replace('-', '_')} needs retrieval inputs"):
@@ -156,8 +179,8 @@ def test_more_context_frames_than_there_are_or_none_is_refused(policy: str, how:
 def test_fov_chooses_the_slots_that_saw_most_of_what_the_frame_sees(how: str):
     asked, got = heard_of_target("fov", how)
     cameras = asked.camera_BAR[:, asked.first_frame :]
-    overlap = camera_overlap(cameras, asked.slots.camera_BMR, small_inputs().lens())
-    spans = [(first, last) for first, last in asked.slots.span_M2.tolist()]
+    overlap = camera_overlap(cameras, asked.slot_camera_BMR, small_inputs().lens())
+    spans = [(first, last) for first, last in asked.span_M2.tolist()]
     assert len({round(value, 6) for value in overlap.flatten().tolist()}) > 4
     for b in range(2):
         for f in range(asked.frames):
@@ -201,14 +224,14 @@ def test_random_choices_are_even_and_never_inside_the_window_while_others_are_fr
         model_inputs = replace(inputs, generator=generators)
         if seed == 0:
             asked, _ = heard_of_target("random", "joint", model_inputs, window=1)
-        got = registry.find("policy", "random")(replace(asked, inputs=model_inputs))
+        got = registry.find("policy", "random")(replace(asked, inputs=model_inputs, memo={}))
         taken += torch.bincount(got.slots_BFK.flatten(), minlength=5)
     # a window of one frame never holds a slot of two: each of 5 slots is one of 2 with chance 0.4
     expected = 60 * 2 * asked.frames * 0.4
     assert ((taken - expected).abs() < 4 * (expected * 0.6) ** 0.5).all()
     asked, got = heard_of_target("random", "joint", inputs, window=5)
     first, last = local_window(0, asked.frames, asked.frames, 5)
-    spans = asked.slots.span_M2[got.slots_BFK]
+    spans = asked.span_M2[got.slots_BFK]
     assert not ((spans[..., 0] >= first[:, None]) & (spans[..., 1] <= last[:, None])).any()
 
 
@@ -240,7 +263,7 @@ def test_one_generator_serves_a_batch_and_a_wrong_number_is_refused():
 def test_the_oracle_takes_what_shows_the_subject_first_and_goes_by_affinity_otherwise(how: str, affinity: str):
     asked, got = heard_of_target("oracle", how, affinity=affinity, top_k=3)
     _, by_affinity = heard_of_target("affinity", how, affinity=affinity, top_k=3)
-    spans = [(first, last) for first, last in asked.slots.span_M2.tolist()]
+    spans = [(first, last) for first, last in asked.span_M2.tolist()]
     shows = small_inputs().visibility_BM.tolist()
     for b in range(2):
         for f in range(asked.frames):
@@ -252,8 +275,14 @@ def test_the_oracle_takes_what_shows_the_subject_first_and_goes_by_affinity_othe
 
 def test_the_oracle_ranks_affinities_that_differ_in_the_last_digit():
     affinity = torch.tensor([[[1.0, 1.0 + 1e-7, -5.0, 1.0]]])
-    ranked = showing_first(affinity, torch.tensor([[0, 0, 1]]))
+    ranked = showing_first(affinity, torch.tensor([[False, False, True, False]]))
     assert ranked[0, 0].argsort(descending=True).tolist() == [2, 1, 0, 3]
+
+
+def test_the_oracle_ranks_more_slots_than_half_precision_can_count():
+    affinity = torch.linspace(0, 1, 3000).to(torch.float16)[None, None]
+    ranked = showing_first(affinity, torch.zeros(1, 3000, dtype=torch.bool))
+    assert ranked.unique().numel() == 3000
 
 
 # --- whole frames ----------------------------------------------------------------------------------------------------
@@ -283,15 +312,14 @@ def test_reading_all_context_frames_is_dense_attention(policy: str, how: str):
 @either_context
 def test_context_as_memory_reads_the_target_and_the_frames_that_saw_most_of_it(how: str):
     asked, got = heard_of_target("frames-fov", how, top_k=3)
-    assert got.everywhere_BN is not None
     camera = small_clip()["camera"]
     overlap = camera_overlap(camera[:, CONTEXT:], camera[:, :CONTEXT], small_inputs().lens())
     for b in range(2):
         mean = [sum(overlap[b, f, a].item() for f in range(TARGET)) / TARGET for a in range(CONTEXT)]
         best = sorted(range(CONTEXT), key=lambda a: (-mean[a], a))[:3]
-        assert got.everywhere_BN[b].tolist() == [*sorted(best), *range(CONTEXT, CONTEXT + TARGET)]
+        assert read_everywhere(got)[b] == [*sorted(best), *range(CONTEXT, CONTEXT + TARGET)]
     assert asked.part == ("joint" if how == "joint" else "target")
-    assert got.everywhere_BN[0].tolist() != got.everywhere_BN[1].tolist()
+    assert read_everywhere(got)[0] != read_everywhere(got)[1]
 
 
 def test_what_context_as_memory_does_not_read_does_not_matter():
@@ -299,7 +327,7 @@ def test_what_context_as_memory_does_not_read_does_not_matter():
     listener = listened(model)
     with torch.no_grad():
         before = run(model, clip, small_inputs(batch=1))
-        read = set(listener.heard[0][1].everywhere_BN[0].tolist())
+        read = set(read_everywhere(listener.heard[0][1])[0])
         for frame in range(CONTEXT):
             changed = clip["hidden_states"].clone()
             changed[:, :, frame] += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -156,11 +158,10 @@ def test_an_even_window_reaches_one_frame_further_back_than_ahead(window: int, f
 
 def request(top_k: int = 1, **changes) -> RetrievalRequest:
     query, keys = tiny()
-    slots = MemorySlots(
-        keys_BMQC=keys, values_BMQC=keys, descriptors_BMC=keys.mean(dim=2), span_M2=exact_slot_spans(3, 2), grid=(2, 2)
-    )
+    slots = MemorySlots(keys_BMQC=keys, values_BMQC=keys, descriptors_BMC=keys.mean(dim=2), grid=(2, 2))
     given = {
-        "query_BFPC": query, "slots": slots, "first_frame": 0, "total_frames": 5, "window": 3,
+        "query_BFPC": query, "slots": slots, "span_M2": exact_slot_spans(3, 2), "device": query.device,
+        "first_frame": 0, "total_frames": 5, "window": 3,
         "top_k": top_k, "affinity": "pooled",
         "grid": (5, 7), "kernel": (2, 2, 3), "camera_BAR": torch.zeros(2, 5, 12), "part": "joint", "num_context": 3,
     }  # fmt: skip
@@ -176,6 +177,25 @@ def test_no_gradient_flows_through_the_choice():
     asked = request()
     asked.query_BFPC.requires_grad_()
     assert not affinity(asked).scores_BFM.requires_grad
+
+
+@pytest.mark.parametrize("form", ["pooled", "spatial"])
+def test_affinities_beyond_half_precision_choose_as_in_float32_under_autocast(form: str):
+    asked = request(affinity=form, top_k=3)
+    large = replace(asked, query_BFPC=2e5 * asked.query_BFPC.float(), memo={})
+    exact = affinity(large)
+    with torch.autocast("cpu", torch.float16):
+        got = affinity(large)
+    assert exact.scores_BFM.abs().max() > torch.finfo(torch.float16).max
+    assert torch.equal(got.scores_BFM, exact.scores_BFM)
+    assert torch.equal(got.slots_BFK, exact.slots_BFK)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_slot_in_the_window_comes_last_in_every_type(dtype: torch.dtype):
+    lowest = torch.finfo(dtype).min
+    scores = torch.tensor([[[9.0, lowest, lowest]]], dtype=dtype)
+    assert topk_slots(scores, torch.tensor([[True, False, False]]), 3).tolist() == [[[1, 2, 0]]]
 
 
 def test_policies_are_found_by_name_and_say_what_they_need():
@@ -202,5 +222,9 @@ def test_a_policy_that_misses_an_input_is_refused_by_name():
 def test_only_the_window_is_read_without_memory():
     reading = window_only(request(slots=None))
     assert reading.slots_BFK is None
-    assert reading.frames_FW.tolist() == [[0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4]]
-    assert everything(request(slots=None)).frames_FW is None
+    frames = reading.frames
+    assert frames.numbers(frames.windows_FW).tolist() == [[0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4]]
+    frames = everything(request(slots=None)).frames
+    assert frames.windows_FW is None
+    assert frames.everywhere_BN is None
+    assert frames.table_rows_G is None  # all that there are

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hmcli.core.attention import HydraAttention, Stretch
-from hmcli.core.memory import released_slot_spans
+from hmcli.core.memory import released_slot_spans, slot_cameras
 from hmcli.core.policies.affinity import affinity
 from hmcli.core.retrieval import Policy
 from hmcli.core.rope import full_table, slot_table, slot_times
@@ -76,6 +76,7 @@ def golden_stretch(camera: Tensor, dtype: torch.dtype, slot_rotary: Tensor | Non
         part="joint",
         camera_BFR=camera,
         camera_BAR=camera,
+        slot_camera_BMR=slot_cameras(camera, KERNEL[0]),
         num_context=FRAMES // 2,
         grid=GRID,
         first_frame=0,

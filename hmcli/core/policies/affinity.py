@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hmcli.core.retrieval import SLOTS, Reading, RetrievalRequest, affinity_scores, needs, read_best_slots
+from hmcli.core.retrieval import SLOTS, Reading, RetrievalRequest, affinity_scores, needs, read_best_slots, slots_near
 
 
-@needs(SLOTS)
+@needs(SLOTS, plan=slots_near)
 def affinity(asked: RetrievalRequest) -> Reading:
     """The local window and the `top_k` slots of highest affinity."""
     return read_best_slots(asked, affinity_scores(asked))

@@ -10,20 +10,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hmcli.core.retrieval import SLOTS, Reading, RetrievalRequest, needs, read_best_slots, slots_of
+from hmcli.core.retrieval import SLOTS, Reading, RetrievalRequest, RetrievalRun, needs, read_best_slots, slots_near
+
+MEMO = "slots drawn"
 
 
-@needs(SLOTS, "generator")
+def plan(run: RetrievalRun) -> Tensor:
+    """Scores of every slot for every query frame, drawn once for all blocks: (B, F, M)."""
+    if (generator := run.given.generator) is None:
+        raise ValueError("policy random needs a generator")
+    near_FM = slots_near(run)
+    return run.once(MEMO, lambda: draw(generator, len(run.camera_BAR), *near_FM.shape).to(run.device))
+
+
+@needs(SLOTS, "generator", plan=plan)
 def random(asked: RetrievalRequest) -> Reading:
     """The local window and `top_k` slots outside of it, every set of them equally likely.
 
     The generator is read, not advanced: all blocks, denoising steps and guidance branches that are handed the same
     state choose alike, and so does frozen context read back. Who wants another choice hands in another state.
     """
-    if asked.given.generator is None:
-        raise ValueError("policy random needs a generator")
-    scores_BFM = draw(asked.given.generator, len(asked.query_BFPC), asked.frames, slots_of(asked).count)
-    return read_best_slots(asked, scores_BFM.to(asked.query_BFPC.device))
+    return read_best_slots(asked, plan(asked))
 
 
 def draw(generator: torch.Generator | Sequence[torch.Generator], batch: int, frames: int, slots: int) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hmcli.core.retrieval import ALL_FRAMES, Reading, RetrievalRequest, needs
+from hmcli.core.retrieval import ALL_FRAMES, Reading, RetrievalRequest, all_frames, needs
 
 
-@needs(ALL_FRAMES)
+@needs(ALL_FRAMES, plan=all_frames)
 def everything(asked: RetrievalRequest) -> Reading:
     """Every frame there is."""
-    return Reading(frames_FW=None)
+    return Reading(frames=all_frames(asked))

@@ -11,32 +11,36 @@ from hmcli.core.camera import camera_overlap
 from hmcli.core.retrieval import (
     ALL_FRAMES,
     CONTEXT_FRAMES,
+    FramesRead,
     Reading,
     RetrievalRequest,
+    RetrievalRun,
+    all_frames,
     check_frames_to_choose,
+    context_frames,
     needs,
-    read_context_frames,
 )
 
-MEMO = "context frames with most field-of-view overlap"
+
+def plan(run: RetrievalRun) -> FramesRead:
+    """The choice, made once: cameras are the same for all blocks."""
+    check_frames_to_choose(run)
+    if run.part == "context":
+        return all_frames(run)
+    return context_frames(run, lambda: best_context_frames(run))
 
 
-@needs(ALL_FRAMES, CONTEXT_FRAMES, "intrinsics_B4", "image_size", "near", "far")
+@needs(ALL_FRAMES, CONTEXT_FRAMES, "intrinsics_B4", "image_size", "near", "far", plan=plan)
 def frames_fov(asked: RetrievalRequest) -> Reading:
     """All target frames and the same `top_k` full-resolution context frames for every query frame of a clip or chunk.
 
     Frozen context knows no target yet, and reads itself densely.
     """
-    check_frames_to_choose(asked)
-    if asked.part == "context":
-        return Reading(frames_FW=None)
-    if MEMO not in asked.memo:  # cameras are the same for all blocks
-        asked.memo[MEMO] = best_context_frames(asked)
-    return read_context_frames(asked, asked.memo[MEMO])
+    return Reading(frames=plan(asked))
 
 
-def best_context_frames(asked: RetrievalRequest) -> Tensor:
+def best_context_frames(run: RetrievalRun) -> Tensor:
     """The context frames that saw most of what the target sees, in the mean over target frames, best first: (B, K)."""
-    n = asked.num_context
-    overlap_BFA = camera_overlap(asked.camera_BAR[:, n:], asked.camera_BAR[:, :n], asked.given.lens())
-    return overlap_BFA.mean(dim=1).sort(dim=-1, descending=True, stable=True).indices[:, : asked.top_k]
+    n = run.num_context
+    overlap_BFA = camera_overlap(run.camera_BAR[:, n:], run.camera_BAR[:, :n], run.given.lens())
+    return overlap_BFA.mean(dim=1).sort(dim=-1, descending=True, stable=True).indices[:, : run.top_k]

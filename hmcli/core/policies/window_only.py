@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hmcli.core.retrieval import Reading, RetrievalRequest, needs, read_window
+from hmcli.core.retrieval import Reading, RetrievalRequest, needs, read_window, windows
 
 
-@needs()
+@needs(plan=windows)
 def window_only(asked: RetrievalRequest) -> Reading:
     """The local window and nothing else."""
     return read_window(asked)

@@ -119,10 +119,10 @@ class StoredRows:
         keys, values = zip(*pairs, strict=True)
         return torch.stack(keys)[None], torch.stack(values)[None]
 
-    def read_keys(self, numbers_U: torch.Tensor) -> torch.Tensor:
+    def read_keys(self, start: int, stop: int) -> torch.Tensor:
         import torch
 
-        rows = [self._row(self.keys, number) for number in numbers_U.tolist()]
+        rows = [self._row(self.keys, number) for number in range(start, stop)]
         return torch.stack(rows)[None] if rows else self._empty()
 
     def _pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
