@@ -14,7 +14,7 @@ from hmcli.core.flow import make_schedule
 from hmcli.core.loading import own_fetched_weights
 from hmcli.core.memory import ContextMemory
 from hmcli.core.retrieval import RetrievalInputs
-from hmcli.core.sampler import denoise, start_noise
+from hmcli.core.sampler import sample
 from hmcli.core.transformer import HydraTransformer3DModel
 
 
@@ -79,22 +79,18 @@ class HydraPipeline(DiffusionPipeline):
 
         The past comes as `context_latents` (B, C, Fc, h, w), or as `memory` of a frozen model with the latent `size`
         (h, w); `camera` covers context and target, or the target alone beside `memory`; `retrieval` is what the memory
-        policy needs. The rest as in `hmcli.core.sampler.denoise`.
+        policy needs. The rest as in `hmcli.core.sampler.denoise`, through which `hm generate` goes too: given the same
+        generator state, it makes the same latents.
         """
         if context_latents is not None:
             size = (context_latents.shape[3], context_latents.shape[4])
         if size is None:
             raise ValueError("without context_latents the latent size (h, w) is needed")
-        shape = (camera.shape[0], self.transformer.config.in_channels, num_frames, *size)
-        schedule = make_schedule(num_inference_steps, self.scheduler.config.shift)
-        noise = start_noise(shape, generator, self.transformer.device).to(self.transformer.dtype)
-        history_noise = None
-        if history_guidance_scale != 1 and context_latents is not None:
-            history_noise = start_noise(tuple(context_latents.shape), generator, self.transformer.device).to(noise)
         with self.progress_bar(total=num_inference_steps) as bar:
-            return denoise(
-                self.transformer, noise, schedule=schedule, camera=camera, text=prompt_embeds,
-                negative_text=negative_prompt_embeds, guidance=guidance_scale, context=context_latents, memory=memory,
-                retrieval=retrieval, history_guidance=history_guidance_scale, history_noise=history_noise,
+            return sample(
+                self.transformer, generator=generator, frames=num_frames, size=size,
+                schedule=make_schedule(num_inference_steps, self.scheduler.config.shift), camera=camera,
+                text=prompt_embeds, negative_text=negative_prompt_embeds, guidance=guidance_scale,
+                context=context_latents, memory=memory, retrieval=retrieval, history_guidance=history_guidance_scale,
                 after_step=lambda _step, _latents: bar.update(),
             )  # fmt: skip

@@ -7,6 +7,7 @@ Shape letters here: B batch, C latent channels, Fc context frames, Ft target fra
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,34 @@ AfterStep = Callable[[int, Tensor], None]  # number of the step, target latents 
 def start_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """Normal noise, drawn in float32 on the generator's device so that every device starts alike."""
     return torch.randn(shape, generator=generator, device=generator.device).to(device)
+
+
+def sample(
+    model: HydraTransformer3DModel,
+    *,
+    generator: torch.Generator,
+    frames: int,
+    size: tuple[int, int],
+    camera: Tensor,
+    context: Tensor | None = None,
+    history_guidance: float = 1.0,
+    **denoising: Any,
+) -> Tensor:
+    """Target latents (B, C, `frames`, h, w) from noise: what every caller that wants a video goes through.
+
+    `size` is (h, w) in latent pixels. Noise is drawn first, then that of masked history; latents are float32 at least
+    in the loop, whatever the model computes in. The rest is handed to `denoise`.
+    """
+    precise = torch.promote_types(model.dtype, torch.float32)
+    shape = (camera.shape[0], model.config.in_channels, frames, *size)
+    noise = start_noise(shape, generator, model.device).to(precise)
+    history_noise = None
+    if history_guidance != 1 and context is not None:
+        history_noise = start_noise(tuple(context.shape), generator, model.device).to(precise)
+    return denoise(
+        model, noise, camera=camera, context=context, history_guidance=history_guidance, history_noise=history_noise,
+        **denoising,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -9,11 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from warm import WarmCommand, ok, wait_for
 
+from hmcli.aligned import tensor_of
+from hmcli.core.pipeline import HydraPipeline
+from hmcli.recipe.reading import load_recipe
+from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.memory.describe import shown_subjects
+from hmcli.stages.memory.kept import anchor_of, rows_from
 from hmcli.stages.memory.layout import read_description
+from hmcli.stages.models.folders import find_model
+from hmcli.stages.sampling.job import generate_latents, open_job
+from hmcli.stages.shared.chance import clip_seed
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import probe_video, read_video
 
@@ -55,6 +65,33 @@ def test_a_checkpoint_is_as_good_as_its_run(
     checkpoint = run / read_manifest(run).attributes["checkpoint"]
     made = ok(hm("generate", latents, "--model", checkpoint, "--out", tmp_path / "gen"))
     assert videos(made) == videos(generation)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("context", ["frozen", "joint"])
+def test_the_pipeline_samples_the_very_latents_that_generate_does(
+    request: pytest.FixtureRequest, latents: Path, dtype: str, context: str
+):
+    folder = find_model(request.getfixturevalue("run" if context == "frozen" else "joint_run"))
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(str(folder.path / "scheduler"), local_files_only=True)
+    pipe = HydraPipeline(folder.load(getattr(torch, dtype), "cpu"), scheduler)
+    settings = [f"sample.dtype={dtype}", f"sample.shift={pipe.scheduler.config.shift}", "sample.steps=3"]
+    recipe = load_recipe(None, [*settings, "sample.guidance=1.5", "seed=5"])
+    job, ids = open_job(recipe, folder, latents, [], None, (), "cpu", Silent())
+    clip = job.view.clip(ids[0])
+    camera = tensor_of(clip.camera)[None]
+    if context == "frozen":
+        camera = rows_from(clip.world_poses(), anchor_of(clip), "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    got = pipe(
+        camera=camera, prompt_embeds=tensor_of(clip.text)[None], num_frames=clip.target,
+        context_latents=tensor_of(clip.context_latents)[None], num_inference_steps=3, guidance_scale=1.5,
+        negative_prompt_embeds=tensor_of(job.negative)[None],
+        generator=torch.Generator().manual_seed(clip_seed(5, clip.id)),
+    )  # fmt: skip
+    assert pipe.transformer.dtype == getattr(torch, dtype)
+    assert got.dtype == torch.float32  # between steps too: half precision would round what a step adds
+    np.testing.assert_array_equal(got[0].numpy(), generate_latents(job, clip))
 
 
 def test_a_clip_does_not_depend_on_which_others_are_generated(

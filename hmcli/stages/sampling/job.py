@@ -36,8 +36,6 @@ from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import read_manifest
 
 if TYPE_CHECKING:
-    import torch
-
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
 
@@ -193,14 +191,12 @@ def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
     import torch
 
     from hmcli.core.flow import make_schedule
-    from hmcli.core.sampler import denoise, start_noise
+    from hmcli.core.sampler import sample
 
-    generator = torch.Generator().manual_seed(clip_seed(job.recipe.seed, clip.id))
-    shape = (1, clip.latents.shape[0], clip.target, *clip.latents.shape[2:])
-    noise = start_noise(shape, generator, job.device)
-    past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip, generator)
-    result = denoise(
-        job.network, noise, schedule=make_schedule(job.sample.steps, job.sample.shift),
+    past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip)
+    result = sample(
+        job.network, generator=torch.Generator().manual_seed(clip_seed(job.recipe.seed, clip.id)), frames=clip.target,
+        size=job.view.latent_size, schedule=make_schedule(job.sample.steps, job.sample.shift),
         text=tensor_of(clip.text)[None].to(job.device), guidance=job.sample.guidance,
         negative_text=tensor_of(job.negative)[None].to(job.device), **past,
     )  # fmt: skip
@@ -215,20 +211,17 @@ def inputs_of(job: Job, clip: LatentClip) -> RetrievalInputs | None:
     return retrieval_inputs([clip], job.view, job.memory, seed=seed, device=job.device, described=job.described)
 
 
-def joint_past(job: Job, clip: LatentClip, generator: torch.Generator) -> dict[str, Any]:
-    """Arguments of `denoise` for a model that reads context latents at every step."""
-
-    from hmcli.core.sampler import start_noise
-
-    context = tensor_of(clip.context_latents)[None].to(job.device)
-    past: dict[str, Any] = {"context": context, "camera": tensor_of(clip.camera)[None].to(job.device)}
-    if (weight := job.sample.history_guidance) != 1:
-        past |= {"history_guidance": weight, "history_noise": start_noise(tuple(context.shape), generator, job.device)}
-    return past | {"retrieval": inputs_of(job, clip)}
+def joint_past(job: Job, clip: LatentClip) -> dict[str, Any]:
+    """Arguments of `sample` for a model that reads context latents at every step."""
+    return {
+        "context": tensor_of(clip.context_latents)[None].to(job.device),
+        "camera": tensor_of(clip.camera)[None].to(job.device),
+        "history_guidance": job.sample.history_guidance, "retrieval": inputs_of(job, clip),
+    }  # fmt: skip
 
 
 def frozen_past(job: Job, clip: LatentClip) -> dict[str, Any]:
-    """Arguments of `denoise` for a model that reads memory: of the artifacts, else of the clip's context latents."""
+    """Arguments of `sample` for a model that reads memory: of the artifacts, else of the clip's context latents."""
     inputs = inputs_of(job, clip)
     if job.history is None:
         anchor = anchor_of(clip)
