@@ -7,19 +7,19 @@ This module imports no torch: `hm --help` and `--dry-run` stay instant.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hmcli.errors import RecipeError
+from hmcli.recipe.keys import section_in
 from hmcli.recipe.rules import impossible, unknown_names
-from hmcli.recipe.sections import Recipe
+from hmcli.recipe.sections import FORMAT, Recipe
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -101,9 +101,8 @@ def load_recipe(
         problems += impossible(recipe) + unknown_names(recipe)
     except ValidationError as error:
         problems += [_sentence(item) for item in error.errors() if item["type"] not in _OWN_REPORT]
-        with contextlib.suppress(ValidationError):  # the rest of the recipe is still checked
-            rest = _ADAPTER.validate_python(_without(values, [item["loc"] for item in error.errors()]))
-            problems += impossible(rest) + unknown_names(rest)
+        rest = _rest(values, error)
+        problems += impossible(rest) + unknown_names(rest)
     if problems or recipe is None:
         raise RecipeError(
             f"{len(problems)} problem{'s' * (len(problems) != 1)} in the recipe",
@@ -125,6 +124,19 @@ def from_dict(values: dict[str, Any]) -> Recipe:
         ) from error
 
 
+def _rest(values: dict[str, Any], error: ValidationError) -> Recipe:
+    """The recipe without what was refused, whose defaults stand in for the remaining checks."""
+    for _ in range(_ROUNDS):
+        # a section that lacks a key it needs goes as a whole
+        places = [item["loc"][: -1 if item["type"] == "missing" else None] for item in error.errors()]
+        values = _without(values, places)
+        try:
+            return _ADAPTER.validate_python(values)
+        except ValidationError as next_error:
+            error = next_error
+    return Recipe()
+
+
 def _without(values: dict[str, Any], places: list[tuple[int | str, ...]]) -> dict[str, Any]:
     """A copy of nested values without the refused ones, so that their defaults stand in for the remaining checks."""
     rest = copy.deepcopy(values)
@@ -138,6 +150,7 @@ def _without(values: dict[str, Any], places: list[tuple[int | str, ...]]) -> dic
     return rest
 
 
+_ROUNDS = 3  # in which everything refused is left out: keys, then sections that lack them, then what held those
 _OWN_REPORT = {"unexpected_keyword_argument", "extra_forbidden"}  # reported by _unknown_keys, with a suggestion
 
 
@@ -173,17 +186,8 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
     return []
 
 
-def _sections_of(kind: type) -> dict[str, type | None]:
-    """Field name -> the dataclass it holds, or None for a plain value."""
-    found: dict[str, type | None] = {}
-    for name, hint in get_type_hints(kind).items():
-        options = [hint] if get_origin(hint) is None else list(get_args(hint))
-        found[name] = next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
-    return found
-
-
 def _unknown_keys(values: dict[str, Any], kind: type, prefix: str = "") -> list[str]:
-    known = _sections_of(kind)
+    known = {name: section_in(hint) for name, hint in get_type_hints(kind).items()}
     problems = []
     for key, value in values.items():
         if key not in known:
@@ -195,6 +199,21 @@ def _unknown_keys(values: dict[str, Any], kind: type, prefix: str = "") -> list[
     return problems
 
 
+_LIMITS = {  # pydantic's types of errors: (what is said, of which number)
+    "greater_than_equal": ("must be at least", "ge"), "greater_than": ("must be above", "gt"),
+    "less_than_equal": ("must be at most", "le"), "less_than": ("must be below", "lt"),
+    "multiple_of": ("must be a multiple of", "multiple_of"),
+}  # fmt: skip
+
+
 def _sentence(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    return f"{place or 'recipe'}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    """One of pydantic's errors, as this program says it: key, value, what would do."""
+    place, value = ".".join(str(part) for part in item["loc"]), item["input"]
+    if item["loc"] == ("format",) and item["type"] in _LIMITS:
+        return f"format={value}: this version reads format {FORMAT}"
+    if item["type"] in _LIMITS:
+        what, number = _LIMITS[item["type"]]
+        return f"{place}={value} {what} {item['ctx'][number]:g}"
+    if item["type"] == "hm":
+        return f"{place}={value} {item['msg']}"
+    return f"{place or 'recipe'}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {value!r}"

@@ -1,64 +1,119 @@
-"""The keys of a recipe, section by section: names, types, defaults, meaning."""
+"""The keys of a recipe, section by section: names, types, defaults, ranges, units, meaning, and who reads them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from hmcli.recipe.keys import EVERYBODY, FRAMES, SIZE, Beta, Counts, Frames, Kernel, Patch, Reader, Size, Tile, key
 
 FORMAT = 1
+FloatType = Literal["float32", "bfloat16", "float16"]
+
+_RENDER: tuple[Reader, ...] = ("render",)
+_CLIPS: tuple[Reader, ...] = ("encode", "clips")
+_CODEC: tuple[Reader, ...] = ("encode", "checkpoint")  # what a checkpoint says of its codec, hm generate uses
+_TRAIN: tuple[Reader, ...] = ("train",)
+_BOTH: tuple[Reader, ...] = ("train", "codec")
+_SHAPE: tuple[Reader, ...] = ("train", "convert")
+_SETTING: tuple[Reader, ...] = ("train", "released", "checkpoint")
+_VIEW: tuple[Reader, ...] = ("slots", "memory", "views", "checkpoint")
+_SAMPLE: tuple[Reader, ...] = ("generate", "inspect", "checkpoint")  # a checkpoint's are those used by default
+_KERNEL: tuple[Reader, ...] = ("memory", "generate", "inspect", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraPathConfig:
-    trajectory: str = "any"  # a name of hmcli.world.views.trajectories, or any
-    degrees: float = 50.0  # how far a pan turns
+    """How the camera leaves the subject and comes back."""
+
+    trajectory: Annotated[
+        str,
+        key("A camera move and its side; any: all of them, dealt evenly.", by=_RENDER, names="move", also=("any",),
+            ends=("-left", "-right")),
+    ] = "any"  # fmt: skip
+    degrees: Annotated[float, key("How far a pan turns.", by=_RENDER, unit="degrees", gt=0, le=180)] = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """What `hm render` draws."""
 
-    clips: int = 8
-    context_frames: int = 49  # 4k+1
-    target_frames: int = 49  # 4k+1
-    fps: int = 15
-    size: tuple[int, int] = (64, 112)  # pixels: height, width
-    field_of_view: float = 37.0  # degrees, horizontal
-    scenes: tuple[str, ...] = ()  # names of hmcli.world.scenes; empty: all
-    subjects: tuple[str, ...] = ()  # names of hmcli.world.subjects; empty: all
-    subjects_per_clip: tuple[int, int] = (1, 3)  # fewest and most
-    split: Literal["easy", "hard", "crowd", "mixed"] = "mixed"  # what the hidden motion asks for (docs/world.md)
-    hold_out: Literal["train", "test", "all"] = "all"  # families of scenes and subjects: those of one side, or all
-    visible_seconds: float = 2.0  # a subject is seen so long, then hidden so long, and comes back within the target
-    hidden_seconds: float = 1.5
-    captioner: str = ""  # folder of an image-text-to-text model; empty: captions from the scene's description
-    benchmark: str = ""  # whose frozen clips are drawn, at any size (docs/benchmark.md); empty: clips of the seed
+    clips: Annotated[int, key("How many clips.", by=_RENDER, ge=1)] = 8
+    context_frames: Annotated[Frames, key("Frames of the context.", by=_RENDER, unit=FRAMES)] = 49
+    target_frames: Annotated[Frames, key("Frames of the target.", by=_RENDER, unit=FRAMES)] = 49
+    fps: Annotated[int, key("Frame rate.", by=_RENDER, unit="frames per second", ge=1)] = 15
+    size: Annotated[Size, key("Size of the pictures.", by=_RENDER, unit=SIZE)] = (64, 112)
+    field_of_view: Annotated[
+        float, key("Horizontal field of view of the camera.", by=_RENDER, unit="degrees", ge=5, le=120)
+    ] = 37.0
+    scenes: Annotated[
+        tuple[str, ...], key("Families of places that clips show; empty: all.", by=_RENDER, names="scene")
+    ] = ()
+    subjects: Annotated[
+        tuple[str, ...], key("Families of people and animals; empty: all.", by=_RENDER, names="subject")
+    ] = ()
+    subjects_per_clip: Annotated[
+        Counts, key("Fewest and most subjects of a clip; a crowd has the most.", by=_RENDER, unit="subjects, 1 to 3")
+    ] = (1, 3)
+    split: Annotated[
+        Literal["easy", "hard", "crowd", "mixed"],
+        key("What the hidden motion asks for (docs/world.md).", by=_RENDER),
+    ] = "mixed"
+    hold_out: Annotated[
+        Literal["train", "test", "all"],
+        key("Families of scenes and subjects: those training may see, those it never sees, or all.", by=_RENDER),
+    ] = "all"
+    visible_seconds: Annotated[
+        float, key("A subject is seen at least so long before it leaves.", by=_RENDER, unit="seconds", gt=0)
+    ] = 2.0
+    hidden_seconds: Annotated[
+        float, key("Then it is hidden at least so long, and comes back.", by=_RENDER, unit="seconds", gt=0)
+    ] = 1.5
+    captioner: Annotated[
+        str,
+        key("Folder of an image-text-to-text model that writes captions; empty: they tell what was drawn.", by=_RENDER),
+    ] = ""
+    benchmark: Annotated[
+        str,
+        key("Benchmark whose frozen clips are drawn, at any size (docs/benchmark.md); empty: clips of the seed.",
+            by=_RENDER),
+    ] = ""  # fmt: skip
     camera: CameraPathConfig = field(default_factory=CameraPathConfig)
-    antialias: bool = True
+    antialias: Annotated[bool, key("Smooth edges.", by=_RENDER)] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class PosesConfig:
-    """`reference` repairs text poses as the released loader does (docs/parity.md); `refuse` names the bad frame."""
+    """How camera files are read."""
 
-    repair: Literal["refuse", "reference"] = "refuse"
+    repair: Annotated[
+        Literal["refuse", "reference"],
+        key("Text poses with holes: refuse names the bad frame, reference repairs as the released loader does "
+            "(docs/parity.md).", by=(*_CLIPS, "codec", "dataset", "foreign")),
+    ] = "refuse"  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Cut one clip into context and target, in video frames from its start (each 4k+1)."""
+    """Cut one clip into context and target, counted from its start."""
 
-    context: int
-    target: int
+    context: Annotated[Frames, key("Frames that become the context.", by=_CLIPS, unit=FRAMES)]
+    target: Annotated[Frames, key("The frames after them that become the target.", by=_CLIPS, unit=FRAMES)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """How clips become tensors."""
 
-    size: tuple[int, int] = (64, 112)  # pixels: height, width, multiples of 8 x patch
-    fit: Literal["crop", "stretch"] = "crop"  # crop: scale to cover, cut the middle out
-    frames: Literal["refuse", "trim", "pad"] = "refuse"  # what happens to a frame count that is not 4k+1
+    size: Annotated[Size, key("Size videos are brought to.", by=(*_CLIPS, "codec"), unit=f"{SIZE} x patch")] = (64, 112)
+    fit: Annotated[
+        Literal["crop", "stretch"],
+        key("crop: scale to cover, cut the middle out; stretch: scale both sides.", by=(*_CLIPS, "codec")),
+    ] = "crop"
+    frames: Annotated[
+        Literal["refuse", "trim", "pad"],
+        key("What happens to a frame count that is not 4k+1.", by=_CLIPS),
+    ] = "refuse"
     split: SplitConfig | None = None
 
 
@@ -66,53 +121,104 @@ class DataConfig:
 class CodecConfig:
     """Pixels <-> latents."""
 
-    name: str = "mini"  # a codec of hmcli.registry: mini, wan2.1
-    path: str = ""  # diffusers folder or original single file; empty: the packaged weights (mini only)
-    channels: int = 16  # latent channels of a codec that is trained from nothing (train.part=codec)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    tile: tuple[int, int] | None = None  # pixels: height, width of a tile; none: whole frames
-    chunk_frames: int = 0  # latent frames encoded at once, causally exact; 0: the codec's own
+    name: Annotated[str, key("Which codec.", by=(*_CODEC, "train"), names="codec")] = "mini"
+    path: Annotated[
+        str,
+        key("Diffusers folder or original single file of its weights; empty: the packaged ones (mini only). Training a "
+            "codec: what it starts from; empty: random weights.", by=(*_CODEC, "codec", "codec path")),
+    ] = ""  # fmt: skip
+    channels: Annotated[
+        int, key("Latent channels of a codec that is trained from nothing.", by=("codec",), ge=1)
+    ] = 16  # fmt: skip
+    dtype: Annotated[FloatType, key("What it computes in.", by=_CODEC)] = "float32"
+    tile: Annotated[Tile | None, key("Size of a tile; null: whole frames.", by=_CODEC, unit=SIZE)] = None
+    chunk_frames: Annotated[
+        int, key("Latent frames in work at once, causally exact; 0: the codec's own number.", by=_CODEC,
+                 unit="latent frames", ge=0)
+    ] = 0  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
     """Captions -> embeddings."""
 
-    name: str = "mini"  # a text encoder of hmcli.registry: mini, umt5
-    path: str = ""  # folder with text_encoder/ and tokenizer/; unused by mini
-    length: int = 32  # rows the model sees; padding is zero and attended
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    name: Annotated[str, key("Which text encoder.", by=(*_CODEC, "train"), names="text")] = "mini"
+    path: Annotated[
+        str, key("Folder with text_encoder/ and tokenizer/ (mini has none).", by=(*_CODEC, "text path"))
+    ] = ""  # fmt: skip
+    length: Annotated[
+        int, key("Rows the model sees; padding is zero and attended.", by=_CODEC, unit="rows of text", ge=1)
+    ] = 32
+    dtype: Annotated[FloatType, key("What it computes in (mini: float32).", by=_CODEC)] = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """HyDRA's memory: what a query frame reads besides its window."""
 
-    policy: str = "affinity"  # a policy of hmcli.registry
-    affinity: Literal["pooled", "spatial"] = "pooled"  # pooled: released weights; spatial: Eq. 4
-    context: Literal["joint", "frozen"] = "frozen"
-    top_k: int = 3
-    window: int = 3  # latent frames always read at full resolution
-    kernel: tuple[int, int, int] = (2, 2, 2)  # tokenizer, time x height x width in latent pixels (Table 4)
-    tokenizer: Literal["conv", "mean"] = "conv"  # conv: learned (Eq. 3); mean: starts as an average
-    spans: Literal["exact", "released"] = "exact"  # which frames a slot stands for (docs/parity.md)
-    max_history: int = 0  # frozen only: older memory is placed this many latent frames back; 0: where it was
-    near: float = 1.0  # metres: fields of view are compared between near ...
-    far: float = 30.0  # ... and far
-    field_of_view: float | None = None  # degrees, horizontal, of clips whose source names no intrinsics
+    policy: Annotated[
+        str, key("Who chooses what is read.", by=(*_SETTING, "diffusers"), names="policy")
+    ] = "affinity"  # fmt: skip
+    affinity: Annotated[Literal["pooled", "spatial"], key("pooled: released weights; spatial: Eq. 4.", by=_SETTING)] = (
+        "pooled"
+    )
+    context: Annotated[
+        Literal["joint", "frozen"],
+        key("joint: recomputed at every step and sees the target, as released; frozen: run once and kept.",
+            by=(*_SETTING, "slots", "diffusers")),
+    ] = "frozen"  # fmt: skip
+    top_k: Annotated[int, key("Slots (or frames) a query frame reads.", by=_SETTING, unit="slots", ge=0)] = 3
+    window: Annotated[
+        int, key("Frames around a query frame that are always read in full.", by=_SETTING, unit="latent frames", ge=1)
+    ] = 3
+    kernel: Annotated[
+        Kernel,
+        key("What a token of a slot stands for: time x height x width (Table 4).", by=("train", "convert", "slots"),
+            unit="latent pixels, multiples of model.patch"),
+    ] = (2, 2, 2)  # fmt: skip
+    tokenizer: Annotated[
+        Literal["conv", "mean"],
+        key("How the learned tokenizer (Eq. 3) starts: as a random convolution, or as an average.",
+            by=("train", "checkpoint")),
+    ] = "conv"  # fmt: skip
+    spans: Annotated[
+        Literal["exact", "released"],
+        key("Which frames a slot stands for (docs/parity.md).", by=(*_SETTING, "slots")),
+    ] = "exact"
+    max_history: Annotated[
+        int,
+        key("Frozen context: older memory is placed so far back; 0: where it was.", by=("train", "checkpoint"),
+            unit="latent frames", ge=0),
+    ] = 0  # fmt: skip
+    near: Annotated[float, key("Fields of view are compared from here ...", by=_VIEW, unit="metres", gt=0)] = 1.0
+    far: Annotated[float, key("... to here.", by=_VIEW, unit="metres", gt=0)] = 30.0
+    field_of_view: Annotated[
+        float | None,
+        key("Horizontal, of clips whose source names no intrinsics; null: not known.", by=_VIEW, unit="degrees", gt=0,
+            lt=180),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The diffusion transformer. `base` starts from existing weights; then the shape fields must agree with them."""
+    """The diffusion transformer. With `base` the shapes must be those of the weights it names."""
 
-    base: str = ""  # empty: random initialisation; mini: the packaged weights; or a run or checkpoint (hm convert)
-    layers: int = 6
-    dim: int = 192
-    heads: int = 4
-    ffn_dim: int = 768
-    freq_dim: int = 128
-    patch: tuple[int, int, int] = (1, 2, 2)
+    base: Annotated[
+        str,
+        key("What training starts from: a run, a checkpoint, mini (the packaged weights); empty: random weights.",
+            by=_TRAIN),
+    ] = ""  # fmt: skip
+    layers: Annotated[int, key("Blocks.", by=_SHAPE, ge=1)] = 6
+    dim: Annotated[int, key("Channels of a token.", by=_SHAPE, unit="channels, a multiple of heads", ge=1)] = 192
+    heads: Annotated[int, key("Attention heads.", by=_SHAPE, ge=1)] = 4
+    ffn_dim: Annotated[int, key("Inner channels of the feed-forward layers.", by=_SHAPE, unit="channels", ge=1)] = 768
+    freq_dim: Annotated[
+        int, key("Channels of the timestep's sinusoid.", by=_SHAPE, unit="channels, even", ge=2, multiple_of=2)
+    ] = 128
+    patch: Annotated[
+        Patch,
+        key("What a token stands for: time (1) x height x width.", by=_SHAPE, unit="latent pixels"),
+    ] = (1, 2, 2)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 
@@ -120,76 +226,129 @@ class ModelConfig:
 class FlowConfig:
     """Flow matching (Eq. 1)."""
 
-    shift: float = 5.0
-    target: Literal["noise_minus_clean", "clean_minus_noise"] = "noise_minus_clean"  # stored in the checkpoint
-    weighting: Literal["uniform", "bell"] = "uniform"  # bell: the released weight, 0 at t=1000, for fine-tuning
-    timesteps: int = 1000
-    noise: Literal["shared", "per-frame"] = "shared"  # per-frame: each frame its own level; stored in the checkpoint
-    loss: Literal["target", "all"] = "target"  # frames that are scored; all needs per-frame noise on the context too
+    shift: Annotated[
+        float, key("Shift of the noise levels trained on.", by=("train", "checkpoint"), gt=0)
+    ] = 5.0  # fmt: skip
+    target: Annotated[
+        Literal["noise_minus_clean", "clean_minus_noise"],
+        key("What is predicted; stored in the checkpoint.", by=(*_SETTING, "diffusers")),
+    ] = "noise_minus_clean"
+    weighting: Annotated[
+        Literal["uniform", "bell"],
+        key("Weight of the timesteps; bell: as released, 0 at t=1000, for fine-tuning.", by=_TRAIN),
+    ] = "uniform"
+    timesteps: Annotated[int, key("Noise levels that are drawn from.", by=_TRAIN, ge=1)] = 1000
+    noise: Annotated[
+        Literal["shared", "per-frame"],
+        key("One noise level per clip, or one per frame; stored in the checkpoint.", by=("train", "checkpoint")),
+    ] = "shared"
+    loss: Annotated[
+        Literal["target", "all"], key("Frames that are scored; all needs noise on the context too.", by=_TRAIN)
+    ] = "target"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """Low-rank adapters: they are trained instead of the weights they sit on (docs/weights.md)."""
 
-    rank: int = 16
-    alpha: float = 16.0  # the adapter counts alpha / rank
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of names of the layers that get one
+    rank: Annotated[int, key("Rank.", by=_TRAIN, ge=1)] = 16
+    alpha: Annotated[float, key("An adapter counts alpha / rank.", by=_TRAIN, gt=0)] = 16.0
+    targets: Annotated[
+        tuple[str, ...],
+        key("Ends of names of the layers that get one, such as to_q, ffn.net.2.", by=_TRAIN, min_length=1),
+    ] = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    part: Literal["transformer", "codec"] = "transformer"
-    steps: int = 40
-    batch: int = 2
-    lr: float = 3.0e-4
-    warmup: int = 10  # steps from 0 to lr
-    decay: Literal["constant", "cosine"] = "constant"
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float = 1.0
-    draws: int = 1  # noise draws per pass over a frozen context: the context is most of a step
-    held_out: int = 0  # clips (the last ones) that are not trained on: their loss is logged with every checkpoint
-    text_dropout: float = 0.1  # share of samples trained on the empty caption, for guidance
-    train_only: tuple[str, ...] = ()  # parts of parameter names that stay trainable; empty: everything
-    lora: LoraConfig | None = None  # then only the adapters train, and what train_only names
-    gradient_checkpointing: bool = False
-    attention: str = "auto"  # kernel, by a name of hmcli.core.backends
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    checkpoint_every: int = 20  # steps
-    keep: int = 2  # checkpoints kept
-    ema: float = 0.0  # decay of the weight average that is saved; 0: none
-    frames: int = 17  # part codec only: video frames per sample, 4k+1
-    subject_weight: float = 0.0  # part codec only: how much more a subject's pixel counts than another's
+    """Training, of a transformer on latents or of a codec on clips."""
+
+    part: Annotated[Literal["transformer", "codec"], key("What is trained.", by=_BOTH)] = "transformer"
+    steps: Annotated[int, key("Steps in all.", by=_BOTH, unit="steps", ge=1)] = 40
+    batch: Annotated[int, key("Clips of a step.", by=_BOTH, unit="clips", ge=1)] = 2
+    lr: Annotated[float, key("Highest learning rate.", by=_BOTH, gt=0)] = 3.0e-4
+    warmup: Annotated[int, key("Steps from 0 to lr.", by=_BOTH, unit="steps", ge=0)] = 10
+    decay: Annotated[
+        Literal["constant", "cosine"], key("The learning rate after the warm-up.", by=_BOTH)
+    ] = "constant"  # fmt: skip
+    weight_decay: Annotated[float, key("Of AdamW (and Muon).", by=_BOTH, ge=0)] = 0.01
+    betas: Annotated[tuple[Beta, Beta], key("Of AdamW.", by=_BOTH, unit="0 to below 1")] = (0.9, 0.999)
+    clip_norm: Annotated[float, key("Longer gradients are cut to this length.", by=_BOTH, gt=0)] = 1.0
+    draws: Annotated[
+        int, key("Noise draws per pass over a frozen context, which is most of a step.", by=_TRAIN, ge=1)
+    ] = 1
+    held_out: Annotated[
+        int,
+        key("Clips (the last ones) that are not trained on: their loss is logged with every checkpoint.", by=_TRAIN,
+            unit="clips", ge=0),
+    ] = 0  # fmt: skip
+    text_dropout: Annotated[
+        float, key("Share of samples trained on the empty caption, for guidance.", by=_TRAIN, unit="share", ge=0, lt=1)
+    ] = 0.1
+    train_only: Annotated[
+        tuple[str, ...], key("Parts of names of the parameters that train; empty: all.", by=_BOTH)
+    ] = ()  # fmt: skip
+    lora: LoraConfig | None = None
+    gradient_checkpointing: Annotated[
+        bool, key("Compute activations again instead of keeping them.", by=_TRAIN)
+    ] = False  # fmt: skip
+    attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_TRAIN)] = "auto"
+    dtype: Annotated[Literal["float32", "bfloat16"], key("What steps compute in.", by=_TRAIN)] = "float32"
+    checkpoint_every: Annotated[int, key("Steps from checkpoint to checkpoint.", by=_BOTH, unit="steps", ge=1)] = 20
+    keep: Annotated[int, key("Checkpoints kept, the newest ones.", by=_BOTH, unit="checkpoints", ge=1)] = 2
+    ema: Annotated[float, key("Decay of the weight average that is saved; 0: none.", by=_BOTH, ge=0, lt=1)] = 0.0
+    frames: Annotated[Frames, key("Codec: frames of a sample.", by=("codec",), unit=FRAMES)] = 17
+    subject_weight: Annotated[
+        float, key("Codec: how much more a subject's pixel counts than another's.", by=("codec",), ge=0)
+    ] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """Denoising (Euler on the shifted flow schedule)."""
+    """Denoising (Euler on the shifted flow schedule). Those a model was made with count where none is given."""
 
-    steps: int = 20
-    guidance: float = 3.0  # 1: without guidance
-    history_guidance: float = 1.0  # 1: without; more needs a joint model trained with flow.noise=per-frame
-    shift: float = 5.0
-    negative: str = ""  # caption of the guidance branch
-    attention: str = "auto"  # kernel, by a name of hmcli.core.backends
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    steps: Annotated[int, key("Denoising steps.", by=_SAMPLE, unit="steps", ge=1)] = 20
+    guidance: Annotated[float, key("Guidance by the caption; 1: without.", by=_SAMPLE, ge=1)] = 3.0
+    history_guidance: Annotated[
+        float,
+        key("Guidance by the context; 1: without; more needs a joint model trained with flow.noise=per-frame.",
+            by=_SAMPLE, ge=1),
+    ] = 1.0  # fmt: skip
+    shift: Annotated[float, key("Shift of the noise levels.", by=_SAMPLE, gt=0)] = 5.0
+    negative: Annotated[str, key("Caption of the guidance branch.", by=_SAMPLE)] = ""
+    attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_KERNEL)] = "auto"
+    dtype: Annotated[Literal["float32", "bfloat16"], key("What the model computes in.", by=_KERNEL)] = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    metrics: tuple[str, ...] = ()  # empty: every metric whose inputs are there
-    backbone: str = "hog"  # features of the consistency metrics: hog (offline), or dino / clip with backbone_path
-    backbone_path: str = ""
-    average: Literal["frames", "videos"] = "frames"  # VBench: over all frames (one device) or over videos (several)
+    """Scoring."""
+
+    metrics: Annotated[
+        tuple[str, ...], key("Empty: every metric whose inputs are there.", by=("eval",), names="metric")
+    ] = ()  # fmt: skip
+    backbone: Annotated[
+        str,
+        key("Features of the consistency metrics: hog (offline), or a network at backbone_path.", by=("features",),
+            names="backbone"),
+    ] = "hog"  # fmt: skip
+    backbone_path: Annotated[str, key("Folder of the backbone's weights.", by=("features",))] = ""
+    average: Annotated[
+        Literal["frames", "videos"],
+        key("VBench's means: over all frames (as on one device) or over videos (as on several).", by=("eval",)),
+    ] = "frames"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One experiment. Sections are read by: world render; data, poses, codec, text encode; model, flow, train train."""
+    """One experiment. Every stage reads the keys that are its own."""
 
-    format: int = FORMAT
-    seed: int = 0
+    format: Annotated[int, key("Version of recipes.", by=EVERYBODY, ge=1, le=FORMAT)] = FORMAT
+    seed: Annotated[
+        int,
+        key("What everything drawn by chance depends on.", ge=0,
+            by=("render", "memory", "train", "codec", "generate", "inspect", "checkpoint")),
+    ] = 0  # fmt: skip
     world: WorldConfig = field(default_factory=WorldConfig)
     data: DataConfig = field(default_factory=DataConfig)
     poses: PosesConfig = field(default_factory=PosesConfig)

@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
 
 from hmcli import registry
 from hmcli.errors import RecipeError
+from hmcli.recipe.keys import Key, keys_of
 from hmcli.recipe.reading import find_recipe, from_dict, load_recipe, recipe_names, sections, to_dict, to_yaml
-from hmcli.recipe.rules import trajectories
 from hmcli.recipe.sections import Recipe
 from hmcli.registry import normal
 from hmcli.world.scenes import SCENES
+from hmcli.world.staging.choices import choices
 from hmcli.world.subjects import SUBJECTS
 from hmcli.world.views.trajectories import MOVES, TRAJECTORIES
 
@@ -50,6 +52,57 @@ def test_all_problems_come_in_one_report(tmp_path: Path):
     for part in ("seed", "train.steps", "train.batch=0", "29 or 33", "nonsense", "data.size=[60, 112]"):
         assert part in text
     assert text.startswith("6 problems")
+
+
+LIMITS = {Ge: ("ge", -2, "at least"), Gt: ("gt", 0, "above"), Le: ("le", 1, "at most"), Lt: ("lt", 0, "below")}
+
+
+@pytest.mark.parametrize("key", [key for key in keys_of(Recipe) if key.field.metadata], ids=lambda key: key.path)
+def test_a_value_outside_of_a_keys_range_is_refused_by_name(key: Key):
+    for kind, (name, step, words) in LIMITS.items():
+        for limit in (limit for limit in key.field.metadata if isinstance(limit, kind)):
+            value = getattr(limit, name) + step
+            if key.path != "format":
+                with pytest.raises(RecipeError, match=f"{key.path}={value} .*{words} {getattr(limit, name):g}"):
+                    load_recipe(None, ["train.lora={rank: 1}", f"{key.path}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("format=2", "format=2: this version reads format 1"),
+        ("world.size=[64, 113]", r"world.size=\[64, 113\] must have sides that are multiples of 8.*\[64, 112\]"),
+        ("codec.tile=[8, 64]", r"codec.tile=\[8, 64\] must .* at least 16: \[16, 64\]"),
+        ("train.frames=-3", "train.frames=-3 is not 4k\\+1: set it to 1"),
+        ("world.subjects_per_clip=[0, 2]", r"world.subjects_per_clip=\[0, 2\] must be from 1 to 3"),
+        ("world.subjects_per_clip=[3, 2]", "the smaller number first"),
+        ("model.patch=[2, 2, 2]", r"model.patch=\[2, 2, 2\] must start with 1"),
+        ("model.memory.kernel=[2, 0, 2]", "model.memory.kernel.1=0 must be at least 1"),
+        ("model.memory.kernel=[2, 3, 2]", "must be a positive multiple of model.patch"),
+        ("train.betas=[0.9, 1]", "train.betas.1=1 must be below 1"),
+        ("train.lora={targets: []}", "train.lora.targets"),
+        ("model.memory.far=0.5", "model.memory.near=1 must be below model.memory.far=0.5"),
+        ("data.split={context: 5}", "data.split.target"),
+    ],
+)  # fmt: skip
+def test_an_impossible_value_is_refused_with_what_would_do(override: str, problem: str):
+    with pytest.raises(RecipeError, match=problem) as caught:
+        load_recipe(None, [override])
+    assert "1 problem in the recipe" in str(caught.value)
+
+
+def test_a_crowd_is_more_than_one():
+    with pytest.raises(RecipeError, match="one is no crowd"):
+        load_recipe("mini/hydra", ["world.split=crowd"])
+    few = load_recipe("mini/hydra", ["world.split=crowd", "world.subjects_per_clip=[1, 2]"])
+    assert choices(few.world).counts == (2,)
+    assert choices(load_recipe(None, ["world.split=crowd"]).world).counts == (3,)
+
+
+def test_what_is_refused_hides_no_other_problem():
+    with pytest.raises(RecipeError, match="3 problems") as caught:
+        load_recipe(None, ["data.split={context: 6}", "model.heads=5"])
+    assert "model.dim must be a multiple of model.heads" in str(caught.value)
 
 
 def test_overrides_are_typed_and_beat_the_file(tmp_path: Path):
@@ -124,7 +177,8 @@ def test_names_may_be_written_with_either_dash():
 def test_the_names_of_the_registry_are_the_worlds_own_in_its_order():
     for kind, world in (("scene", SCENES), ("subject", SUBJECTS), ("move", MOVES)):
         assert list(registry.BUILT_IN[kind]) == list(map(normal, world))
-    assert trajectories() == ["any", *map(normal, TRAJECTORIES)]
+    (key,) = (key for key in keys_of(Recipe) if key.path == "world.camera.trajectory")
+    assert key.names == ["any", *map(normal, TRAJECTORIES)]
 
 
 def test_reading_a_recipe_loads_neither_torch_nor_numpy():

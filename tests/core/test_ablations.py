@@ -63,13 +63,18 @@ def test_the_rows_of_the_papers_tables_have_recipes():
         (["flow.loss=all", "flow.noise=per-frame"], "clean context has no noise"),  # frozen by default
         (["sample.history_guidance=2"], "never saw context masked by noise"),
         (["sample.history_guidance=0.5", "flow.noise=per-frame", "model.memory.context=joint"], "at least 1"),
-        (["model.memory.policy=recent", "model.memory.top_k=0"], "at least one context frame"),
-        (["model.memory.policy=frames_fov", "model.memory.top_k=0"], "at least one context frame"),
     ],
 )  # fmt: skip
 def test_settings_without_a_meaning_are_refused_by_the_recipe(overrides: list[str], reason: str):
     with pytest.raises(RecipeError, match=reason):
         load_recipe(None, overrides)
+
+
+@pytest.mark.parametrize("policy", ["recent", "frames_fov"])
+def test_a_policy_that_reads_frames_reads_at_least_one(policy: str):
+    recipe = load_recipe(None, [f"model.memory.policy={policy}", "model.memory.top_k=0"])
+    with pytest.raises(RecipeError, match="at least one context frame"):
+        check_memory_fits(model_arguments(recipe, channels=4, text_dim=8), "clip", context=9, target=9, size=(8, 14))
 
 
 def test_weights_saved_before_noise_was_a_setting_count_as_trained_with_shared_noise():

@@ -180,6 +180,8 @@ def check_memory_fits(config: Any, clip: str, *, context: int, target: int, size
     from hmcli.core.retrieval import CONTEXT_FRAMES, SLOTS, needs_of
 
     needs = needs_of(registry.find("policy", config["policy"]))
+    if CONTEXT_FRAMES in needs and config["top_k"] < 1:
+        raise RecipeError(f"model.memory.top_k=0: policy {config['policy']} reads at least one context frame")
     if CONTEXT_FRAMES in needs and context < config["top_k"]:
         raise DataError(
             f"there are {context} context latent frames, but model.memory.top_k is {config['top_k']}",

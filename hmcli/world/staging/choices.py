@@ -21,8 +21,6 @@ from hmcli.world.staging.splits import SPLITS, Split, on_side
 from hmcli.world.subjects import SUBJECTS
 from hmcli.world.views.trajectories import SIDES, TRAJECTORIES
 
-CROWD = 3  # subjects of a crowd
-
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
@@ -44,22 +42,14 @@ class Choices:
 
 def choices(world: WorldConfig) -> Choices:
     """Read what a recipe allows. Raises UsageError for what cannot be."""
-    if not 5 <= world.field_of_view <= 120:
-        raise UsageError(
-            f"world.field_of_view={world.field_of_view:g}: the horizontal field of view must be 5 to 120 degrees"
-        )
-    if not 0 < world.camera.degrees <= 180:
-        raise UsageError(f"world.camera.degrees={world.camera.degrees:g}: turn the camera by more than 0, up to 180")
     low, high = world.subjects_per_clip
-    if not 1 <= low <= high <= CROWD:
-        raise UsageError(f"world.subjects_per_clip=[{low}, {high}]: from 1 to {CROWD}, the smaller number first")
     split = SPLITS[world.split]
     return Choices(
         world=world,
         scenes=_families("scene", world.scenes, SCENES, world),
         subjects=_families("subject", world.subjects, SUBJECTS, world),
         trajectories=_trajectories(world.camera.trajectory),
-        counts=(CROWD,) if split.crowd else tuple(range(low, high + 1)),
+        counts=(high,) if split.crowd else tuple(range(low, high + 1)),
         split=split,
         needs=_needs(world),
         lens=Lens(half_angle=float(np.deg2rad(world.field_of_view)) / 2, aspect=world.size[0] / world.size[1]),

@@ -25,7 +25,7 @@ class Split:
 
     paths: tuple[str, ...]
     turns: bool = False  # constant velocity is wrong by more than half a body length
-    crowd: bool = False  # three subjects, one of them for COVERED_SECONDS behind something else
+    crowd: bool = False  # the most subjects allowed, one of them for COVERED_SECONDS behind something else
 
 
 SPLITS: dict[SplitName, Split] = {
