@@ -1,4 +1,4 @@
-# The two commands of the README: make demo, make test. Each sets up what it needs.
+# The two commands of the README: make demo, make test. Each sets up what it needs. CONTRIBUTING.md says when to run which.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One thread per test process: two processes share two cores.
 WORKERS ?= 2
 
-.PHONY: demo test install slow browser clean
+.PHONY: demo test test-all lint install browser clean
 
 install: $(STAMP)
 
@@ -18,14 +18,19 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/hm demo --out demo
 
-test: $(STAMP)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test: lint
+	$(PYTEST)
+
+# With what takes minutes; without what needs a GPU, weights or a browser.
+test-all: lint
+	$(PYTEST) -m 'not gpu and not weights and not browser'
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
-
-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
 
 # Needs Chromium (Debian: apt-get install chromium).
 browser: $(STAMP)

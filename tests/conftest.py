@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from warm import WarmCommand
 
 PROJECT = Path(__file__).resolve().parents[1]
+SLOWEST = 10  # files of tests named at the end of a run
+
+# Neither an example nor its drawing may be too slow: on a busy machine both are.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which files took longest, setup and teardown included, summed over processes."""
+    spent: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                spent[report.location[0]] += report.duration  # type: ignore[assignment]
+    if len(spent) > 1:
+        terminalreporter.section(f"slowest {min(SLOWEST, len(spent))} of {len(spent)} files")
+        for file, seconds in spent.most_common(SLOWEST):
+            terminalreporter.write_line(f"{seconds:7.1f}s  {file}")
 
 
 @pytest.fixture(scope="session")

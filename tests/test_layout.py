@@ -62,6 +62,15 @@ def test_arrays_and_files_become_tensors_in_one_place(path: Path):
         assert "load_file" not in names, "hmcli.store.weights.load_state_dict copies"
 
 
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda p: p.name)
+def test_no_test_measures_time(path: Path):
+    """It would fail on a busy machine; benchmarks/ measures. Waiting with a deadline is fine."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
+    assert not names & {"perf_counter", "perf_counter_ns", "process_time", "thread_time", "timeit"}
+
+
 def test_the_command_line_loads_no_heavy_library():
     heavy = ("torch", "diffusers", "zarr", "numpy", "rich")
     script = f"import sys, hmcli.cli.main; print([m for m in {heavy} if m in sys.modules])"

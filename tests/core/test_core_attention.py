@@ -56,7 +56,7 @@ def test_head_sizes_that_cannot_be_rotated_are_refused(head_dim: int):
         axis_split(head_dim)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(head_dim=st.sampled_from([6, 10, 16, 20]), first=st.integers(-9, 5), seed=st.integers(0, 9))
 def test_rotation_of_full_tokens_is_that_of_the_loops(head_dim: int, first: int, seed: int):
     x = torch.randn(1, 2 * 3 * 2, 2, head_dim, generator=torch.Generator().manual_seed(seed), dtype=F64)
@@ -129,7 +129,7 @@ def test_rows_of_a_table_are_those_of_the_numbered_frames():
     assert torch.equal(each[1], torch.cat([some[6:], some[6:]]))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(frames=st.integers(1, 5), rows=st.integers(2, 5), columns=st.integers(3, 5), seed=st.integers(0, 9))
 def test_memory_tokens_are_those_of_the_loops_at_odd_sizes(frames: int, rows: int, columns: int, seed: int):
     x = torch.randn(2, frames, rows, columns, 3, generator=torch.Generator().manual_seed(seed), dtype=F64)

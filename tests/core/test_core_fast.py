@@ -52,7 +52,7 @@ SHAPES = {
 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(gather_bytes=st.sampled_from([1, 20_000, 2**28]), **SHAPES)
 def test_gathered_equals_plain_forward_and_backward(batch, frames, before, slots, window, seed, data, gather_bytes):
     keep = data.draw(st.integers(0, slots))
@@ -60,7 +60,7 @@ def test_gathered_equals_plain_forward_and_backward(batch, frames, before, slots
     assert_same(gathered_attention, *parts, gather_bytes=gather_bytes)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(chunk_bytes=st.sampled_from([1, 4_000, 9_000, 2**23]), **SHAPES)
 def test_merged_equals_plain_forward_and_backward(batch, frames, before, slots, window, seed, data, chunk_bytes):
     keep = data.draw(st.integers(0, slots))

@@ -189,7 +189,7 @@ def reading_of(frames: int, first: int, context: int, window: int, kernel: int, 
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     frames=st.integers(3, 12), kernel=st.integers(1, 3), window=st.integers(1, 5), joint=st.booleans(),
     seed=st.integers(0, 999), data=st.data(),

@@ -72,7 +72,6 @@ def test_exact_spans_cover_every_whole_cell_once(frames: int, kernel: int):
     assert covered == list(range(frames // kernel * kernel))
 
 
-@settings(deadline=None)
 @given(frames=st.integers(2, 14), kernel=st.integers(1, 3), window=st.integers(1, 16), seed=st.integers(0, 99),
        data=st.data(), spans=st.sampled_from(["exact", "released"]))  # fmt: skip
 def test_choices_are_those_of_the_loops_for_every_top_k(frames, kernel, window, seed, data, spans):
@@ -113,7 +112,7 @@ def test_spatial_scores_are_those_of_the_loops_and_drop_odd_rows_and_columns():
 TABLE_4 = [(2, 2, 2), (2, 4, 4), (2, 8, 8), (1, 4, 4)]  # tokenizer kernels in latent pixels; a patch is 1 x 2 x 2
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(rows=st.integers(4, 7), columns=st.integers(4, 9), frames=st.integers(2, 5), seed=st.integers(0, 99))
 @pytest.mark.parametrize("kernel", TABLE_4)
 def test_spatial_scores_are_eq_4_for_the_kernels_of_table_4_at_odd_sizes(kernel, rows, columns, frames, seed):

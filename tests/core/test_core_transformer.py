@@ -60,7 +60,7 @@ def target_of(inputs: dict[str, Tensor], n: int) -> dict[str, Tensor]:
     return inputs | {"hidden_states": inputs["hidden_states"][:, :, n:], "camera": inputs["camera"][:, n:]}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(context=st.integers(2, 6), target=st.integers(1, 6), rows=st.integers(2, 5), columns=st.integers(2, 5),
        window=st.integers(1, 12), batch=st.integers(1, 3),
        how=st.sampled_from(["joint", "frozen"]),
@@ -100,7 +100,7 @@ def test_one_timestep_per_frame_equals_one_per_sample_when_they_agree_and_differ
     assert torch.equal(other[1], same[1])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(context=st.integers(3, 8), target=st.integers(1, 7), window=st.integers(1, 12), top_k=st.integers(0, 1),
        kernel=st.sampled_from([(2, 4, 4), (1, 2, 4), (3, 4, 2)]), spans=st.sampled_from(["exact", "released"]),
        policy=st.sampled_from(["affinity", "none", "all"]))  # fmt: skip

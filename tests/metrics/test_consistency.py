@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hmcli.metrics.backbones.hog import hog
@@ -32,14 +32,12 @@ def video(seed: int, frames: int, height: int = 9, width: int = 14) -> np.ndarra
     return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3)).astype(np.uint8)
 
 
-@settings(deadline=None)
 @given(frames=st.integers(2, 9), dim=st.integers(1, 6), seed=st.integers(0, 999))
 def test_consistency_matches_the_definition_written_as_a_loop(frames, dim, seed):
     features = np.random.default_rng(seed).normal(size=(frames, dim))
     np.testing.assert_allclose(feature_consistency(features), slow_consistency(features.tolist()), atol=1e-12)
 
 
-@settings(deadline=None)
 @given(frames=st.integers(2, 9), seed=st.integers(0, 999))
 def test_consistency_is_between_zero_and_one_and_ignores_the_length_of_features(frames, seed):
     rng = np.random.default_rng(seed)
