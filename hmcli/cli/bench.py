@@ -13,7 +13,7 @@ from hmcli.registry import normal
 from hmcli.runtime import Console
 
 bench_app = typer.Typer(
-    help="Frozen benchmarks: ls, show, verify, score, check. Clips come from hm render bench/hm-bench-1-hard.",
+    help="Frozen benchmarks: ls, show, verify, score, check. hm-bench-1 is retired, and kept as a record.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"token_normalize_func": normal},

@@ -107,7 +107,15 @@ def _fewest_and_most(counts: tuple[int, int]) -> tuple[int, int]:
     return counts
 
 
+def _lowest_and_highest(shares: tuple[float, float]) -> tuple[float, float]:
+    if not SMALLEST_SUBJECT <= shares[0] <= shares[1] <= 1:
+        text = "must be from {smallest} to 1, the smaller number first"
+        raise PydanticCustomError("hm", text, {"smallest": SMALLEST_SUBJECT})
+    return shares
+
+
 MOST_SUBJECTS = 3  # of a clip
+SMALLEST_SUBJECT = 0.1  # of the picture's height
 Frames = Annotated[int, AfterValidator(_four_k_plus_one)]
 _Side = Annotated[int, Field(json_schema_extra={"minimum": SPACE_STRIDE, "multipleOf": SPACE_STRIDE})]
 Size = Annotated[tuple[_Side, _Side], AfterValidator(_whole_latents)]
@@ -116,6 +124,7 @@ _Cells = Annotated[int, Field(ge=1)]
 Kernel = tuple[_Cells, _Cells, _Cells]
 Patch = Annotated[tuple[int, int, int], AfterValidator(_patch)]
 Counts = Annotated[tuple[int, int], AfterValidator(_fewest_and_most)]
+Heights = Annotated[tuple[float, float], AfterValidator(_lowest_and_highest)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 FRAMES, SIZE = "video frames, 4k+1", f"pixels: height, width, multiples of {SPACE_STRIDE}"  # their units
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from hmcli.recipe.keys import EVERYBODY, FRAMES, SIZE, Beta, Counts, Frames, Kernel, Patch, Reader, Size, Tile, key
+from hmcli.recipe.keys import (
+    EVERYBODY,
+    FRAMES,
+    SIZE,
+    Beta,
+    Counts,
+    Frames,
+    Heights,
+    Kernel,
+    Patch,
+    Reader,
+    Size,
+    Tile,
+    key,
+)
 
 FORMAT = 1
 FloatType = Literal["float32", "bfloat16", "float16"]
@@ -28,10 +42,17 @@ class CameraPathConfig:
 
     trajectory: Annotated[
         str,
-        key("A camera move and its side; any: all of them, dealt evenly.", by=_RENDER, names="move", also=("any",),
-            ends=("-left", "-right")),
+        key("A camera move, to one side or to both; any: all of them, dealt evenly.", by=_RENDER, names="move",
+            also=("any",), ends=("", "-left", "-right")),
     ] = "any"  # fmt: skip
     degrees: Annotated[float, key("How far a pan turns.", by=_RENDER, unit="degrees", gt=0, le=180)] = 50.0
+    follow: Annotated[
+        float, key("Share of follow shots: a dolly carries the camera along with the first subject.", by=_RENDER, ge=0,
+                   le=1)
+    ] = 0.4  # fmt: skip
+    cut: Annotated[
+        float, key("Share of a close subject that the lower edge may cut off.", by=_RENDER, ge=0, le=0.5)
+    ] = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +76,25 @@ class WorldConfig:
     subjects_per_clip: Annotated[
         Counts, key("Fewest and most subjects of a clip; a crowd has the most.", by=_RENDER, unit="subjects, 1 to 3")
     ] = (1, 3)
+    subject_height: Annotated[
+        Heights,
+        key(
+            "Share of the picture's height that the first subject fills, lowest and highest.",
+            by=_RENDER,
+            unit="0.1 to 1",
+        ),
+    ] = (0.3, 0.95)
+    detail: Annotated[Literal["full", "low"], key("low: flat textures and few clouds.", by=_RENDER)] = "full"
     split: Annotated[
         Literal["easy", "hard", "crowd", "mixed"],
         key("What the hidden motion asks for (docs/world.md).", by=_RENDER),
     ] = "mixed"
     hold_out: Annotated[
         Literal["train", "test", "all"],
-        key("Families of scenes and subjects: those training may see, those it never sees, or all.", by=_RENDER),
+        key(
+            "Families of scenes and subjects, and camera moves: those training may see, those it never sees, or all.",
+            by=_RENDER,
+        ),
     ] = "all"
     visible_seconds: Annotated[
         float, key("A subject is seen at least so long before it leaves.", by=_RENDER, unit="seconds", gt=0)
@@ -69,6 +102,9 @@ class WorldConfig:
     hidden_seconds: Annotated[
         float, key("Then it is hidden at least so long, and comes back.", by=_RENDER, unit="seconds", gt=0)
     ] = 1.5
+    longest_seconds: Annotated[
+        float, key("The camera films it no longer before it turns away; 0: no limit.", by=_RENDER, unit="seconds", ge=0)
+    ] = 0.0
     captioner: Annotated[
         str,
         key("Folder of an image-text-to-text model that writes captions; empty: they tell what was drawn.", by=_RENDER),

@@ -75,6 +75,8 @@ def test_a_value_outside_of_a_keys_range_is_refused_by_name(key: Key):
         ("codec.tile=[8, 64]", r"codec.tile=\[8, 64\] must .* at least 16: \[16, 64\]"),
         ("train.frames=-3", "train.frames=-3 is not 4k\\+1: set it to 1"),
         ("world.subjects_per_clip=[0, 2]", r"world.subjects_per_clip=\[0, 2\] must be from 1 to 3"),
+        ("world.subject_height=[0.8, 0.5]", r"world.subject_height=\[0.8, 0.5\] must be from 0.1 to 1"),
+        ("world.camera.follow=1.5", "world.camera.follow=1.5 must be at most 1"),
         ("world.subjects_per_clip=[3, 2]", "the smaller number first"),
         ("model.patch=[2, 2, 2]", r"model.patch=\[2, 2, 2\] must start with 1"),
         ("model.memory.kernel=[2, 0, 2]", "model.memory.kernel.1=0 must be at least 1"),
@@ -178,7 +180,9 @@ def test_the_names_of_the_registry_are_the_worlds_own_in_its_order():
     for kind, world in (("scene", SCENES), ("subject", SUBJECTS), ("move", MOVES)):
         assert list(registry.BUILT_IN[kind]) == list(map(normal, world))
     (key,) = (key for key in keys_of(Recipe) if key.path == "world.camera.trajectory")
-    assert key.names == ["any", *map(normal, TRAJECTORIES)]
+    sided = [name for move in MOVES for name in (move, f"{move}_left", f"{move}_right")]
+    assert key.names == ["any", *map(normal, sided)]
+    assert set(TRAJECTORIES) == set(sided) - set(MOVES)
 
 
 def test_reading_a_recipe_loads_neither_torch_nor_numpy():

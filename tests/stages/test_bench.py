@@ -18,7 +18,7 @@ from hmcli.runtime import Silent
 from hmcli.stages.bench import card, verify
 from hmcli.stages.bench.baselines import last_frame, nearest_view
 from hmcli.stages.bench.definition import DEFAULT, find_benchmark, write_benchmark
-from hmcli.stages.bench.prints import poses_hash, thumbnails, tracks_hash, values_described, values_on_disk
+from hmcli.stages.bench.prints import poses_hash, thumbnails, values_on_disk
 from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.rendering import render
 from hmcli.store.video import read_video, write_video
@@ -285,19 +285,15 @@ def test_the_card_says_what_is_fixed(tiny_bench):
 
 
 @pytest.mark.parametrize("split", ["easy", "hard", "crowd"])
-def test_the_packaged_benchmark_is_described_as_it_was_frozen(split):
-    """Without drawing. It fails when the world changed: freeze the benchmark anew (python -m hmcli.bench freeze)."""
-    frozen = find_benchmark(DEFAULT)
-    recipe = load_recipe(f"bench/{DEFAULT}-{split}")
-    chosen = render.chosen_clips(recipe)
-    assert chosen is not None
-    assert len(chosen) == recipe.world.clips == len(frozen.splits[split].clips)
-    for clip in frozen.splits[split].clips[:3]:
-        described = describe_clip(recipe.world, recipe.seed, clip.index, first_draw=clip.draw)
-        assert (described.id, described.draw, described.scene.family) == (clip.id, clip.draw, clip.scene)
-        values = values_described(described)
-        assert poses_hash(values, frozen.tolerances.step) == clip.print.poses
-        assert tracks_hash(values, frozen.tolerances.step) == clip.print.tracks
+def test_a_retired_benchmark_is_not_drawn_and_says_who_draws_it(split):
+    with pytest.raises(UsageError, match="hm-bench-1 is retired") as refused:
+        render.chosen_clips(load_recipe(f"bench/hm-bench-1-{split}"))
+    assert "hm 0.1.0, commit ddf93592cbd1" in refused.value.fix
+
+
+def test_clips_are_not_verified_against_a_retired_benchmark(tiny_bench):
+    with pytest.raises(UsageError, match="hm-bench-1 is retired"):
+        verify.run([tiny_bench.data / "easy"], benchmark="hm-bench-1", reporter=Silent())
 
 
 def test_the_packaged_benchmark_holds_out_families_and_varies():
@@ -308,12 +304,3 @@ def test_the_packaged_benchmark_holds_out_families_and_varies():
     assert {name for clip in clips for name in clip.subjects} == subjects
     assert len({clip.trajectory for clip in clips}) > len(TRAJECTORIES) / 2
     assert all(any(gone.certified for gone in clip.print.absences) for clip in clips)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("split", ["easy", "hard", "crowd"])
-def test_the_packaged_benchmark_is_drawn_as_it_was_frozen(split, tmp_path):
-    recipe = load_recipe(f"bench/{DEFAULT}-{split}", ["world.clips=2"])
-    data = render.run(recipe, out=tmp_path / "clips", reporter=Silent()).path
-    found = verify.run([data], benchmark=DEFAULT, reporter=Silent())
-    assert all(item.reason == "missing" for item in found.quarantined)

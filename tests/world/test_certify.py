@@ -12,7 +12,7 @@ from hmcli.world.hidden.events import Hidden
 from hmcli.world.staging.splits import SPLITS, is_held_out, on_side
 
 FPS = 10
-NEEDS = Needs(visible_frames=20, hidden_frames=15, context_frames=25)
+NEEDS = Needs(visible_frames=20, longest_frames=99, hidden_frames=15, context_frames=25)
 
 
 def walked(turn: float = 0.0, frames: int = 50, speed: float = 1.2) -> np.ndarray:

@@ -14,12 +14,13 @@ from hmcli.world.hidden.certify import certify
 from hmcli.world.hidden.events import Hidden
 from hmcli.world.scenes import SCENES
 from hmcli.world.space.obstacles import clearance, footprints
+from hmcli.world.staging.choices import choices
 from hmcli.world.staging.clip import ClipDescription, clip_id, describe_clip
 from hmcli.world.staging.company import APART
 from hmcli.world.staging.splits import is_held_out
 from hmcli.world.subjects import SUBJECTS
 from hmcli.world.views.sight import Body, Sight, sight
-from hmcli.world.views.trajectories import FASTEST_TURN, CameraTrack
+from hmcli.world.views.trajectories import FASTEST_TURN, TRAJECTORIES, CameraTrack
 
 WORLD = WorldConfig(context_frames=17, target_frames=21, fps=6, size=(24, 40))
 
@@ -127,11 +128,34 @@ def test_training_never_sees_families_that_are_held_out():
             names = [clip.scene.family, *(actor.subject.family for actor in clip.actors)]
             assert [is_held_out(name) for name in names] == [held] * len(names)
     for families in (SCENES, SUBJECTS):
-        assert 0.1 < sum(map(is_held_out, families)) / len(families) < 0.4
+        assert 0.3 < sum(map(is_held_out, families)) / len(families) < 0.6
+
+
+def test_what_is_held_out_stays_so_when_more_is():
+    few = {name for name in (*SCENES, *SUBJECTS) if is_held_out(name, 0.25)}
+    assert few >= {"street", "desert", "museum", "stadium", "jogger", "king", "horse", "rabbit"}
+    assert few < {name for name in (*SCENES, *SUBJECTS) if is_held_out(name)}
+    assert sum(map(is_held_out, SCENES)) >= 8
+    assert sum(map(is_held_out, SUBJECTS)) >= 20
+
+
+def test_training_never_sees_the_camera_moves_that_are_held_out():
+    train, test = (choices(replace(WORLD, hold_out=side)).trajectories for side in ("train", "test"))
+    assert set(train) | set(test) == set(TRAJECTORIES)
+    assert not set(train) & set(test)
+    assert len(test) == 8
+    assert {f"{name.rpartition('_')[0]}_{side}" for name in test for side in ("left", "right")} == set(test)
+    assert {"pan_left", "pan_right"} <= set(train)
+    asked = CameraPathConfig(trajectory="sweep")
+    assert choices(replace(WORLD, hold_out="test", camera=asked)).trajectories == ("sweep_left", "sweep_right")
+    seen = replace(WORLD, hold_out="test", camera=CameraPathConfig(trajectory="pan"))
+    assert choices(seen).trajectories == ("pan_left", "pan_right")  # fair to ask for
+    with pytest.raises(UsageError, match="'sweep' is held out from training"):
+        choices(replace(WORLD, hold_out="train", camera=asked))
 
 
 def test_a_recipe_narrows_what_is_drawn_and_dashes_are_underscores():
-    camera = CameraPathConfig(trajectory="pan-left", degrees=60)
+    camera = CameraPathConfig(trajectory="pan-left", degrees=60, follow=0)
     world = replace(WORLD, scenes=("night-city",), subjects=("deer",), camera=camera, subjects_per_clip=(1, 1))
     for index in range(3):
         clip = describe_clip(world, 0, index)
@@ -149,7 +173,8 @@ def test_a_recipe_narrows_what_is_drawn_and_dashes_are_underscores():
         ({"camera": CameraPathConfig(trajectory="loop_the_loop")}, "unknown name 'loop_the_loop'"),
         ({"context_frames": 13}, r"world.context_frames to at least 17 and world.target_frames to at least 13"),
         ({"target_frames": 5}, r"world.context_frames to at least 17 and world.target_frames to at least 13"),
-        ({"scenes": ("street", "snow"), "hold_out": "test"}, "'snow' is not a family for test"),
+        ({"scenes": ("street", "beach"), "hold_out": "test"}, "'beach' is not a family for test"),
+        ({"longest_seconds": 2.0}, "world.longest_seconds to 2.5 or more"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(change, message):

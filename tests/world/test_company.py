@@ -100,9 +100,14 @@ def test_a_thing_close_before_the_camera_blocks_its_view():
 
 def test_a_subject_whose_legs_are_below_the_picture_is_too_near():
     subject = SUBJECTS["walker"](np.random.default_rng(0))
-    lens = Lens(half_angle=np.deg2rad(18.5), aspect=4 / 7)
+    lens = Lens(half_angle=np.deg2rad(18.5), aspect=4 / 7, height=(0.3, 0.9), cut=0.1)
     away = walk(Course(), 9, 10, 1.0, 0.0)
-    for ahead, fits in ((11.0, True), (9.5, True), (7.0, False)):  # feet are in the picture from 10.5 metres on
+    # feet are in the picture from 10.5 metres on, and a tenth may be cut
+    for ahead, fits in (
+        (11.0, True),
+        (9.5, True),
+        (7.0, False),
+    ):
         walker = Walker(subject=subject, path="straight", walk=away.moved(np.array([0.0, ahead - 10.0])))
         assert not_too_near(walker, watching(9), lens) == fits
 

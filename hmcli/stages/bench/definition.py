@@ -24,6 +24,7 @@ from hmcli.store.hashing import hash_json
 FORMAT = 1
 PACKAGED = Path(__file__).parents[2] / "bench"
 DEFAULT = "hm-bench-1"
+RETIRED = ("hm-bench-1",)  # kept as a record: the world of today draws other clips from their seeds
 _NOT_BENCHMARKS = ("scores.schema",)  # other JSON files that are packaged beside them
 _MAX_ASPECT_CHANGE = 0.02  # of height by width: 480x832 is 1 % higher than 64x112
 _FREE = ("clips", "size", "benchmark")  # keys of `world` that may differ from the frozen ones
@@ -160,6 +161,17 @@ def find_benchmark(name: str | Path) -> Benchmark:
         raise DataError("the file is no benchmark", where=where) from error
 
 
+def refuse_retired(benchmark: Benchmark) -> None:
+    """Raise UsageError for a benchmark whose clips this version of hm cannot draw any more."""
+    if benchmark.name not in RETIRED:
+        return
+    by = f"hm {benchmark.frozen_by['hmcli']}, commit {benchmark.frozen_by['commit']}"
+    raise UsageError(
+        f"{benchmark.name} is retired: the world draws other clips now", where={"benchmark": benchmark.name},
+        fix=f"use {by}, which draws and verifies its clips; score files that name it can still be checked here",
+    )  # fmt: skip
+
+
 def write_benchmark(file: Path, benchmark: Benchmark) -> None:
     write_json(file, _ADAPTER.dump_python(benchmark, mode="json"))
 
@@ -182,6 +194,7 @@ def chosen_clips(recipe: Recipe) -> list[Chosen] | None:
     if not recipe.world.benchmark:
         return None
     benchmark = find_benchmark(recipe.world.benchmark)
+    refuse_retired(benchmark)
     where = {"benchmark": benchmark.name, "recipe": "world.benchmark"}
     if recipe.world.split not in benchmark.splits:
         fix = f"set world.split to {' or '.join(benchmark.splits)}"

@@ -9,7 +9,13 @@ from pathlib import Path
 from hmcli.contracts import Description, Quarantined, Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import PosesConfig
-from hmcli.stages.bench.definition import Benchmark, FrozenClip, FrozenSplit, find_benchmark
+from hmcli.stages.bench.definition import (
+    Benchmark,
+    FrozenClip,
+    FrozenSplit,
+    find_benchmark,
+    refuse_retired,
+)
 from hmcli.stages.bench.prints import (
     ClipValues,
     differences,
@@ -64,7 +70,9 @@ def run(paths: Sequence[Path], *, benchmark: str, reporter: Reporter) -> Descrip
 
 
 def verify_dataset(frozen: Benchmark, dataset: Dataset, reporter: Reporter) -> list[SplitReport]:
-    """A report for every split the folder has clips of. Raises DataError when it has none of any."""
+    """A report for every split the folder has clips of. Raises DataError when it has none of any, UsageError when the
+    benchmark is retired."""
+    refuse_retired(frozen)
     found = {clip.id: clip for clip in dataset.clips}
     broken = {item.item: item.reason for item in dataset.quarantined}
     ids = {*found, *broken}

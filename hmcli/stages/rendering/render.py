@@ -30,7 +30,7 @@ from hmcli.world.staging.clip import clip_id, describe_clip
 from hmcli.world.staging.splits import on_side
 from hmcli.world.subjects import SUBJECTS
 
-PICTURES = 3  # raise when the same clip would look or move differently: older clips are then redone
+PICTURES = 4  # raise when the same clip would look or move differently: older clips are then redone
 
 Captioner = Callable[[Any], str]  # (T, H, W, 3) uint8 frames of the context -> caption
 

@@ -21,9 +21,13 @@ ORACLE_BODIES = 0.5  # body lengths by which the oracle may be
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a certified stretch needs: frames seen before it, frames hidden, and where the target begins."""
+    """What a certified stretch needs: frames seen before it, frames hidden, and where the target begins.
+
+    `longest_frames` limits for how many frames a camera films a subject before it leaves it.
+    """
 
     visible_frames: int
+    longest_frames: int
     hidden_frames: int
     context_frames: int
 

@@ -165,6 +165,7 @@ def index_row(clip: ClipDescription, found: Certificates, caption: str, plain: s
         "paths": [actor.path for actor in clip.actors],
         "trajectory": clip.trajectory,
         "start": clip.start,
+        "follows": clip.follows,
         "fps": clip.fps,
         "context_frames": clip.context_frames,
         "target_frames": clip.target_frames,

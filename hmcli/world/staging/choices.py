@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +16,10 @@ from hmcli.registry import normal
 from hmcli.world.hidden.certify import Needs
 from hmcli.world.hidden.oracle import FEWEST
 from hmcli.world.scenes import SCENES
-from hmcli.world.staging.shooting import Lens, long_enough
-from hmcli.world.staging.splits import SPLITS, Split, on_side
+from hmcli.world.staging.shooting import AT_THE_EDGE, Lens, long_enough
+from hmcli.world.staging.splits import SPLITS, TEST_MOVES, Split, is_held_out, on_side
 from hmcli.world.subjects import SUBJECTS
-from hmcli.world.views.trajectories import SIDES, TRAJECTORIES
+from hmcli.world.views.trajectories import MOVES, SIDES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +48,34 @@ def choices(world: WorldConfig) -> Choices:
         world=world,
         scenes=_families("scene", world.scenes, SCENES, world),
         subjects=_families("subject", world.subjects, SUBJECTS, world),
-        trajectories=_trajectories(world.camera.trajectory),
+        trajectories=_trajectories(world),
         counts=(high,) if split.crowd else tuple(range(low, high + 1)),
         split=split,
         needs=_needs(world),
-        lens=Lens(half_angle=float(np.deg2rad(world.field_of_view)) / 2, aspect=world.size[0] / world.size[1]),
-    )
+        lens=Lens(
+            half_angle=float(np.deg2rad(world.field_of_view)) / 2, aspect=world.size[0] / world.size[1],
+            height=world.subject_height, cut=world.camera.cut,
+        ),
+    )  # fmt: skip
 
 
 def _needs(world: WorldConfig) -> Needs:
     """The recipe's seconds as frames. Raises UsageError when they do not fit into its lengths."""
     visible = max(FEWEST, math.ceil(world.visible_seconds * world.fps - 1e-9))
     hidden = max(1, math.ceil(world.hidden_seconds * world.fps - 1e-9))
-    needs = Needs(visible_frames=visible, hidden_frames=hidden, context_frames=world.context_frames)
+    longest = math.floor(world.longest_seconds * world.fps + 1e-9) or world.context_frames
+    needs = Needs(
+        visible_frames=visible, longest_frames=longest, hidden_frames=hidden, context_frames=world.context_frames
+    )
+    if world.longest_seconds and longest < visible + AT_THE_EDGE:
+        raise UsageError(
+            f"world.longest_seconds={world.longest_seconds:g} is shorter than world.visible_seconds and the"
+            f" {AT_THE_EDGE} frames in which a subject leaves",
+            fix=f"set world.longest_seconds to {math.ceil(10 * (visible + AT_THE_EDGE) / world.fps) / 10:g} or more",
+        )
     if not long_enough(needs, world.context_frames + world.target_frames):
         context = max(_four_k_plus_one(visible + 2), world.context_frames)
-        longer, target = replace(needs, context_frames=context), 1
+        longer, target = replace(needs, context_frames=context, longest_frames=context), 1
         while not long_enough(longer, context + target):
             target += TIME_STRIDE
         raise UsageError(
@@ -94,17 +106,31 @@ def _families(kind: str, asked: tuple[str, ...], ours: Collection[str], world: W
     return side
 
 
-def _trajectories(asked: str) -> tuple[str, ...]:
-    """The trajectories to draw from: a move to one side, or every one of this package."""
+def _trajectories(world: WorldConfig) -> tuple[str, ...]:
+    """Those asked for, a move for both its sides; else those of this package on the asked side of the split."""
+    asked = normal(world.camera.trajectory)
     if asked == "any":
-        return tuple(TRAJECTORIES)
-    known = [f"{move}-{side}" for move in registry.names("move") for side in SIDES]
-    if normal(asked) not in known:
+        return _both_sides(on_side(MOVES, world.hold_out, TEST_MOVES))
+    moves = registry.names("move")
+    sided = {f"{move}-{side}": move for move in moves for side in SIDES}
+    if asked not in moves and asked not in sided:
+        key = "world.camera.trajectory"
         raise UsageError(
-            f"world.camera.trajectory: unknown name {asked!r}", where={"recipe": "world.camera.trajectory"},
-            fix=registry.suggestion(asked, known),
+            f"{key}: unknown name {world.camera.trajectory!r}", where={"recipe": key},
+            fix=registry.suggestion(asked, [*moves, *sided]),
         )  # fmt: skip
-    return (asked.replace("-", "_"),)
+    move = sided.get(asked, asked).replace("-", "_")
+    if world.hold_out == "train" and is_held_out(move, TEST_MOVES):
+        here = ", ".join(on_side(MOVES, "train", TEST_MOVES))
+        raise UsageError(
+            f"world.camera.trajectory: {move!r} is held out from training", where={"recipe": "world.hold_out"},
+            fix=f"for train: {here}; or set world.hold_out=all",
+        )  # fmt: skip
+    return (asked.replace("-", "_"),) if asked in sided else _both_sides([move])
+
+
+def _both_sides(moves: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{move}_{side}" for move in moves for side in SIDES)
 
 
 def _spelt(key: str, kind: str, name: str) -> str:

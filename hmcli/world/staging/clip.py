@@ -20,18 +20,19 @@ from hmcli.world.hidden.certify import Needs, certify
 from hmcli.world.hidden.cover import somebody_covered
 from hmcli.world.hidden.events import Hidden
 from hmcli.world.scenes import Scene, scene_family
+from hmcli.world.scenes.detail import flat_light, flat_scene
 from hmcli.world.space.light import Light, light_from
 from hmcli.world.space.obstacles import Footprints, blocked, clearance, footprints
 from hmcli.world.space.shapes import Shapes, joined
 from hmcli.world.staging.choices import Choices, choices
 from hmcli.world.staging.company import Stage, Walker, join, not_too_near, set_out, somewhere_free
 from hmcli.world.staging.paths import Walk
-from hmcli.world.staging.shooting import shoot, stand
+from hmcli.world.staging.shooting import FOLLOWED, Lens, Moments, Taken, Task, moments, rolled_metres, shoot
 from hmcli.world.staging.splits import COVERED_SECONDS, SplitName
 from hmcli.world.subjects import Subject, subject_family
 from hmcli.world.views.cameras import focal_length
 from hmcli.world.views.sight import sight
-from hmcli.world.views.trajectories import STARTS, CameraTrack, Setting, start_pose
+from hmcli.world.views.trajectories import STARTS, CameraTrack
 
 TRIES = 800  # draws of one clip before it is given up
 _PER_CAST = 50  # draws after which a clip is cast anew: not every subject suits every trajectory and length
@@ -40,7 +41,13 @@ _COMPANIES = 5  # companies tried for a crowd's first subject, until somebody is
 _CAMERA_ROOM = 0.5  # metres between the camera and things
 _VIEW = 3.0  # metres: what is nearer blocks the camera's view ...
 _BLOCKED = 0.4  # ... of which it may fill this share, from left to right
-_SALTS = {"scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16, "company": 17}
+_STRATA = 10  # equal parts of a range that clips are dealt, so that a few clips cover all of it
+_ABOUT = 0.12  # share by which a subject's height in the picture may miss its range
+_FOLLOWED_IN_CONTEXT = 4.6  # metres that a follow shot is to cover within the context, where its subject can
+_SALTS = {
+    "scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16, "company": 17, "follow": 18,
+    "height": 19, "place": 20,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +83,8 @@ class ClipDescription:
     light: Light
     actors: tuple[Actor, ...]
     trajectory: str
-    start: str  # where the camera stood at first, a name of trajectories.STARTS
+    start: str  # where the camera films from, a name of trajectories.STARTS
+    follows: bool  # does a dolly carry the camera along with the first subject?
     world_from_camera: np.ndarray  # (T, 4, 4) float64, metres, camera axes right, down, forward
     field_of_view: float  # degrees, horizontal
     fps: int
@@ -137,6 +145,8 @@ class Cast:
     light: Light
     subjects: tuple[Subject, ...]
     trajectory: str
+    follows: bool
+    height: float  # of the picture's height that the first subject fills
     phases: tuple[float, ...]
     texture_seed: int
 
@@ -147,7 +157,7 @@ class Scenario:
 
     first: Walker
     camera: CameraTrack
-    leave: int  # frame in which the first subject leaves the picture
+    moments: Moments  # of the first subject
     start: str
 
 
@@ -177,61 +187,108 @@ def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
     """The `number`-th cast of a clip: names are dealt evenly over the clips, a later cast moves on to the next ones."""
     rng = np.random.default_rng([seed, index, 0, number])
     scene = scene_family(_dealt(may.scenes, seed, index, "scene"))(rng, occluders=may.split.crowd)
+    light = light_from(rng, scene.moods)
+    if may.world.detail == "low":
+        scene, light = flat_scene(scene), flat_light(light)
     count = int(_dealt(tuple(map(str, may.counts)), seed, index, "count"))
-    first = _dealt(may.subjects, seed, index + number, "subject")
+    follows = _part("follow", seed, index) < may.world.camera.follow
+    low, high = may.world.subject_height
+    height = low + (high - low) * (_part("height", seed, index) + rng.uniform(0, 1 / _STRATA))
+    first = _first_subject(may, seed, index + number, follows=follows, height=height)
     others = [name for name in may.subjects if name != first] or [first]  # two of a family are hard to tell apart
     names = [first, *map(str, rng.choice(others, count - 1, replace=len(others) < count - 1))]
     return Cast(
-        scene=scene, things=footprints(scene.shapes), light=light_from(rng, scene.moods),
+        scene=scene, things=footprints(scene.shapes), light=light,
         subjects=tuple(subject_family(name)(rng) for name in names),
-        trajectory=_dealt(may.trajectories, seed, index + number, "trajectory"),
+        trajectory=_dealt(may.trajectories, seed, index + number, "trajectory"), follows=follows, height=height,
         phases=tuple(rng.uniform(0, 1, count).tolist()), texture_seed=int(rng.integers(2**31)),
     )  # fmt: skip
+
+
+def _part(what: str, seed: int, index: int) -> float:
+    """Where in a range from 0 to 1 clip `index` begins: dealt evenly over every _STRATA clips."""
+    return int(_dealt(tuple(map(str, range(_STRATA))), seed, index, what)) / _STRATA
+
+
+def _first_subject(may: Choices, seed: int, index: int, *, follows: bool, height: float) -> str:
+    """The next family that can fill so much of the picture and walk as far as a follow shot goes; else the next one."""
+    names = [_dealt(may.subjects, seed, index + further, "subject") for further in range(len(may.subjects))]
+    for name in names:
+        usual = subject_family(name)(np.random.default_rng(0))
+        far_enough = usual.speed * _BRISKEST * may.frames / may.world.fps >= 1.2 * FOLLOWED[0]
+        if may.lens.tallest(usual) >= height and (far_enough or not follows):
+            return name
+    return names[0]
 
 
 def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenario | str:
     """One draw of the clip, or why it is refused."""
     rng = np.random.default_rng([seed, index, draw + 1])
-    fps, lens = may.world.fps, may.lens
+    lens, subject = may.lens, cast.subjects[0]
     # which path suits depends on the length of the clip, so a rejected draw moves on to the next path
     path = _dealt(may.split.paths, seed, index + draw, "path")
-    subject = cast.subjects[0]
-    first = somewhere_free(set_out(subject, path, may.frames, fps, _brisk(subject, may), rng), cast.things, rng)
+    way = set_out(subject, path, may.frames, may.world.fps, _brisk(subject, cast, may), rng)
+    first = somewhere_free(way, cast.things, rng)
     if first is None:
         return "the subject's way is longer than the free ground"
     start = _dealt(tuple(STARTS), seed, index + draw, "start")
-    distance, height = stand(cast.subjects, lens, rng)
-    setting = Setting(
-        eye=start_pose(STARTS[start], distance, height, rng), pivot=np.zeros(2),
-        turn=float(np.deg2rad(may.world.camera.degrees)), half_width=lens.half_angle,
+    task = Task(
+        trajectory=cast.trajectory, start=start, stand=lens.stand(subject, cast.height, rng),
+        turn=float(np.deg2rad(may.world.camera.degrees)), half_width=lens.half_angle, follows=cast.follows,
+        place=1 - _part("place", seed, index) - rng.uniform(0, 1 / _STRATA),
+        body=first.body, needs=may.needs, fps=may.world.fps,
     )  # fmt: skip
-    taken = shoot(cast.trajectory, setting, first.body, may.needs, fps, rng)
+    when = moments(may.needs, may.frames, rng)
+    taken = None if when is None else shoot(task, when, rng)
     if taken is None:
         return "the camera does not lose the subject in the context and find it again in the target"
-    camera, leave = taken
+    if refused := _in_the_way(cast, taken.camera, lens) or _misframed(first, taken, cast, may):
+        return refused
+    if refused := _unforeseeable(first, taken, may):
+        return refused
+    return Scenario(first=first, camera=taken.camera, moments=taken.moments, start=start)
+
+
+def _brisk(subject: Subject, cast: Cast, may: Choices) -> float:
+    """How much faster than usual a subject walks: a slow or long one, to get more than its own length further while
+    hidden, and one that is followed, to take the camera with it."""
+    hidden = (may.frames - may.needs.visible_frames) / may.world.fps * 0.6
+    brisk = 1.3 * subject.body_length / (hidden * subject.speed)
+    if cast.follows:
+        brisk = max(brisk, _FOLLOWED_IN_CONTEXT * may.world.fps / (may.needs.context_frames * subject.speed))
+    return float(np.clip(brisk, 1.0, _BRISKEST))
+
+
+def _in_the_way(cast: Cast, camera: CameraTrack, lens: Lens) -> str:
+    """Why things do not let the camera go and see, or nothing."""
     heights = camera.eye[:, 2]
     if clearance(camera.eye[:, :2], cast.things, heights.min(), heights.max()) < _CAMERA_ROOM:
         return "the camera comes too near to things"
     if blocked(camera.eye, camera.yaw, lens.half_angle, cast.things, _VIEW).max() > _BLOCKED:
         return "something stands in the camera's view"
-    if not not_too_near(first, camera, lens):
+    return ""
+
+
+def _misframed(first: Walker, taken: Taken, cast: Cast, may: Choices) -> str:
+    """Why the first subject is not filmed as it should be, or nothing."""
+    camera, filmed = taken.camera, slice(taken.moments.arrive, taken.moments.leave)
+    if not not_too_near(first, camera, may.lens):
         return "the subject comes too near to the camera"
-    if refused := _unforeseeable(first, camera, may):
-        return refused
-    return Scenario(first=first, camera=camera, leave=leave, start=start)
+    ahead = float(np.median(sight(camera, first.body).ahead[filmed]))
+    share = first.subject.tall / (2 * may.lens.half_height * ahead)
+    low = min(may.lens.height[0], may.lens.tallest(first.subject))
+    if not (1 - _ABOUT) * low <= share <= (1 + _ABOUT) * may.lens.height[1]:
+        return "the subject is too small or too large in the picture"
+    if cast.follows and not FOLLOWED[0] <= rolled_metres(camera) <= FOLLOWED[1]:
+        return "the camera follows the subject too short or too long a way"
+    return ""
 
 
-def _brisk(subject: Subject, may: Choices) -> float:
-    """How much faster than usual a slow or long subject walks, to get more than its own length further while hidden."""
-    hidden = (may.frames - may.needs.visible_frames) / may.world.fps * 0.6
-    return float(np.clip(1.3 * subject.body_length / (hidden * subject.speed), 1.0, _BRISKEST))
-
-
-def _unforeseeable(first: Walker, camera: CameraTrack, may: Choices) -> str:
+def _unforeseeable(first: Walker, taken: Taken, may: Choices) -> str:
     """Why the first subject's hidden stretch is not worth certifying, or nothing."""
-    seen = sight(camera, first.body).partly(may.lens.half_angle)
-    gone = np.flatnonzero(~seen)
-    stretch = Hidden(subject="", first=int(gone[0]), last=int(gone[-1]), reason="left the frame")
+    when = taken.moments
+    seen = sight(taken.camera, first.body).partly(may.lens.half_angle)
+    stretch = Hidden(subject="", first=when.leave, last=when.return_ - 1, reason="left the frame")
     told = certify(stretch, seen, seen, first.body.track, may.world.fps, first.subject.body_length, may.needs)
     if not told.certified:
         return "where the subject comes back cannot be foretold, or is where it left"
@@ -255,7 +312,10 @@ def _peopled(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, d
 
 def _together(found: Scenario, cast: Cast, may: Choices, rng: np.random.Generator) -> list[Walker] | None:
     """All subjects on their ways, or None when there is no room."""
-    stage = Stage(camera=found.camera, leave=found.leave, lens=may.lens, things=cast.things, fps=may.world.fps)
+    stage = Stage(
+        camera=found.camera, arrive=found.moments.arrive, leave=found.moments.leave, lens=may.lens, things=cast.things,
+        fps=may.world.fps,
+    )  # fmt: skip
     walkers = [found.first]
     for number, subject in enumerate(cast.subjects[1:], 1):
         cross = may.split.crowd and (number == 1 or rng.random() < 0.5)
@@ -276,7 +336,7 @@ def _described(
         actors.append(Actor(number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides))
     return ClipDescription(
         id=clip_id(seed, index), seed=seed, index=index, draw=draw, split=world.split, scene=cast.scene,
-        light=cast.light, actors=tuple(actors), trajectory=cast.trajectory, start=found.start,
+        light=cast.light, actors=tuple(actors), trajectory=cast.trajectory, start=found.start, follows=cast.follows,
         world_from_camera=found.camera.world_from_camera(), field_of_view=world.field_of_view, fps=world.fps,
         needs=may.needs, target_frames=world.target_frames, texture_seed=cast.texture_seed,
     )  # fmt: skip

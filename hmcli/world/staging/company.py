@@ -15,8 +15,9 @@ from hmcli.world.views.sight import Body, sight
 from hmcli.world.views.trajectories import CameraTrack, bearing
 
 APART = 0.15  # metres between two bodies, and between a body and a thing, at least
-TOO_LARGE = 0.9  # share of the picture's height: a subject that fills more is too near
-_CUT = 0.25  # share of a subject that may be below the picture's lower edge
+TOO_LARGE = 0.95  # share of the picture's height: a subject that fills more is too near, unless more is asked for
+_NEARER = 1.15  # times its share of the height that a subject may come to fill on its way
+_CUT = 0.15  # share of a subject that may be below the picture's lower edge, beyond what is asked for
 _TOO_SMALL = 0.15  # share of the picture's height: a body whose longest extent is less is too far away
 _NEAR_CAMERA = 1.0  # metres between a body and the camera, at least
 _OFFSET = 1.4  # metres from the origin to the middle of the first subject's way, at most, along x and y
@@ -52,9 +53,10 @@ class Walker:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Where a companion has to find room: the first subject leaves the picture at frame `leave`."""
+    """Where a companion has to find room: the first subject is filmed from frame `arrive` to before `leave`."""
 
     camera: CameraTrack
+    arrive: int
     leave: int
     lens: Lens
     things: Footprints
@@ -62,7 +64,7 @@ class Stage:
 
 
 def set_out(subject: Subject, path: str, frames: int, fps: float, brisk: float, rng: np.random.Generator) -> Walker:
-    """Walk across the view rather than towards it, with the middle of the way at the origin."""
+    """Walk across the view rather than towards it, `brisk` times as fast as usual, its way's middle at the origin."""
     speed = subject.speed * brisk
     room = max(1.4, 1.1 * subject.body_length if subject.kind == "animal" else 0.0)
     course = PATHS[path](Gauge(speed=speed, room=room), rng)
@@ -100,7 +102,9 @@ def not_too_near(walker: Walker, camera: CameraTrack, lens: Lens) -> bool:
     shown = seen.partly(lens.half_angle)
     edge = lens.half_height * np.maximum(seen.ahead[shown], 1e-6)  # metres from the view axis to the lower edge
     cut = camera.eye[shown, 2] - edge
-    return bool((body.tall / (2 * edge)).max(initial=0.0) <= TOO_LARGE and cut.max(initial=0.0) <= _CUT * body.tall)
+    too_large = max(TOO_LARGE, _NEARER * lens.height[1])
+    large = (body.tall / (2 * edge)).max(initial=0.0)
+    return bool(large <= too_large and cut.max(initial=0.0) <= (lens.cut + _CUT) * body.tall)
 
 
 def join(
@@ -111,11 +115,11 @@ def join(
 
     None when no place was found.
     """
-    camera, lens, leave = stage.camera, stage.lens, stage.leave
+    camera, lens, filmed = stage.camera, stage.lens, stage.leave - stage.arrive
     for _ in range(_TRIES):
         path = str(rng.choice(list(paths)))
         walker = set_out(subject, path, len(camera.yaw), stage.fps, rng.uniform(0.9, 1.1), rng)
-        frame = int(rng.integers(leave // 6, max(5 * leave // 6, leave // 6 + 1)))
+        frame = stage.arrive + int(rng.integers(filmed // 6, max(5 * filmed // 6, filmed // 6 + 1)))
         if cross:
             walker = walker.turned(float(others[0].walk.heading[frame] - walker.walk.heading[frame]))
             walker = walker.turned(rng.uniform(-_SIDE_BY_SIDE, _SIDE_BY_SIDE))
@@ -133,10 +137,11 @@ def join(
 def _noticed(walker: Walker, stage: Stage) -> bool:
     """Is a companion in the picture often enough before the exit, and large enough to be told at a glance?"""
     seen = sight(stage.camera, walker.body)
-    shown = seen.partly(stage.lens.half_angle)[: stage.leave]
+    filmed = slice(stage.arrive, stage.leave)
+    shown = seen.partly(stage.lens.half_angle)[filmed]
     if shown.mean() < _SEEN:
         return False
-    away = float(np.median(seen.ahead[: stage.leave][shown]))
+    away = float(np.median(seen.ahead[filmed][shown]))
     return walker.subject.body_length >= _TOO_SMALL * 2 * stage.lens.half_height * away
 
 

@@ -1,8 +1,10 @@
 """Camera trajectories: go away from the subject and come back, as one continuous shot.
 
 A trajectory is a `Move` made to the left or to the right: how far the camera turns, slides, drives, circles and rises
-while it goes away, and how much of that it undoes on its return. When it goes and returns is a `Timing`. World metres,
-Z up; yaw in radians, counter-clockwise from +x; "left" is counter-clockwise. Pitch and roll are zero, as in HM-World.
+while it goes away, and how much of that it undoes on its return. When it goes and returns is a `Timing`. Under all of
+it a follow shot rolls along with the subject (`dolly`). Nothing here knows where the subject is once it is out of
+sight. World metres, Z up; yaw in radians, counter-clockwise from +x; "left" is counter-clockwise. Pitch and roll are
+zero, as in HM-World.
 Shapes: leading axes of a Timing (several at once) come first, then T frames.
 """
 
@@ -35,25 +37,15 @@ def trajectory(name: str) -> tuple[Move, float]:
     return TRAJECTORIES.get(name) or (registry.find("move", move), SIDES[side])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """Where the camera stands at first: radians to the side of straight in front, distance as a factor."""
+# where the camera films from: radians to the side of straight in front of the subject
+STARTS: dict[str, Range] = {"front": (-0.12, 0.12), "left": (-0.45, -0.18), "right": (0.18, 0.45)}
 
-    angle: Range
-    distance: Range
-
-
-STARTS: dict[str, Start] = {
-    "front": Start(angle=(-0.08, 0.08), distance=(0.95, 1.05)),
-    "left": Start(angle=(-0.42, -0.18), distance=(0.95, 1.05)),
-    "right": Start(angle=(0.18, 0.42), distance=(0.95, 1.05)),
-    "far": Start(angle=(-0.2, 0.2), distance=(1.1, 1.25)),
-}
+_LET_GO = 0.8  # seconds in which a dolly leaves the pace of the subject it has followed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where the camera starts (3,) metres, the place (2,) it circles round, and how far it would turn (radians)."""
+    """Where the camera films from (3,) metres, the place (2,) it looks at, and how far it would turn (radians)."""
 
     eye: np.ndarray
     pivot: np.ndarray
@@ -73,11 +65,13 @@ class Shot:
     orbit: float
     rise: float
     undone: float
+    aside: float  # radians beside the first view that it looks to until it turns to the subject; 0: starts with it
+    rolled: np.ndarray  # (T, 2) metres on the ground by which a dolly has carried it; zeros: it stands
 
     def seconds(self, turn: float) -> float:
         """The least time for the way and a turn of `turn` radians, neither of them faster than a camera's."""
         metres = max(float(np.hypot(*self.slide)), abs(self.orbit) * float(np.hypot(*(self.eye[:2] - self.pivot))))
-        return _PEAK * max(abs(turn) / FASTEST_TURN, metres / FASTEST_DRIVE, 0.2)
+        return max(turning_seconds(turn), _PEAK * metres / FASTEST_DRIVE)
 
     def ground(self, share: np.ndarray) -> np.ndarray:
         """(..., 2) metres: where the camera stands when it is so far gone, (...) from 0 to 1."""
@@ -86,28 +80,29 @@ class Shot:
         circled = self.pivot + np.stack([cos * arm[0] - sin * arm[1], sin * arm[0] + cos * arm[1]], -1)
         return np.asarray(circled + share[..., None] * self.slide)
 
-    def drift(self, end: np.ndarray, last: np.ndarray, aim: float) -> np.ndarray:
-        """(...) radians from its first view to the one from `end` (..., 2), `aim` beside the place `last` (2,)."""
-        away = last - end
-        return np.angle(np.exp(1j * (np.arctan2(away[..., 1], away[..., 0]) + aim - self.yaw)))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """When the camera goes away and when it returns: first frame and number of frames of both moves.
+    """When the camera turns to the subject, goes away and returns: first frame and number of frames of each move.
 
     Each is a number, or an array (..., 1) for several timings at once.
     """
 
+    arrive: float
+    arrive_frames: float
     away: float | np.ndarray
     away_frames: float
     back: float | np.ndarray
-    back_frames: float
+    back_frames: float | np.ndarray
 
-    def shares(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """(..., T) how far it is gone, and how far it has returned, from 0 to 1."""
+    def shares(self, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(..., T) how far it has arrived, is gone, and has returned, from 0 to 1."""
         frame = np.arange(frames)
-        return eased((frame - self.away) / self.away_frames), eased((frame - self.back) / self.back_frames)
+        return (
+            eased((frame - self.arrive) / self.arrive_frames),
+            eased((frame - self.away) / self.away_frames),
+            eased((frame - self.back) / self.back_frames),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +130,35 @@ def eased(share: np.ndarray) -> np.ndarray:
     return np.asarray(u * u * (3 - 2 * u))
 
 
-def start_pose(start: Start, distance: float, height: float, rng: np.random.Generator) -> np.ndarray:
-    """(3,) metres: about `distance` from the origin on the camera's side of it."""
-    angle, away = rng.uniform(*start.angle), distance * rng.uniform(*start.distance)
-    return np.array([away * np.sin(angle), -away * np.cos(angle), height])
+def turning_seconds(turn: float) -> float:
+    """The least time for a turn of `turn` radians."""
+    return _PEAK * max(abs(turn) / FASTEST_TURN, 0.2)
 
 
-def shot_of(name: str, setting: Setting, focus: np.ndarray, rng: np.random.Generator) -> Shot:
-    """Draw the numbers of a trajectory that at first looks near `focus` (2,), a place on the ground."""
+def start_pose(start: Range, focus: np.ndarray, distance: float, height: float, rng: np.random.Generator) -> np.ndarray:
+    """(3,) metres: `distance` from `focus` (2,), a place on the ground, on the camera's side of it."""
+    angle = rng.uniform(*start)
+    return np.array([focus[0] + distance * np.sin(angle), focus[1] - distance * np.cos(angle), height])
+
+
+def dolly(track_T2: np.ndarray, watched: range, keep: float, fps: float) -> np.ndarray:
+    """(T, 2) metres by which a dolly has carried the camera along with a subject that it films in frames `watched`.
+
+    It rolls along the parabola through the subject's steps, 0 in the middle of them; before, at the pace of the first;
+    after, it slows down to the share `keep` of the last one's pace, whatever the subject does by then.
+    """
+    seconds = (np.arange(len(track_T2)) - (watched.start + watched.stop - 1) / 2) / fps
+    seen = slice(watched.start, watched.stop)
+    bend, pace, _ = np.polyfit(seconds[seen], track_T2[seen], 2)
+    within = np.clip(seconds, seconds[watched.start], seconds[watched.stop - 1])
+    share = 1 - (1 - keep) * eased((seconds - seconds[watched.stop - 1]) / _LET_GO)
+    steps = (pace + 2 * bend * within[:, None]) * share[:, None] / fps
+    rolled = np.concatenate([np.zeros((1, 2)), ((steps[1:] + steps[:-1]) / 2).cumsum(0)])
+    return np.asarray(rolled - rolled[(watched.start + watched.stop - 1) // 2])
+
+
+def shot_of(name: str, setting: Setting, rng: np.random.Generator, *, rolled: np.ndarray, aside: float = 0.0) -> Shot:
+    """Draw the numbers of a trajectory that looks near its setting's pivot while it films."""
     move, side = trajectory(name)
     view = setting.pivot - setting.eye[:2]
     distance = float(np.linalg.norm(view))
@@ -151,7 +167,7 @@ def shot_of(name: str, setting: Setting, focus: np.ndarray, rng: np.random.Gener
     aim = setting.half_width * (rng.uniform(-0.3, 0.3) - side * move.lead)
     turn = setting.turn * rng.uniform(_NEAR_TURN, 1.0) if move.pan != NONE else 0.0
     return Shot(
-        eye=setting.eye, pivot=setting.pivot, yaw=bearing(focus - setting.eye[:2]) + aim,
+        eye=setting.eye, pivot=setting.pivot, yaw=bearing(view) + aim, aside=aside, rolled=rolled,
         pan=side * turn * rng.uniform(*move.pan),
         slide=distance * (side * rng.uniform(*move.truck) * left + rng.uniform(*move.dolly) * forward),
         orbit=side * float(np.deg2rad(rng.uniform(*move.orbit))),
@@ -159,14 +175,14 @@ def shot_of(name: str, setting: Setting, focus: np.ndarray, rng: np.random.Gener
     )  # fmt: skip
 
 
-def follow(shot: Shot, timing: Timing, frames: int, last: np.ndarray, aim: float) -> CameraTrack:
-    """The camera's way; in the end it looks `aim` radians beside the place `last` (2,) on the ground."""
-    away, back = timing.shares(frames)
+def film(shot: Shot, timing: Timing, home: float | np.ndarray) -> CameraTrack:
+    """The camera's way; in the end it looks `home` radians beside its first view: a number, or (..., 1)."""
+    arrived, away, back = timing.shares(len(shot.rolled))
     share = away - shot.undone * back
-    ground = shot.ground(share)
+    ground = shot.ground(share) + shot.rolled
     eye = np.concatenate([ground, (shot.eye[2] + share * shot.rise)[..., None]], -1)
-    drift = shot.drift(ground[..., -1, :], last, aim)[..., None]
-    return CameraTrack(eye=eye, yaw=shot.yaw + away * shot.pan + back * (drift - shot.pan))
+    yaw = shot.yaw + (1 - arrived) * shot.aside + away * shot.pan + back * (home - shot.pan)
+    return CameraTrack(eye=eye, yaw=yaw)
 
 
 def bearing(vector: np.ndarray) -> float:
