@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.errors import DataError
+from hmcli.store.files import inside
 
 if TYPE_CHECKING:
     import zarr
@@ -279,5 +280,5 @@ def read_item_array(
     folder: Path | str, name: str, *, start: int = 0, stop: int | None = None, bits: bool = False
 ) -> np.ndarray:
     """Entries start..stop of the first axis of one array of an item; only their chunks are read."""
-    reader = StackReader(Path(folder) / name, bits=bits)
+    reader = StackReader(inside(Path(folder), name), bits=bits)
     return read_rows(reader, range(start, len(reader) if stop is None else stop))

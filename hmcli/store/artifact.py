@@ -30,12 +30,11 @@ import numpy as np
 
 from hmcli.contracts import Quarantined, Reporter
 from hmcli.errors import DataError
-from hmcli.store.files import file_name, sync_folder, write_bytes
+from hmcli.store.files import file_name, inside, sync_folder, write_bytes
 from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_json, hash_tree
-from hmcli.store.journal import RESERVED, Journal
+from hmcli.store.journal import Journal, flat_name
 from hmcli.store.lock import ArtifactLock
 from hmcli.store.manifest import (
-    MANIFEST,
     Manifest,
     compute_fingerprint,
     load_manifest,
@@ -43,8 +42,9 @@ from hmcli.store.manifest import (
     manifest_text,
     plain,
 )
+from hmcli.store.records import MANIFEST, RESERVED, Record, listed_files
 from hmcli.store.survey import find_newest, verify
-from hmcli.store.whole import Record, Wholeness
+from hmcli.store.whole import Wholeness
 
 __all__ = ["ArtifactWriter", "find_newest", "verify"]
 
@@ -98,7 +98,7 @@ class ArtifactWriter:
             if self._complete is not None:
                 self._records = dict(self._complete.items)
             else:
-                self._records, self._old = self._journal.load()
+                self._records, self._old = self._journal.resume()
         except BaseException:
             self._lock.release()
             raise
@@ -169,16 +169,16 @@ class ArtifactWriter:
         """Move what is left of a damaged item out of the way; of a shard keep a copy, other rows in it are good."""
         self._begin()
         text = f"item {item}: {reason}; it is made again"
-        place = self.path / record["path"] if "path" in record else None
+        place = inside(self.path, record["path"]) if "path" in record else None
         if "part" in record:
-            place = self._journal.parts / record["part"]["name"]
+            place = inside(self._journal.parts, record["part"]["name"])
         if place is not None and place.exists():
             self._journal.set_aside(place, text)
         else:
             copies = []
             for shard in sorted(set(self._whole.bad_shards(record)) - self._copied):
                 self._copied.add(shard)
-                name = _flat_name(shard.relative_to(self.path).as_posix())
+                name = flat_name(shard.relative_to(self.path).as_posix())
                 copies.append(self._journal.set_aside(shard, text, copy=True, name=name, say=False))
             self.reporter.warn(f"{text}: copied to {', '.join(map(str, copies))}" if copies else text)
         self._journal.forget(item)
@@ -187,13 +187,13 @@ class ArtifactWriter:
     def _lose(self, name: str, damage: str) -> None:
         """Set a damaged file outside of the items aside, and say so; of stacked arrays a copy, their rows are read."""
         self._begin()
-        place, stacked = self.path / name, any("rows" in record for record in self._records.values())
+        place, stacked = inside(self.path, name), any("rows" in record for record in self._records.values())
         if not place.is_file():
             self.reporter.warn(f"{name} is missing: it was there when the artifact was finished")
         elif place not in self._copied:
             copy = stacked and name in self._array_files()
             self._copied.add(place)
-            self._journal.set_aside(place, f"{name}: {damage}", copy=copy, name=_flat_name(name))
+            self._journal.set_aside(place, f"{name}: {damage}", copy=copy, name=flat_name(name))
 
     def _array_files(self) -> set[str]:
         from hmcli.store.arrays import ROOT
@@ -226,7 +226,7 @@ class ArtifactWriter:
         before = self._records.get(item)
         self._done(item, record)
         if before is not None and "part" in before and before["part"]["name"] != file.name:
-            (self._journal.parts / before["part"]["name"]).unlink(missing_ok=True)
+            inside(self._journal.parts, before["part"]["name"]).unlink(missing_ok=True)
 
     def get_array(self, item: str, name: str) -> np.ndarray:
         """One array of a finished item, as it was put: from its part, or from the complete artifact's rows.
@@ -238,7 +238,7 @@ class ArtifactWriter:
             return self._whole.row(record, name)
         from safetensors import SafetensorError, safe_open
 
-        file = self._journal.parts / record["part"]["name"]
+        file = inside(self._journal.parts, record["part"]["name"])
         try:
             with safe_open(str(file), framework="numpy") as part:
                 return np.asarray(part.get_tensor(name))
@@ -290,11 +290,11 @@ class ArtifactWriter:
             raise ValueError(f"item {item}: nothing was written into {made}")
         _sync_tree(made, files)
         self._begin()
-        place = self.path / path
+        place = inside(self.path, path)
         before = self._records.get(item)
         if before is not None and "path" in before:
-            self._journal.throw_away(self.path / before["path"])
-        if place.exists():
+            self._remove(item, before)
+        if os.path.lexists(place):
             self._journal.set_aside(place, f"{path} was in the place of item {item} and not recorded")
         place.parent.mkdir(parents=True, exist_ok=True)
         record: Record = {"key": key, "hash": _item_hash(made, files), "path": path, "files": files}
@@ -321,9 +321,14 @@ class ArtifactWriter:
         record = self._records.pop(item)
         self._journal.forget(item)
         if "path" in record:
-            self._journal.throw_away(self.path / record["path"])
+            self._remove(item, record)
         self._made.discard(item)
         self._kept.discard(item)
+
+    def _remove(self, item: str, record: Record) -> None:
+        """Delete the files that a record lists."""
+        written = {name: entry for name, entry, _ in listed_files({item: record}, {})}
+        self._journal.discard(inside(self.path, record["path"]), written)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -376,7 +381,7 @@ class ArtifactWriter:
 
     def _lose_damaged(self, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Set aside those of the files that are not as they were written; returns their names, missing ones too."""
-        found = {name: self._whole.changed(self.path / name, {"": entry}) for name, entry in files.items()}
+        found = {name: self._whole.changed(inside(self.path, name), {"": entry}) for name, entry in files.items()}
         damaged = {name: damage for name, damage in found.items() if damage is not None}
         for name, damage in damaged.items():
             self._lose(name, damage)
@@ -498,11 +503,6 @@ def _item_hash(made: Path, files: Mapping[str, Mapping[str, Any]]) -> str:
             name = (folder / MANIFEST).as_posix()
             hashes[name] = load_manifest(made / name).fingerprint
     return hash_json(hashes)
-
-
-def _flat_name(path: str) -> str:
-    """A name in `quarantine/` that tells where in the artifact a file lay."""
-    return path.replace("/", "-")
 
 
 def _sync_tree(place: Path, files: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written beside their place, flushed to disk, then renamed.
 
-Also the names items get on disk: an item's id is user data (`a/b`, `..`, a whole sentence), a file name is not.
+Also the names items get on disk: an item's id is user data (`a/b`, `..`, a whole sentence), a file name is not. And the
+one way from a path that a file named to a place on disk: `inside`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hmcli.errors import DataError
@@ -35,6 +36,42 @@ def file_name(item: str) -> str:
         return name
     short = name.encode("utf-8")[: _LONGEST_NAME - 40].decode("utf-8", errors="ignore")
     return f"{short}%~{hashlib.sha256(item.encode('utf-8')).hexdigest()[:32]}"
+
+
+class OutsideError(DataError):
+    """A file names a place outside of the folder it belongs to."""
+
+
+def is_plain_path(name: object) -> bool:
+    """Is it a relative path, written the plain way, that as text stays below the folder it starts from?"""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and bool(path.parts) and path.as_posix() == name
+
+
+def inside(root: Path, name: object) -> Path:
+    """The place of a path that a file named, below `root`: every such path comes through here before it is used.
+
+    Raises OutsideError for a path that leads out of `root`, also where a link on the way does, and for what is no path.
+    """
+    if is_plain_path(name):
+        place = root / str(name)
+        if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
+            return place
+    raise OutsideError(
+        "a path leads out of the folder it was named in", where={"folder": root, "path": str(name)},
+        fix="do not use this folder unless you know who made it; what hm writes never looks like this",
+    )  # fmt: skip
+
+
+def check_inside(root: Path, names: Iterable[str]) -> None:
+    """`inside` for many paths, before anything is done with the first of them: folders and links are looked at once."""
+    names = set(names)
+    folders = {parent for name in names for parent in PurePosixPath(name).parents} - {PurePosixPath(".")}
+    links = [name for name in names if os.path.islink(os.path.join(root, name))]
+    for name in sorted([*map(str, folders), *links]):
+        inside(root, name)
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,6 +9,8 @@
     <artifact>/quarantine/                        what was unreadable or not ours, with reasons.jsonl; never deleted
     <artifact>/manifest.old.json                  the manifest of a complete artifact that is being changed
 
+Nothing read here is believed: paths must stay inside the artifact, and only files that a record lists are deleted.
+
 A record: key, hash, meta, and either path + files (an item with a place of its own) or arrays + part (stacked at the
 end; in a manifest `rows` in place of `part`: array name -> [path of the array, row]).
 """
@@ -18,20 +20,39 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hmcli.errors import DataError, UsageError
-from hmcli.store.files import file_name, read_json, sync_folder, write_json, write_text
+from hmcli.store.files import (
+    OutsideError,
+    check_inside,
+    file_name,
+    inside,
+    read_json,
+    sync_folder,
+    write_json,
+    write_text,
+)
 from hmcli.store.hashing import HashCache, hash_json, remember
 from hmcli.store.lock import writing_output
-from hmcli.store.manifest import FORMAT, JOURNAL, MANIFEST, OLD_MANIFEST, WORKING, Manifest, load_manifest
-from hmcli.store.whole import Record
+from hmcli.store.manifest import FORMAT, JOURNAL, Manifest, load_manifest, parse_manifest
+from hmcli.store.records import (
+    MANIFEST,
+    OLD_MANIFEST,
+    QUARANTINE,
+    WORKING,
+    LeadsOut,
+    Malformed,
+    Record,
+    check_path,
+    check_record,
+    listed_files,
+)
 
-QUARANTINE = "quarantine"
-RESERVED = {MANIFEST, OLD_MANIFEST, WORKING, QUARANTINE}
+_ELSEWHERE = "move the folder away, or choose another --out"
 
 
 class Journal:
@@ -56,17 +77,32 @@ class Journal:
 
         Raises UsageError for a folder that is not an artifact of this kind: nothing in it is touched.
         """
+        self._refuse_links()
         self._refuse_foreign()
         if self.commit_file.is_file() and not (self.artifact / MANIFEST).exists():
             self.replay()
         if not (self.artifact / MANIFEST).is_file():
-            _remove(self.temporary)
-            _remove(self.staged)
             return None
         manifest = load_manifest(self.artifact / MANIFEST)
         self._check_kind(manifest.kind)
+        self._check_places(manifest.items, manifest)
         self.clean()
         return manifest
+
+    def _refuse_links(self) -> None:
+        """The store's own folders and files are never links: what is written or removed in them would be elsewhere."""
+        own = (MANIFEST, OLD_MANIFEST, QUARANTINE, WORKING)
+        places = [self.artifact / name for name in own]
+        places += [self._header, self.commit_file, self.items, self.parts, self.staged, self.temporary]
+        if link := next((place for place in places if place.is_symlink()), None):
+            where = {"artifact": self.artifact, "path": link.relative_to(self.artifact), "leads to": os.readlink(link)}
+            raise DataError("a file or folder of the store's own is a link", where=where, fix=_ELSEWHERE)
+
+    def _check_places(self, items: dict[str, Record], manifest: Manifest | None) -> None:
+        """Raise DataError when anything that is spoken of lies outside of the artifact, behind a link."""
+        names = {name for name, _, _ in listed_files(items, manifest.files if manifest else {})}
+        names |= {f"{path}/zarr.json" for record in items.values() for path, _ in record.get("rows", {}).values()}
+        check_inside(self.artifact, names)
 
     def _refuse_foreign(self) -> None:
         fix = "choose another --out, or move the folder away"
@@ -79,7 +115,9 @@ class Journal:
             return
         if self._header.is_file():
             header = read_json(self._header)
-            if header.get("format", 0) > FORMAT:
+            if not isinstance(header, dict) or not isinstance(header.get("format"), int):
+                raise DataError("the journal does not say its format", where={"file": self._header}, fix=fix)
+            if header["format"] > FORMAT:
                 raise DataError("a newer hm was writing this artifact", where={"out": self.artifact}, fix=fix)
             self._check_kind(header.get("kind"))
         elif OLD_MANIFEST not in names and not self._barely_begun(names):
@@ -109,6 +147,13 @@ class Journal:
 
     # -- records ----------------------------------------------------------------------------------------------------
 
+    def resume(self) -> tuple[dict[str, Record], Manifest | None]:
+        """`load`, and nothing left of what an earlier process had only half made."""
+        found = self.load()
+        _remove(self.temporary)
+        _remove(self.staged)
+        return found
+
     def load(self) -> tuple[dict[str, Record], Manifest | None]:
         """Records of an unfinished artifact and, if it was complete once, its old manifest."""
         old = self._load_old()
@@ -116,13 +161,17 @@ class Journal:
         for file in sorted(self.items.glob("*.json")) if self.items.is_dir() else []:
             try:
                 record = _checked(json.loads(file.read_text(encoding="utf-8")), file)
-            except (OSError, ValueError, KeyError) as error:
+            except LeadsOut as error:
+                where = {"journal": file, "at": error}
+                raise OutsideError("the journal is forged or damaged", where=where, fix=_ELSEWHERE) from error
+            except (OSError, ValueError, RecursionError) as error:
                 self.set_aside(file, f"the record of item {file.stem} is unreadable ({error})")
                 continue
             item = record.pop("item")
             records.pop(item, None)
             if not record.get("dropped"):
                 records[item] = record
+        self._check_places(records, old)
         return records, old
 
     def _load_old(self) -> Manifest | None:
@@ -131,6 +180,8 @@ class Journal:
             return None
         try:
             manifest = load_manifest(file)
+        except OutsideError:
+            raise
         except DataError as error:
             self.set_aside(file, error.what)
             return None
@@ -157,7 +208,7 @@ class Journal:
         folder = self.artifact / QUARANTINE
         folder.mkdir(exist_ok=True)
         target, number = folder / (name or place.name), 1
-        while target.exists():
+        while os.path.lexists(target):
             number += 1
             target = folder / f"{name or place.name}.{number}"
         if copy:
@@ -170,9 +221,20 @@ class Journal:
             self._warn(f"{reason}: {'copied' if copy else 'moved'} to {target}")
         return target
 
+    def discard(self, place: Path, written: Mapping[str, Mapping[str, Any]]) -> None:
+        """Delete what hm wrote at `place`, in this artifact; other files there, and changed ones, go to quarantine.
+
+        `written` says by path from the artifact what hm wrote, and how many bytes.
+        """
+        for file in _files_at(place):
+            name = file.relative_to(self.artifact).as_posix()
+            if name not in written or file.is_symlink() or file.stat().st_size != written[name]["bytes"]:
+                self.set_aside(file, f"{name} is not as hm wrote it, and its place is needed", name=flat_name(name))
+        self.throw_away(place)
+
     def throw_away(self, place: Path) -> None:
-        """Delete something of ours; at once gone from its place, whenever the process ends."""
-        if not place.exists():
+        """Delete something that this process made, or has just listed; at once gone from its place."""
+        if not os.path.lexists(place):
             return
         self.temporary.mkdir(parents=True, exist_ok=True)
         number = 0
@@ -188,30 +250,59 @@ class Journal:
 
         First all of that is written down: a process killed in the middle is followed by one that replays it.
         """
-        holding = sorted(_places(json.loads(manifest_text)["items"]))
-        write_json(self.commit_file, {"manifest": manifest_text, "drop": dropped, "holding": holding})
+        write_json(self.commit_file, {"manifest": manifest_text, "drop": dropped})
         self.replay()
 
     def replay(self) -> None:
-        """Carry out `commit.json`; every step may have been done already."""
-        commit = read_json(self.commit_file)
-        for path in commit["drop"]:
-            self.throw_away(self.artifact / path)
+        """Carry out `commit.json`; every step may have been done already.
+
+        Raises DataError, with nothing done, when it is not what a writer of this artifact would have written.
+        """
+        manifest, text, drop = self._read_commit()
+        self._check_kind(manifest.kind)
+        self._check_places(manifest.items, manifest)
+        records, old = self.load()
+        files = {**manifest.files, **(old.files if old else {})}  # what lies there now: sizes of the old ones count
+        written = {name: entry for name, entry, _ in listed_files({**manifest.items, **records}, files)}
+        for path in drop:
+            self.discard(inside(self.artifact, path), written)
         if self.staged.is_dir():
-            self._install(self.staged, self.artifact, set(commit["holding"]))
-        write_text(self.working / MANIFEST, commit["manifest"])
+            self._install(self.staged, self.artifact, _places(manifest.items), written)
+        write_text(self.working / MANIFEST, text)
         os.replace(self.working / MANIFEST, self.artifact / MANIFEST)
         sync_folder(self.artifact)
         self.clean()
 
-    def _install(self, source: Path, target: Path, holding: set[str]) -> None:
+    def _read_commit(self) -> tuple[Manifest, str, list[str]]:
+        """The finished manifest, its text, and the places of items that are not in it and go."""
+        commit = read_json(self.commit_file)
+        where: dict[str, object] = {"file": self.commit_file}
+        what = "the end of an interrupted run is damaged"
+        if not isinstance(commit, dict) or not isinstance(commit.get("manifest"), str):
+            raise DataError(what, where=where, fix=_ELSEWHERE)
+        manifest = parse_manifest(commit["manifest"], self.commit_file)
+        staying = {record["path"] for record in manifest.items.values() if "path" in record} | _places(manifest.items)
+        try:
+            if not isinstance(drop := commit.get("drop"), list):
+                raise Malformed("drop is no list")
+            for path in drop:
+                check_path(path, "drop", top=True)
+                if path in staying:
+                    raise LeadsOut(f"drop names an item that stays: {path!r}")
+        except Malformed as error:
+            raise OutsideError(what, where=where | {"at": error}, fix=_ELSEWHERE) from error
+        return manifest, commit["manifest"], drop
+
+    def _install(self, source: Path, target: Path, holding: set[str], written: Mapping[str, Mapping[str, Any]]) -> None:
         """Move everything in `source` over what is in `target`; folders that hold items are merged, not replaced."""
         for entry in sorted(source.iterdir()):
             place = target / entry.name
-            if place.relative_to(self.artifact).as_posix() in holding and place.is_dir():
-                self._install(entry, place, holding)
+            name = place.relative_to(self.artifact).as_posix()
+            check_path(name, str(self.staged), top=True)
+            if name in holding and inside(self.artifact, name).is_dir():
+                self._install(entry, place, holding, written)
                 continue
-            self.throw_away(place)
+            self.discard(place, written)
             os.replace(entry, place)
         sync_folder(target)
 
@@ -233,11 +324,30 @@ def _places(items: dict[str, Record]) -> set[str]:
 
 
 def _checked(record: Any, file: Path) -> Record:
-    if not isinstance(record, dict) or file_name(record["item"]) != file.stem:
-        raise ValueError("it belongs to another item")
-    if not isinstance(record["key"], str) or not isinstance(record["hash"], str):
-        raise ValueError("it has no key or hash")
-    return record
+    """The record, with its form as it should be. Raises Malformed, and DataError for a path that leads out."""
+    check_record(record, f"item {file.stem}")
+    item = record.get("item")
+    if not isinstance(item, str) or not item or file_name(item) != file.stem:
+        raise Malformed("it belongs to another item")
+    if "key" not in record:
+        raise Malformed("it has no key")
+    return dict(record)
+
+
+def flat_name(path: str) -> str:
+    """A name in `quarantine/` that tells where in the artifact a file lay."""
+    return path.replace("/", "-")
+
+
+def _files_at(place: Path) -> list[Path]:
+    """Every file and link at or below a place, listed now; links are not followed."""
+    if place.is_symlink() or not place.is_dir():
+        return [place] if os.path.lexists(place) else []
+    found = []
+    for folder, inner, names in os.walk(place):
+        found += [Path(folder, name) for name in names]
+        found += [Path(folder, name) for name in inner if Path(folder, name).is_symlink()]
+    return sorted(found)
 
 
 def _remove(place: Path) -> None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from hmcli.errors import HMError, LockedError, UsageError
+from hmcli.errors import DataError, HMError, LockedError, UsageError
 
 _NOT_THE_PATH = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EINTR}
 
@@ -41,7 +41,8 @@ def writing_output(path: Path) -> Iterator[None]:
 class ArtifactLock:
     """Context manager that holds the exclusive right to write `artifact`.
 
-    Raises LockedError when another has it, and UsageError when nothing can be written beside it.
+    Raises LockedError when another has it, UsageError when nothing can be written beside it or something else lies in
+    the lock's place, and DataError when a link does.
     """
 
     def __init__(self, artifact: Path | str) -> None:
@@ -62,9 +63,10 @@ class ArtifactLock:
         while self._handle is None:
             with writing_output(self.artifact):
                 self.file.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                handle = self._open()
             try:
                 self._lock(handle)
+                self._refuse_foreign(handle)
                 if self._is_the_file(handle):  # else: its last holder removed it between our open and our lock
                     self._sign(handle)
                     self._handle = handle
@@ -80,6 +82,28 @@ class ArtifactLock:
         os.close(self._handle)
         self._handle = None
         _held.discard(self)
+
+    def _open(self) -> int:
+        """The lock's file, made where it is not there; what a link leads to is never written."""
+        try:
+            return os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            where = {"lock": self.file, "leads to": os.readlink(self.file)}
+            raise DataError("the lock of the artifact is a link", where=where, fix="remove the link") from error
+
+    def _refuse_foreign(self, handle: int) -> None:
+        """Raise UsageError when the file in the lock's place holds something that no writer of artifacts wrote."""
+        try:
+            ours = not (content := os.pread(handle, 1 << 16, 0)) or "pid" in json.loads(content)
+        except (ValueError, TypeError):
+            ours = False
+        if not ours:
+            raise UsageError(
+                "a file that is no lock of hm lies where the artifact's lock belongs", where={"file": self.file},
+                fix="choose another --out, or move the file away",
+            )  # fmt: skip
 
     def _lock(self, handle: int) -> None:
         try:

@@ -21,14 +21,13 @@ from typing import Any
 
 import hmcli
 from hmcli.errors import DataError
-from hmcli.store.files import write_text
+from hmcli.store.files import OutsideError, write_text
 from hmcli.store.hashing import hash_json
+from hmcli.store.records import MANIFEST, OLD_MANIFEST, WORKING, LeadsOut, Malformed, check_fields
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-OLD_MANIFEST = "manifest.old.json"  # the manifest of a complete artifact while it is being changed
-WORKING = "unfinished"  # folder with the journal and the parts; gone once the manifest is written
 JOURNAL = f"{WORKING}/journal.json"  # says that the folder is an artifact being written, and of which kind
+_AGAIN = "make the artifact again (move the folder away first), or restore the file from a copy"
 _PACKAGES = ("torch", "numpy", "zarr", "diffusers", "transformers", "av", "decord")
 
 
@@ -123,15 +122,23 @@ def read_manifest(path: Path | str, *, kinds: Collection[str] = ()) -> Manifest:
 
 
 def load_manifest(file: Path) -> Manifest:
-    """Parse one manifest file. Raises DataError when it is corrupt or from a newer hm."""
-    where: dict[str, object] = {"manifest": file}
-    again = "make the artifact again (move the folder away first), or restore the file from a copy"
+    """The manifest in a file. Raises DataError when it cannot be read; else as `parse_manifest`."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise DataError("the manifest cannot be read", where=where | {"at": error}, fix=again) from error
+        raise DataError("the manifest cannot be read", where={"manifest": file, "at": error}, fix=_AGAIN) from error
+    return parse_manifest(text, file)
+
+
+def parse_manifest(text: str, file: Path) -> Manifest:
+    """A manifest from its text. Raises DataError when it is corrupt, from a newer hm, or names places outside."""
+    where: dict[str, object] = {"manifest": file}
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError("the manifest cannot be read", where=where | {"at": error}, fix=_AGAIN) from error
     if not isinstance(values, dict) or not isinstance(values.get("format"), int):
-        raise DataError("the manifest does not say its format", where=where, fix=again)
+        raise DataError("the manifest does not say its format", where=where, fix=_AGAIN)
     if values["format"] > FORMAT:
         what = f"the artifact has format {values['format']}, this hm {hmcli.__version__} reads up to {FORMAT}"
         raise DataError(what, where=where, fix="install a newer hm, or make the artifact again with this one")
@@ -139,10 +146,13 @@ def load_manifest(file: Path) -> Manifest:
     if problems := [f"missing {name}" for name in sorted(known - set(values))] + [
         f"unknown {name}" for name in sorted(set(values) - known)
     ]:
-        raise DataError(f"the manifest is damaged: {', '.join(problems)}", where=where, fix=again)
-    shapes = {"kind": str, "fingerprint": str, "created_at": str, "items": dict, "arrays": dict, "files": dict}
-    if wrong := [name for name, shape in shapes.items() if not isinstance(values[name], shape)]:
-        raise DataError(f"the manifest is damaged: wrong type of {', '.join(wrong)}", where=where, fix=again)
+        raise DataError(f"the manifest is damaged: {', '.join(problems)}", where=where, fix=_AGAIN)
+    try:
+        check_fields(values)
+    except LeadsOut as error:
+        raise OutsideError(f"the manifest is forged or damaged: {error}", where=where, fix=_AGAIN) from error
+    except Malformed as error:
+        raise DataError(f"the manifest is damaged: {error}", where=where, fix=_AGAIN) from error
     return Manifest(**values)
 
 

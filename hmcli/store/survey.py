@@ -9,8 +9,10 @@ from typing import Any
 
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
+from hmcli.store.files import inside
 from hmcli.store.hashing import hash_file
 from hmcli.store.manifest import Manifest, compute_fingerprint, is_artifact, is_unfinished, read_manifest
+from hmcli.store.records import listed_files
 
 
 def verify(path: Path | str, reporter: Reporter) -> list[str]:
@@ -23,22 +25,13 @@ def verify(path: Path | str, reporter: Reporter) -> list[str]:
     problems = []
     if compute_fingerprint(manifest.kind, manifest.recipe, manifest.inputs, manifest.items) != manifest.fingerprint:
         problems.append("manifest.json: recipe, inputs or item hashes do not give its fingerprint")
-    expected = list(_expected(manifest))
+    expected = list(listed_files(manifest.items, manifest.files))
     with reporter.progress("verifying", len(expected), "file") as advance:
         for name, entry, owner in expected:
-            if (problem := _problem(folder / name, entry)) is not None:
+            if (problem := _problem(inside(folder, name), entry)) is not None:
                 problems.append(f"{name}: {problem}" + (f" (item {owner})" if owner else ""))
             advance(1)
     return problems
-
-
-def _expected(manifest: Manifest) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """(path in the artifact, hash and bytes, item it belongs to) of every file."""
-    for name, entry in manifest.files.items():
-        yield name, entry, ""
-    for item, record in manifest.items.items():
-        for name, entry in record.get("files", {}).items():
-            yield f"{record['path']}/{name}" if name else record["path"], entry, item
 
 
 def _problem(file: Path, entry: dict[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.aligned import own
 from hmcli.errors import DataError, UsageError
+from hmcli.store.files import OutsideError, is_plain_path
 from hmcli.store.names import listed
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PICKLED = {".pth", ".pt", ".ckpt", ".bin"}
 _SINGLE = {".safetensors", *PICKLED}
-_INDEX = ".safetensors.index.json"
+INDEX = ".safetensors.index.json"
 _OF_DIFFUSERS = "diffusion_pytorch_model"  # how diffusers and Wan name a model's own weights in a folder
 
 
@@ -44,7 +45,7 @@ def map_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises DataError for anything else, for damaged files, and for pickles that hold more than tensors.
     """
     path = find_weights(path)
-    if path.name.endswith(_INDEX):
+    if path.name.endswith(INDEX):
         return _load_shards(path)
     return _load_pickle(path) if path.suffix in PICKLED else _load_safetensors(path)
 
@@ -56,11 +57,11 @@ def find_weights(path: str | Path) -> Path:
         path = _weights_in(path)
     if not path.is_file():
         raise DataError("there are no weights here", where={"file": path}, fix="check the path")
-    if path.suffix not in _SINGLE and not path.name.endswith(_INDEX):
+    if path.suffix not in _SINGLE and not path.name.endswith(INDEX):
         raise DataError(
             f"weights of kind {path.suffix or path.name!r} are not known",
             where={"file": path},
-            fix=f"known: {', '.join(sorted(_SINGLE))}, {_INDEX}, or a folder with one of them",
+            fix=f"known: {', '.join(sorted(_SINGLE))}, {INDEX}, or a folder with one of them",
         )
     return path
 
@@ -68,12 +69,12 @@ def find_weights(path: str | Path) -> Path:
 def weight_files(path: str | Path) -> list[Path]:
     """Every file that holds what `map_state_dict` reads."""
     path = find_weights(path)
-    return [path, *(path.parent / shard for shard in _shards(path))] if path.name.endswith(_INDEX) else [path]
+    return [path, *(path.parent / shard for shard in _shards(path))] if path.name.endswith(INDEX) else [path]
 
 
 def _weights_in(folder: Path) -> Path:
     """The one file of weights in a folder; where there are others too, the one named as a model's own."""
-    indexes = sorted(folder.glob(f"*{_INDEX}"))
+    indexes = sorted(folder.glob(f"*{INDEX}"))
     files = indexes or sorted(file for file in folder.iterdir() if file.suffix in _SINGLE)
     own = [file for file in files if file.name.startswith(_OF_DIFFUSERS)]
     files = own if len(own) == 1 else files
@@ -104,7 +105,7 @@ def _shards(index: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     try:
         for name, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
-            found.setdefault(str(shard), []).append(name)
+            found.setdefault(_beside(index, shard), []).append(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             "the index of a sharded checkpoint cannot be read", where={"file": index}, fix="fetch it again"
@@ -115,6 +116,16 @@ def _shards(index: Path) -> dict[str, list[str]]:
             fix="fetch them into the same folder",
         )  # fmt: skip
     return dict(sorted(found.items()))
+
+
+def _beside(index: Path, shard: object) -> str:
+    """The name of a shard, which lies beside its index (it may be a link there: the hub's cache is made of them)."""
+    if not is_plain_path(shard) or "/" in str(shard):
+        raise OutsideError(
+            "the index of a sharded checkpoint names a file elsewhere", where={"index": index, "path": str(shard)},
+            fix="do not use this checkpoint unless you know who made it",
+        )  # fmt: skip
+    return str(shard)
 
 
 def _load_safetensors(file: Path) -> dict[str, Tensor]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.errors import DataError
+from hmcli.store.files import inside
 from hmcli.store.hashing import HashCache, hash_arrays, hash_file
+from hmcli.store.records import Record
 
 if TYPE_CHECKING:
     from hmcli.store.arrays import StackReader
-
-Record = dict[str, Any]  # of one item; hmcli/store/journal.py says what is in it
 
 
 class Wholeness:
@@ -35,9 +35,9 @@ class Wholeness:
     def damage(self, record: Record) -> str | None:
         """What is wrong with a finished item's bytes; None when it is whole."""
         if "path" in record:
-            return self.changed(self.artifact / record["path"], record["files"])
+            return self.changed(inside(self.artifact, record["path"]), record["files"])
         if "part" in record:
-            return self.changed(self.parts / record["part"]["name"], {"": record["part"]})
+            return self.changed(inside(self.parts, record["part"]["name"]), {"": record["part"]})
         if all(self._shard_is_whole(path, row) for path, row in record.get("rows", {}).values()):
             return None
         try:
@@ -67,7 +67,7 @@ class Wholeness:
     def _reader(self, path: str) -> StackReader:
         from hmcli.store.arrays import StackReader
 
-        return self._readers.setdefault(path, StackReader(self.artifact / path, bits=True))
+        return self._readers.setdefault(path, StackReader(inside(self.artifact, path), bits=True))
 
     def _shard(self, path: str, row: int) -> Path | None:
         try:
@@ -79,18 +79,18 @@ class Wholeness:
         if (shard := self._shard(path, row)) is None:
             return False
         if shard not in self._shards:
-            described = self.artifact / path / "zarr.json"  # says how the shard's bytes are to be read
+            described = inside(self.artifact, f"{path}/zarr.json")  # says how the shard's bytes are to be read
             self._shards[shard] = self._as_listed(shard) and self._as_listed(described)
         return self._shards[shard]
 
     def _as_listed(self, file: Path) -> bool:
-        entry = self.files.get(file.relative_to(self.artifact).as_posix())
-        return entry is not None and self.changed(file, {"": entry}) is None
+        name = file.relative_to(self.artifact).as_posix()
+        return name in self.files and self.changed(inside(self.artifact, name), {"": self.files[name]}) is None
 
     def changed(self, place: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
         """How files below `place` (under "" itself) differ from what was written down; None when they do not."""
         for name, entry in files.items():
-            file = place / name if name else place
+            file = inside(place, name) if name else place
             if not file.is_file():
                 return f"{file.name} is missing"
             if (size := file.stat().st_size) != entry["bytes"]:

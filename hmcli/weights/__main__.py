@@ -18,7 +18,8 @@ from hmcli.recipe.reading import load_recipe, sections
 from hmcli.stages.models.folders import PACKAGED, find_model
 from hmcli.store.files import read_json, write_json
 from hmcli.store.hashing import hash_json, hash_tree
-from hmcli.store.manifest import MANIFEST, make_manifest, write_manifest
+from hmcli.store.manifest import make_manifest, write_manifest
+from hmcli.store.records import MANIFEST
 
 RECIPE = "mini/transformer"
 

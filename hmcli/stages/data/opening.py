@@ -18,7 +18,7 @@ import numpy as np
 from hmcli.contracts import Quarantined
 from hmcli.errors import DataError
 from hmcli.recipe.sections import PosesConfig
-from hmcli.store.files import read_csv, read_json, read_json_lines
+from hmcli.store.files import check_inside, read_csv, read_json, read_json_lines
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.manifest import Manifest, is_artifact, is_unfinished, read_manifest
 from hmcli.store.video import VideoInfo, probe_video
@@ -73,6 +73,8 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
         reader = read_csv if metadata and metadata.endswith(".csv") else read_json_lines
         layout = read_layout(names, reader(path / metadata) if metadata else ())
         captions = _captions(path, layout)
+        if manifest is not None:  # links in a folder of one's own are followed, those of an artifact lead nowhere else
+            check_inside(path, [name for clip in layout.clips for name in clip.files.values()])
     cache = HashCache()
     clips: list[ClipSource] = []
     quarantined: list[Quarantined] = []
@@ -165,7 +167,7 @@ def _changes(
     `names` are all files of the folder, `seen` the hashes of those that a stage may read.
     """
     there = set(names)
-    records = {record["path"]: record for record in manifest.items.values()}
+    records = {record["path"]: record for record in manifest.items.values() if "path" in record}
     edited, new = [], []
     for clip in layout.clips:
         if (record := records.pop(clip.id, None)) is None:
@@ -173,7 +175,7 @@ def _changes(
             continue
         written = {f"{clip.id}/{name}": entry["hash"] for name, entry in record["files"].items()}
         same = written.keys() <= there and all(written.get(name) == seen.get(name) for name in clip.files.values())
-        if not same or captions[clip.id] != record["meta"].get("caption", captions[clip.id]):
+        if not same or captions[clip.id] != record.get("meta", {}).get("caption", captions[clip.id]):
             edited.append(clip.id)
     found = ((edited, "changed since they were rendered"), (new, "added"), (list(records), "gone"))
     return tuple(f"{len(ids)} clips {what}: {_some(ids)}" for ids, what in found if ids)

@@ -22,7 +22,7 @@ from hmcli.reports.gallery import GalleryClip, Lane, gallery
 from hmcli.reports.top_down import Walked, top_down
 from hmcli.stages.data.check import out_of_sight
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras
-from hmcli.store.files import file_name, read_json, read_json_lines, write_text
+from hmcli.store.files import file_name, inside, read_json, read_json_lines, write_text
 from hmcli.store.video import read_video
 from hmcli.world.files import schema
 from hmcli.world.files.layout import RENDERED_INDEX
@@ -83,7 +83,7 @@ def _show(source: ClipSource, row: Mapping[str, Any], out: Path) -> GalleryClip:
     videos = {part: read_video(source.files[part]) for part in parts}
     frames = (len(videos["context"]), len(videos["target"]) if "target" in videos else 0)
     place = file_name(source.id)
-    folder = out / "clips" / place
+    folder = inside(out, f"clips/{place}")
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         shutil.copyfile(source.files[part], folder / f"{part}.mp4")

@@ -16,7 +16,7 @@ from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import PosesConfig
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
-from hmcli.store.files import read_json_lines, write_json, write_text
+from hmcli.store.files import inside, read_json_lines, write_json, write_text
 from hmcli.world.files.layout import CAPTION_NAME, RENDERED_INDEX
 from hmcli.world.staging.splits import hash_share
 
@@ -49,7 +49,7 @@ def run(
     for part, clips in sides.items():
         if not clips:
             reporter.warn(f"the {part} part is empty: {len(dataset.clips)} clips are few for a share of {test:g}")
-        _write_part(out / part, dataset, clips)
+        _write_part(inside(out, part), dataset, clips)
     record = {"source": str(dataset.path.absolute()), "test": test, "by": by, "seed": seed, "held_out": held_out}
     write_json(out / RECORD, record | {part: [clip.id for clip in clips] for part, clips in sides.items()})
     counts = {part: len(clips) for part, clips in sides.items()}

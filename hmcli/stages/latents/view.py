@@ -16,6 +16,7 @@ import numpy as np
 from hmcli.contracts import SPACE_STRIDE, Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.store.arrays import ROOT, StackReader
+from hmcli.store.files import inside
 from hmcli.store.manifest import Manifest, read_manifest
 
 
@@ -164,7 +165,7 @@ class LatentsView:
 
     def _reader(self, path: str) -> StackReader:
         if path not in self._readers:
-            self._readers[path] = StackReader(self.path / ROOT / path)
+            self._readers[path] = StackReader(inside(self.path, f"{ROOT}/{path}"))
         return self._readers[path]
 
 

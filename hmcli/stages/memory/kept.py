@@ -20,6 +20,7 @@ from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.memory.layout import ANCHOR, KEPT, SlotDescription, block_group, description_of, item_of
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.store.arrays import StackReader, read_item_array
+from hmcli.store.files import inside
 from hmcli.store.manifest import Manifest, read_manifest
 from hmcli.world.views.cameras import relative_camera_rows
 
@@ -171,7 +172,7 @@ class MemoryView:
 
     def anchor(self, clip: str) -> np.ndarray:
         """The pose (4, 4) that the clip's camera rows are relative to."""
-        return read_item_array(self.path / self.item(clip)["path"] / KEPT, ANCHOR)
+        return read_item_array(inside(self.path, self.item(clip)["path"]) / KEPT, ANCHOR)
 
     def load(self, clip: str, device: str, dtype: torch.dtype, cache: RowCache) -> ContextMemory:
         """A clip's memory, for a model that computes in `dtype`; keys and values stay on disk until they are chosen."""
@@ -179,7 +180,7 @@ class MemoryView:
         from hmcli.core.memory import ContextMemory
 
         record = self.item(clip)
-        about, folder = record["meta"]["memory"], self.path / record["path"]
+        about, folder = record["meta"]["memory"], inside(self.path, record["path"])
         if about["dtype"] != (wanted := str(dtype).removeprefix("torch.")):
             raise DataError(
                 f"the memory holds {about['dtype']}, but the model is to compute in {wanted}",

@@ -11,6 +11,7 @@ import numpy as np
 
 from hmcli.errors import DataError
 from hmcli.store.arrays import read_item_array
+from hmcli.store.files import inside
 from hmcli.store.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def item_of(path: Path, manifest: Manifest, clip: str) -> dict[str, Any]:
 
 def description_of(path: Path, record: dict[str, Any]) -> SlotDescription:
     """The same from the record of an item."""
-    meta, folder = record["meta"], path / record["path"]
+    meta, folder = record["meta"], inside(path, record["path"])
     found = {name: read_item_array(folder, name) for name in meta["described"]}
     return SlotDescription(
         span_M2=found["slot_span"], pose_M44=found.get("slot_pose"), overlap_AM=found.get("overlap"),

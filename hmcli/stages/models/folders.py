@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.recipe.sections import CodecConfig, Recipe, TextConfig
-from hmcli.store.files import read_json
+from hmcli.store.files import inside, read_json
 from hmcli.store.hashing import HashCache, hash_file
 from hmcli.store.manifest import Manifest, is_artifact, read_manifest
+from hmcli.store.weights import weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -44,13 +45,15 @@ class ModelFolder:
         for name, entry in self.manifest.files.items():
             if not name.startswith(f"{part}/"):
                 continue
-            file = self.path / name
+            file = inside(self.path, name)
             if not file.is_file() or hash_file(file, cache=cache) != entry["hash"]:
                 raise DataError(
                     "the checkpoint is damaged: a file is missing or not as it was written",
                     where={"model": self.path, "file": name},
                     fix="run the command that made it again: it sets what is damaged aside and makes it anew",
                 )
+        if (self.path / part).is_dir():
+            weight_files(self.path / part)  # an index names files beside it only
 
     def codec(self) -> CodecConfig:
         """The codec the model's latents come from; a vae/ in the checkpoint itself is preferred to a path elsewhere."""
@@ -100,7 +103,7 @@ def find_model(model: Path) -> ModelFolder:
         raise UsageError("there is no such model", where={"model": model}, fix="give a run, a checkpoint, or mini")
     manifest = read_manifest(model, kinds=("run", "checkpoint"))
     if manifest.kind == "run":
-        folder = model / manifest.attributes["checkpoint"]
+        folder = inside(model, manifest.attributes.get("checkpoint"))
         return ModelFolder(path=folder, manifest=read_manifest(folder, kinds=("checkpoint",)))
     return ModelFolder(path=model, manifest=manifest)
 

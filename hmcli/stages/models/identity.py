@@ -8,6 +8,7 @@ from hmcli.errors import MissingPartError
 from hmcli.recipe.sections import CodecConfig, TextConfig
 from hmcli.stages.models.folders import PACKAGED
 from hmcli.store.hashing import HashCache, hash_file, hash_json
+from hmcli.store.weights import INDEX, weight_files
 
 
 def codec_hash(codec: CodecConfig) -> str:
@@ -35,5 +36,7 @@ def _files(path: Path) -> dict[str, str]:
     cache = HashCache()
     if path.is_file():
         return {"": hash_file(path, cache=cache)}
+    for index in path.rglob(f"*{INDEX}"):
+        weight_files(index)  # every shard lies beside it, or it is refused before anything reads it
     names = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
     return {p.relative_to(path).as_posix(): hash_file(p, cache=cache) for p in names}

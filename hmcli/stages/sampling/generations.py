@@ -14,7 +14,7 @@ from hmcli.errors import DataError
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.stages.data.opening import Dataset, open_dataset
-from hmcli.store.files import read_json_lines
+from hmcli.store.files import inside, read_json_lines
 from hmcli.store.manifest import Manifest, read_manifest
 
 LIST = "generations.jsonl"
@@ -48,6 +48,7 @@ def open_generation(path: Path, poses: PosesConfig) -> Generated:
         for row in rows:
             if not isinstance(row["video"], str) or min(int(row[name]) for name in ("frames", "height", "width")) < 1:
                 raise ValueError(f"clip {row['id']}: video, frames, height and width do not describe a video")
+            inside(path, row["video"])
         data = from_dict({"data": about["data"]}).data
         source, fingerprint = about["source_dataset"], about["source_dataset_fingerprint"]
     except (KeyError, TypeError, ValueError) as error:

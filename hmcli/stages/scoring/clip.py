@@ -16,6 +16,7 @@ from hmcli.metrics.contract import BACKBONE, PREDICTION, REFERENCE, Backbone, Me
 from hmcli.stages.data.loading import load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.sampling.generations import Generated
+from hmcli.store.files import inside
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.video import read_video
 
@@ -92,7 +93,7 @@ class Clip:
         if self.id not in generated.rows:
             reasons = {row["item"]: row["reason"] for row in generated.manifest.quarantined}
             raise DataError(f"it was not generated: {reasons[self.id]}")
-        return generated.path / generated.rows[self.id]["video"]
+        return inside(generated.path, generated.rows[self.id]["video"])
 
     def _video_hash(self) -> str:
         """Of the file as it is now; it must be the one that was generated."""
