@@ -21,6 +21,7 @@ from hmcli.cli.shared import (
     MaybeRecipe,
     ModelIn,
     Overrides,
+    Processes,
     RecipeArgument,
     RecipeIn,
     SourceIn,
@@ -43,9 +44,7 @@ def render(
     clips: Annotated[int | None, typer.Option("--clips", min=1, help="How many clips (world.clips).")] = None,
     out: ArtifactOut = None,
     override: Overrides = None,
-    processes: Annotated[
-        int, typer.Option("--num-processes", min=1, help="Processes that share the clips; the result is the same.")
-    ] = 1,
+    processes: Processes = 1,
     captioner: Annotated[
         Path | None, typer.Option("--captioner", help="Folder of an image-text-to-text model that writes the captions.")
     ] = None,
@@ -74,6 +73,7 @@ def encode(
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
+    processes: Processes = 1,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -88,7 +88,7 @@ def encode(
 
     return stage.run(
         resolved, data=source, out=named(out, source, "latents"), force=force, device=pick_device(device),
-        reporter=Console(), dry_run=dry_run,
+        processes=processes, reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -109,6 +109,7 @@ def tokenize_memory(
     ] = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
+    processes: Processes = 1,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -125,7 +126,8 @@ def tokenize_memory(
 
     return stage.run(
         resolved, latents=source, model=weights, clips=tuple(clips or ()), force=force, device=pick_device(device),
-        out=named(out, source, "memory", weights), reporter=Console(), after=given(after), dry_run=dry_run,
+        out=named(out, source, "memory", weights), after=given(after), processes=processes, reporter=Console(),
+        dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -187,6 +189,7 @@ def generate(
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
+    processes: Processes = 1,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -205,8 +208,8 @@ def generate(
 
     return stage.run(
         resolved, source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
-        out=named(out, found, "generation"), force=force, device=pick_device(device), reporter=Console(),
-        dry_run=dry_run,
+        out=named(out, found, "generation"), force=force, device=pick_device(device), processes=processes,
+        reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -222,6 +225,7 @@ def evaluate(
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
+    processes: Processes = 1,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -236,8 +240,8 @@ def evaluate(
 
     return stage.run(
         resolved, generation=source, reference=given(reference), metrics=tuple(metric or resolved.eval.metrics),
-        out=named(out, source, "evaluation"), force=force, device=pick_device(device), reporter=Console(),
-        dry_run=dry_run,
+        out=named(out, source, "evaluation"), force=force, device=pick_device(device), processes=processes,
+        reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from hmcli.cli.shared import (
     DryRun,
     Force,
     Overrides,
+    Processes,
     command,
     find_input,
     given,
@@ -66,6 +67,7 @@ def inspect(
     clips: Clips = None,
     out: ArtifactOut = None,
     override: Overrides = None,
+    processes: Processes = 1,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -73,7 +75,7 @@ def inspect(
     """Say what an artifact is, what made it, if it is whole. With --latents: draw what memory a model reads."""
     if latents is None:
         looking = {"--memory": memory, "--clips": clips, "--out": out, "--set": override, "--dry-run": dry_run,
-                   "--force": force, "--device": device != "auto"}  # fmt: skip
+                   "--force": force, "--device": device != "auto", "--num-processes": processes != 1}  # fmt: skip
         _refuse_idle(looking, "without --latents", fix="hm inspect MODEL --latents LATENTS looks into a model's memory")
         from hmcli.stages.inspecting import inspect as stage
 
@@ -88,8 +90,8 @@ def inspect(
 
     return inspect_memory.run(
         resolved, model=weights, latents=source, memory=given_all(memory), clips=tuple(clips or ()),
-        out=named(out, source, "inspection", weights), force=force, device=pick_device(device), reporter=Console(),
-        dry_run=dry_run,
+        out=named(out, source, "inspection", weights), force=force, device=pick_device(device), processes=processes,
+        reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 

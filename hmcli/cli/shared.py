@@ -44,6 +44,9 @@ ModelIn = Annotated[
 ]
 Clips = Annotated[list[str] | None, typer.Option("--clips", help="Only these clip ids (may be given several times).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Processes = Annotated[
+    int, typer.Option("--num-processes", min=1, help="Processes that share the clips; the result is the same.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Do everything again, also what is already there.")]
 

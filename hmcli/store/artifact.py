@@ -123,7 +123,8 @@ class ArtifactWriter:
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
-        return tuple(Quarantined(item=item, reason=reason) for item, reason in self._quarantined.items())
+        """Sorted, for they may come in any order."""
+        return tuple(Quarantined(item=item, reason=reason) for item, reason in sorted(self._quarantined.items()))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -438,7 +439,7 @@ class ArtifactWriter:
         return [item for item in order if item not in self._kept and item not in self._made]
 
     def _quarantine_rows(self) -> list[dict[str, str]]:
-        return [{"item": item, "reason": reason} for item, reason in self._quarantined.items()]
+        return [{"item": left.item, "reason": left.reason} for left in self.quarantined]
 
     def _final_record(self, item: str) -> Record:
         record = {name: value for name, value in self._records[item].items() if name != "part"}

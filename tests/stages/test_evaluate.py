@@ -270,7 +270,7 @@ def test_a_damaged_video_and_a_clip_never_generated_are_counted_in_every_metric(
     video.write_bytes(video.read_bytes()[:-40])
     result = evaluated(gen, tmp_path / "eval")
     reasons = {item.item: item.reason for item in result.quarantined}
-    assert list(reasons) == ["two", "three"]
+    assert list(reasons) == ["three", "two"]
     assert "changed or damaged after it was written" in reasons["two"]
     assert "not generated: its context is cut short" in reasons["three"]
     assert {(entry["n"], entry["failed"]) for entry in scores(result).values()} == {(1, 2)}

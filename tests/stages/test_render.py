@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from hmcli.runtime import Silent
 from hmcli.stages.data.annotations import read_annotations
 from hmcli.stages.data.loading import load_clip
 from hmcli.stages.data.opening import open_dataset
-from hmcli.stages.rendering.clips import Job, batches, render_batch
+from hmcli.stages.rendering.clips import Job, drawn_at_once, render_batch
 from hmcli.stages.rendering.render import run
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video
@@ -197,25 +196,6 @@ def test_the_same_seed_renders_the_same_data_set(folder, tmp_path):
             assert ours[name] == theirs[name], name
 
 
-def test_two_processes_render_what_one_does(folder, tmp_path):
-    out = tmp_path / "clips"
-    result = run(RECIPE, out=out, reporter=Silent(), processes=2)
-    assert result.fingerprint == read_manifest(folder).fingerprint
-    ours, theirs = files_of(out), files_of(folder)
-    assert {name: ours[name] for name in ours if name != "manifest.json"} == {
-        name: theirs[name] for name in theirs if name != "manifest.json"
-    }
-    assert not (out / "unfinished").exists()
-
-
-@pytest.mark.slow
-def test_an_error_in_a_process_reaches_the_user(tmp_path):
-    impossible = replace(RECIPE, world=replace(WORLD, camera=CameraPathConfig(trajectory="pan-left", degrees=3)))
-    with pytest.raises(UsageError, match="no exit and re-entry"):
-        run(impossible, out=tmp_path / "clips", reporter=Silent(), processes=2)
-    assert multiprocessing.active_children() == []
-
-
 def test_in_a_crowd_somebody_passes_behind_something(tmp_path):
     world = replace(WORLD, clips=1, split="crowd", size=(48, 80))
     out = tmp_path / "clips"
@@ -294,10 +274,9 @@ def test_clips_drawn_together_are_the_clips_drawn_one_by_one(nano: Path, tmp_pat
     assert written(tmp_path / "together", True) == written(tmp_path / "apart", False)
 
 
-def test_a_gpu_gets_as_many_clips_at_once_as_fill_it(nano: Path, tmp_path: Path):
+def test_a_gpu_gets_as_many_clips_at_once_as_fill_it(nano: Path):
     world = replace(load_recipe(nano).world, context_frames=33, target_frames=33, size=(64, 112))
-    given = {"world": world, "seed": 1, "folder": tmp_path, "chosen": None}
-    on_cpu, on_gpu = ([Job(**given, index=i, device=device) for i in range(20)] for device in ("cpu", "cuda"))
-    assert [len(batch) for batch in batches(on_cpu)] == [1] * 20
-    assert [len(batch) for batch in batches(on_gpu)] == [16, 4]
-    assert batches([]) == []
+    clips = [str(number) for number in range(20)]
+    assert drawn_at_once(clips, world, "cpu") == [[clip] for clip in clips]
+    assert drawn_at_once(clips, world, "cuda") == [clips[:16], clips[16:]]
+    assert drawn_at_once([], world, "cuda") == []

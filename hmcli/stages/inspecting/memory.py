@@ -7,7 +7,7 @@ for the model's own choice beside a random one and an oracle's on the same queri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ from hmcli.stages.memory.policy_inputs import needs_of_policy
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
 from hmcli.stages.sampling.job import Job, generate_latents, inputs_read, open_job, sorted_memory
 from hmcli.stages.shared.chance import clip_seed
-from hmcli.stages.shared.outcome import check_output, require_some, result_of
+from hmcli.stages.shared.each import each, move_into
+from hmcli.stages.shared.makers import Unit
+from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import read_json, write_csv, write_json, write_text
 from hmcli.store.hashing import hash_json
@@ -53,6 +55,7 @@ def run(
     force: bool,
     device: str,
     reporter: Reporter,
+    processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
     """Look into the memory of a model on clips; see `hm inspect --help`."""
@@ -61,14 +64,13 @@ def run(
     kept, descriptions = sorted_memory(memory, folder)
     job, ids = open_job(recipe, folder, latents, kept, descriptions, clips, device, reporter)
     if dry_run:
-        check_output(out, KIND, reporter)
-        reporter.note(f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}, into {out}")
-        return StageResult(path=out, kind=KIND, counts={"clips": len(ids)}, details={"dry_run": True})
+        plan = f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}"
+        return planned(out, KIND, plan, reporter, counts={"clips": len(ids)})
     with ArtifactWriter(
         out, KIND, recipe=job.reads(), inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
         force=force,
     ) as writer:  # fmt: skip
-        done = _inspect_clips(writer, job, ids, reporter)
+        done = _inspect_clips(writer, job, ids, processes)
         require_some(done, writer.quarantined, latents)
         return _finish(writer, done, reporter)
 
@@ -88,24 +90,34 @@ def refuse_without_slots(folder: ModelFolder) -> None:
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
-def _inspect_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: Reporter) -> list[str]:
+def _inspect_clips(writer: ArtifactWriter, job: Job, ids: list[str], processes: int) -> list[str]:
     """Look at what is not there yet; returns the ids of all that are."""
-    done = []
-    with reporter.progress("inspecting", len(ids), "clip") as advance:
-        for clip_id in ids:
-            key = hash_json([FORMAT, job.key(clip_id)])
-            if not writer.kept(clip_id, key):
-                try:
-                    look = look_at(job, clip_id)
-                except DataError as error:
-                    writer.quarantine(clip_id, str(error))
-                    advance(1)
-                    continue
-                with writer.item_folder(clip_id, key, parent="clips") as folder:
-                    _write_clip(folder, look)
-            done.append(clip_id)
-            advance(1)
-    return done
+
+    def keep(unit: Unit, _: None, made: Path) -> None:
+        with writer.item_folder(unit.id, unit.items[unit.id], parent="clips") as folder:
+            move_into(folder, made)
+
+    units = [Unit(id=clip, items={clip: hash_json([FORMAT, job.key(clip)])}) for clip in ids]
+    return each(writer, units, Inspector(job), keep, label="inspecting", processes=processes)
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """Looks at clips by their ids (hmcli.stages.shared.makers.Maker), each a folder at `place`."""
+
+    job: Job
+    imports: tuple[str, ...] = ("hmcli.core.transformer", "hmcli.codecs.video")
+
+    def reporting_to(self, reporter: Reporter) -> Inspector:
+        return replace(self, job=replace(self.job, reporter=reporter))
+
+    def load(self) -> None:
+        _ = self.job.network, self.job.codec
+
+    def make(self, unit: Unit, place: Path) -> None:
+        look = look_at(self.job, unit.id)
+        place.mkdir()
+        _write_clip(place, look)
 
 
 def look_at(job: Job, clip_id: str) -> Look:

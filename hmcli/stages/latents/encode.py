@@ -6,7 +6,9 @@ docs/artifacts.md; hmcli.stages.latents.view reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ import numpy as np
 
 from hmcli import registry
 from hmcli.contracts import Reporter, StageResult, TextEncoder, VideoCodec
-from hmcli.errors import DataError
 from hmcli.recipe.reading import sections
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.data.loading import LoadedClip, load_clip
@@ -22,7 +23,9 @@ from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.latents.pixels import encode_video
 from hmcli.stages.latents.subjects import latent_masks, subject_arrays
 from hmcli.stages.models.identity import codec_hash, text_hash
-from hmcli.stages.shared.outcome import check_output, require_some, result_of
+from hmcli.stages.shared.each import each
+from hmcli.stages.shared.makers import Unit
+from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
@@ -43,22 +46,18 @@ _AXES: dict[str, tuple[list[str], str]] = {
 
 
 def run(
-    recipe: Recipe, *, data: Path, out: Path, force: bool, device: str, reporter: Reporter, dry_run: bool = False
-) -> StageResult:
+    recipe: Recipe, *, data: Path, out: Path, force: bool, device: str, reporter: Reporter, processes: int = 1,
+    dry_run: bool = False,
+) -> StageResult:  # fmt: skip
     """Encode a folder of clips; see `hm encode --help`. Clips that cannot be used are quarantined with the reason."""
     dataset = open_dataset(data, recipe.poses)
     for note in dataset.notes:
         reporter.note(note)
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
     if dry_run:
-        check_output(out, "latents", reporter)
-        reporter.note(
-            f"{len(dataset.clips)} clips of {data} at {recipe.data.size} with codec {recipe.codec.name} into {out}"
-        )
-        return StageResult(
-            path=out, kind="latents", counts={"clips": len(dataset.clips)}, quarantined=dataset.quarantined,
-            details={"dry_run": True},
-        )  # fmt: skip
+        plan = f"{len(dataset.clips)} clips of {data} at {recipe.data.size} with codec {recipe.codec.name}"
+        counts = {"clips": len(dataset.clips)}
+        return planned(out, "latents", plan, reporter, counts=counts, quarantined=dataset.quarantined)
     read = sections(recipe, *READS)
     inputs = {"clips": dataset.fingerprint, "codec": codec_key, "text": text_key}
     with ArtifactWriter(
@@ -67,7 +66,7 @@ def run(
         for item in dataset.quarantined:
             writer.quarantine(item.item, item.reason)
         captions = _encode_captions(writer, dataset, recipe, text_key, device)
-        done = _encode_clips(writer, dataset.clips, recipe, [codec_key, read], device, reporter, captions)
+        done = _encode_clips(writer, dataset, recipe, [codec_key, read], device, processes)
         require_some(done, writer.quarantined, data)
         return _finish(writer, dataset, done, captions, recipe)
 
@@ -97,35 +96,55 @@ def _encode_captions(
 
 
 def _encode_clips(
-    writer: ArtifactWriter,
-    clips: Sequence[ClipSource],
-    recipe: Recipe,
-    depends: list[Any],
-    device: str,
-    reporter: Reporter,
-    captions: dict[str, str],
+    writer: ArtifactWriter, dataset: Dataset, recipe: Recipe, depends: list[Any], device: str, processes: int
 ) -> list[str]:
     """Encode what is not there yet; returns the ids of the clips that are in the artifact."""
-    codec: VideoCodec | None = None
-    done = []
-    with reporter.progress("encoding", len(clips), "clip") as advance:
-        for source in clips:
-            key = hash_json([source.key, depends])
-            if not writer.kept(_CLIP + source.id, key):
-                codec = codec or registry.find("codec", recipe.codec.name)(recipe.codec, device)
-                try:
-                    clip = load_clip(source, recipe.data)
-                    arrays = encode_clip(clip, codec, device)
-                except DataError as error:
-                    writer.quarantine(source.id, str(error))
-                    advance(1)
-                    continue
-                for note in clip.notes:
-                    reporter.note(f"{clip.id}: {note}")
-                writer.put_arrays(_CLIP + source.id, key, arrays, _about(clip))
-            done.append(source.id)
-            advance(1)
-    return done
+    clips = {clip.id: clip for clip in dataset.clips}
+    encoder = Encoder(recipe=recipe, clips=clips, device=device, reporter=writer.reporter)
+    units = [Unit(id=name, items={_CLIP + name: hash_json([clip.key, depends])}) for name, clip in clips.items()]
+
+    def keep(unit: Unit, made: Encoded, _: Path) -> None:
+        for item, key in unit.items.items():
+            writer.put_arrays(item, key, made.arrays, made.about)
+
+    return each(writer, units, encoder, keep, label="encoding", processes=processes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A clip's arrays, and what is said of it."""
+
+    arrays: dict[str, np.ndarray]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Encodes clips by their ids (hmcli.stages.shared.makers.Maker)."""
+
+    recipe: Recipe
+    clips: Mapping[str, ClipSource]
+    device: str
+    reporter: Reporter
+    imports: tuple[str, ...] = ("hmcli.codecs.video",)
+
+    def reporting_to(self, reporter: Reporter) -> Encoder:
+        return replace(self, reporter=reporter)
+
+    @cached_property
+    def codec(self) -> VideoCodec:
+        codec: VideoCodec = registry.find("codec", self.recipe.codec.name)(self.recipe.codec, self.device)
+        return codec
+
+    def load(self) -> None:
+        _ = self.codec
+
+    def make(self, unit: Unit, place: Path) -> Encoded:
+        clip = load_clip(self.clips[unit.id], self.recipe.data)
+        arrays = encode_clip(clip, self.codec, self.device)
+        for note in clip.notes:
+            self.reporter.note(f"{clip.id}: {note}")
+        return Encoded(arrays=arrays, about=_about(clip))
 
 
 def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ the next clip. `after` makes the memory of frames that follow those of another m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,9 @@ from hmcli.stages.memory.layout import ANCHOR, KEPT, LAYOUT, block_group, write_
 from hmcli.stages.memory.policy_inputs import recorded_memory, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
 from hmcli.stages.shared.chance import clip_seed
-from hmcli.stages.shared.outcome import check_output, require_some, result_of
+from hmcli.stages.shared.each import each, move_into
+from hmcli.stages.shared.makers import Unit
+from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything one `hm tokenize-memory` works with."""
+    """Everything one `hm tokenize-memory` works with; makes clips (hmcli.stages.shared.makers.Maker)."""
 
     recipe: Recipe
     view: LatentsView
@@ -47,6 +49,10 @@ class Job:
     after: MemoryView | None
     device: str
     reporter: Reporter
+    imports: tuple[str, ...] = ("hmcli.core.transformer",)
+
+    def reporting_to(self, reporter: Reporter) -> Job:
+        return replace(self, reporter=reporter)
 
     @property
     def config(self) -> MemoryConfig:
@@ -72,6 +78,16 @@ class Job:
         computed = {"dtype": sample.dtype, "attention": sample.attention, "seed": self.recipe.seed}
         return {"memory": memory, "layout": LAYOUT, **({} if self.model is None else computed)}
 
+    def load(self) -> None:
+        _ = self.model and self.network
+
+    def make(self, unit: Unit, place: Path) -> dict[str, Any]:
+        """Fill a clip's group at `place`; returns what it takes to read it again."""
+        about: dict[str, Any] = {"layout": LAYOUT, "latents": self.view.item_hash(unit.id)}
+        place.mkdir()
+        _write_clip(place, about, self, self.view.clip(unit.id))
+        return about
+
 
 def run(
     recipe: Recipe,
@@ -84,6 +100,7 @@ def run(
     device: str,
     reporter: Reporter,
     after: Path | None = None,
+    processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
     """Describe, and with `model` compute, the memory of the clips; see `hm tokenize-memory --help`."""
@@ -97,15 +114,14 @@ def run(
     )
     view.say_left_out(reporter)
     if dry_run:
-        check_output(out, "memory", reporter)
-        reporter.note(f"{len(ids)} clips of {latents}{'' if folder is None else f' with {folder.path}'} into {out}")
-        return StageResult(path=out, kind="memory", counts={"clips": len(ids)}, details={"dry_run": True})
+        plan = f"{len(ids)} clips of {latents}{'' if folder is None else f' with {folder.path}'}"
+        return planned(out, "memory", plan, reporter, counts={"clips": len(ids)})
     inputs = {"latents": view.fingerprint} | ({} if folder is None else {"model": folder.fingerprint})
     inputs |= {} if job.after is None else {"after": job.after.manifest.fingerprint}
     with ArtifactWriter(
         out, "memory", recipe=job.reads(), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force
     ) as writer:
-        done = _write_clips(writer, job, ids)
+        done = _write_clips(writer, job, ids, processes)
         require_some(done, writer.quarantined, latents)
         counts = {"clips": len(done)}
         files = [] if writer.unchanged(done) else _root(writer)
@@ -143,26 +159,16 @@ def _check_model(folder: ModelFolder, config: MemoryConfig) -> None:
             )  # fmt: skip
 
 
-def _write_clips(writer: ArtifactWriter, job: Job, ids: list[str]) -> list[str]:
+def _write_clips(writer: ArtifactWriter, job: Job, ids: list[str], processes: int) -> list[str]:
     """Write the group of every clip that is not there yet; one block of one clip is in memory at a time."""
     from hmcli.store.arrays import ROOT
 
-    done = []
-    with job.reporter.progress("tokenizing memory", len(ids), "clip") as advance:
-        for clip_id in ids:
-            key = job.key(clip_id)
-            if not writer.kept(clip_id, key):
-                about: dict[str, Any] = {"layout": LAYOUT, "latents": job.view.item_hash(clip_id)}
-                try:
-                    with writer.item_folder(clip_id, key, parent=ROOT, meta=about) as place:
-                        _write_clip(place, about, job, job.view.clip(clip_id))
-                except DataError as error:
-                    writer.quarantine(clip_id, str(error))
-                    advance(1)
-                    continue
-            done.append(clip_id)
-            advance(1)
-    return done
+    def keep(unit: Unit, about: dict[str, Any], made: Path) -> None:
+        with writer.item_folder(unit.id, unit.items[unit.id], parent=ROOT, meta=about) as folder:
+            move_into(folder, made)
+
+    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
+    return each(writer, units, job, keep, label="tokenizing memory", processes=processes)
 
 
 def _write_clip(place: Path, about: dict[str, Any], job: Job, clip: LatentClip) -> None:

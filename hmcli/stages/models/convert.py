@@ -24,7 +24,7 @@ from hmcli.stages.models.folders import model_arguments
 from hmcli.stages.models.identity import codec_hash
 from hmcli.stages.models.settings import settle
 from hmcli.stages.models.sources import Source, look
-from hmcli.stages.shared.outcome import check_output, result_of
+from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.names import ADDED_TO_WAN, listed, to_released
@@ -222,8 +222,7 @@ def _write_artifact(
 ) -> StageResult:
     """Fill an artifact by `write`, which returns its attributes; one that is there already, and whole, is kept."""
     if dry_run:
-        check_output(out, kind, reporter)
-        return StageResult(path=out, kind=kind, details={"dry_run": True})
+        return planned(out, kind, f"a {kind}", reporter)
     with ArtifactWriter(out, kind, recipe=recipe, inputs=inputs, seed=seed, reporter=reporter, force=force) as writer:
         if not force and writer.unchanged([]):
             reporter.note("converted already: kept")

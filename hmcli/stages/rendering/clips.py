@@ -1,24 +1,19 @@
-"""Rendered clips: draw them, and write their folders. What the processes of `hm render` share out among them."""
+"""Rendered clips: draw them, and write their folders."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmcli.contracts import Reporter
 from hmcli.errors import HMError
 from hmcli.recipe.sections import WorldConfig
 from hmcli.stages.bench.definition import Chosen
+from hmcli.stages.shared.makers import Unit
 from hmcli.store.files import write_json
 from hmcli.store.video import write_video
 from hmcli.world.hidden.events import Visibility, visibility
@@ -29,7 +24,6 @@ from hmcli.world.staging.verdict import Certificates, certificates, refusal
 if TYPE_CHECKING:
     from hmcli.world.render import RenderedClip
 
-_AHEAD = 2  # batches given out per process: none waits for another to be collected
 BATCH_PIXELS = 16 * 66 * 64 * 112  # drawn at once on a GPU: 16 clips of 66 small frames
 
 
@@ -71,68 +65,44 @@ def render_batch(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     return rows
 
 
-def batches(jobs: Sequence[Job]) -> list[Sequence[Job]]:
-    """Jobs in the batches that are drawn at once: one by one on a CPU, where that is as fast, several on a GPU."""
-    if not jobs or jobs[0].device == "cpu":
-        return [[job] for job in jobs]
-    world = jobs[0].world
+def drawn_at_once(clips: Sequence[str], world: WorldConfig, device: str) -> list[Sequence[str]]:
+    """Clips in the batches that are drawn at once: one by one on a CPU, where that is as fast, several on a GPU."""
+    if device == "cpu":
+        return [[clip] for clip in clips]
     pixels = (world.context_frames + world.target_frames) * world.size[0] * world.size[1]
     count = max(1, BATCH_PIXELS // pixels)
-    return [jobs[start : start + count] for start in range(0, len(jobs), count)]
+    return [clips[start : start + count] for start in range(0, len(clips), count)]
 
 
-def render_clips(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Jobs with their lines of clips.jsonl, in the order in which they are done; with one process, in this one."""
-    together = batches(jobs)
-    if processes == 1 or len(together) < 2:
-        for batch in together:
-            yield from zip(batch, render_batch(batch), strict=True)
-        return
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
-    pool = ProcessPoolExecutor(min(processes, len(together)), mp_context=context, initializer=_begin_worker)
-    try:
-        waiting = iter(together)
-        running: dict[Future[list[dict[str, Any]]], Sequence[Job]] = {}
-        while True:
-            for batch in islice(waiting, processes * _AHEAD - len(running)):
-                running[pool.submit(render_batch, batch)] = batch
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield from zip(running.pop(future), _result(future), strict=True)
-    finally:
-        for child in set(multiprocessing.active_children()) - others:  # nobody waits for what they are at
-            child.terminate()
-        pool.shutdown(cancel_futures=True)
+@dataclass(frozen=True, kw_only=True)
+class Drawer:
+    """Draws clips of a seed by their ids (hmcli.stages.shared.makers.Maker); each gets a folder in `place`."""
 
+    world: WorldConfig
+    seed: int
+    device: str
+    chosen: Sequence[Chosen] | None
+    numbers: Mapping[str, int]  # of the clips, by id
+    imports: tuple[str, ...] = ("hmcli.world.render",)
 
-def _result(future: Future[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    from concurrent.futures.process import BrokenProcessPool
+    def reporting_to(self, reporter: Reporter) -> Drawer:
+        return self  # it tells nothing
 
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise HMError(
-            "a process that was drawing clips died (out of memory?)",
-            fix="run the same command again with a smaller --num-processes: finished clips are kept",
-        ) from error
+    def load(self) -> None:
+        pass  # there are no weights
 
-
-def _begin_worker() -> None:
-    """One process per core beats torch's own threads; and no process outlives the one that started it."""
-    import torch
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-
-    def end_with_parent() -> None:
-        if (parent := multiprocessing.parent_process()) is not None:
-            with contextlib.suppress(OSError):
-                parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    def make(self, unit: Unit, place: Path) -> dict[str, dict[str, Any]]:
+        """By clip, its line of clips.jsonl."""
+        place.mkdir()
+        numbers = [self.numbers[clip] for clip in unit.items]
+        jobs = [
+            Job(
+                world=self.world, seed=self.seed, index=index, device=self.device, folder=place / clip,
+                chosen=None if self.chosen is None else self.chosen[index],
+            )
+            for clip, index in zip(unit.items, numbers, strict=True)
+        ]  # fmt: skip
+        return dict(zip(unit.items, render_batch(jobs), strict=True))
 
 
 def _drawn(jobs: Sequence[Job]) -> list[Drawn]:

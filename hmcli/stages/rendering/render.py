@@ -7,7 +7,6 @@ docs/artifacts.md; what its clips promise: docs/world.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,10 @@ from hmcli.recipe.reading import sections
 from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.stages.bench.definition import Chosen, chosen_clips
 from hmcli.stages.rendering.captioner import check_captioner
-from hmcli.stages.rendering.clips import Job, render_clips
-from hmcli.stages.shared.outcome import check_output, result_of
+from hmcli.stages.rendering.clips import Drawer, drawn_at_once
+from hmcli.stages.shared.each import each, move_into
+from hmcli.stages.shared.makers import Unit
+from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines, write_text
 from hmcli.store.hashing import HashCache, hash_json, hash_tree
@@ -44,48 +45,54 @@ def run(
     chosen = chosen_clips(recipe)
     order = [clip_id(recipe.seed, index) for index in range(world.clips)]
     if dry_run:
-        check_output(out, "dataset", reporter)
         if chosen is None:
             describe_clip(world, recipe.seed, 0)  # says now what cannot work
         if world.captioner:
             check_captioner(Path(world.captioner))
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
-        reporter.note(f"{world.clips} clips of {frames} into {out}")
-        return StageResult(path=out, kind="dataset", counts={"clips": world.clips}, details={"dry_run": True})
+        plan = f"{world.clips} clips of {frames}"
+        return planned(out, "dataset", plan, reporter, counts={"clips": world.clips})
     choices(world)
     caption = _captioner(world, device)
     with ArtifactWriter(
         out, "dataset", recipe=sections(recipe, "seed", "world"), inputs={}, seed=recipe.seed, force=force,
         reporter=reporter,
     ) as writer:  # fmt: skip
+        drawer = Drawer(
+            world=world, seed=recipe.seed, device=device, chosen=chosen, numbers={c: i for i, c in enumerate(order)}
+        )
         keys = clip_keys(recipe, chosen)
-        with reporter.progress("rendering", world.clips, "clip") as advance:
-            todo = [index for index, item in enumerate(order) if not writer.kept(item, keys[index])]
-            if len(todo) < len(order):
-                advance(len(order) - len(todo))
-            jobs = [
-                Job(
-                    world=world, seed=recipe.seed, index=index, device=device,
-                    folder=writer.scratch / f"clip-{index}", chosen=None if chosen is None else chosen[index],
-                )
-                for index in todo
-            ]  # fmt: skip
-            for job, row in render_clips(jobs, processes):
-                _keep(writer, order[job.index], keys[job.index], job.folder, row, caption)
-                advance(1)
-        if not writer.unchanged(order):
-            _write_tables(writer, [writer.items[item]["meta"] for item in order])
-        manifest = writer.finish(order, counts={"clips": len(order)}, attributes=_attributes(world))
+
+        def keep(unit: Unit, rows: dict[str, dict[str, Any]], drawn: Path) -> None:
+            for clip, row in rows.items():
+                if caption is not None:
+                    row["caption"] = caption(read_video(drawn / clip / "cond.mp4"))
+                with writer.item_folder(clip, unit.items[clip], meta=row) as folder:
+                    move_into(folder, drawn / clip)
+
+        units = [
+            Unit(id=clips[0], items={clip: keys[clip] for clip in clips}, clips=len(clips))
+            for clips in drawn_at_once(order, world, device)
+        ]
+        there = set(each(writer, units, drawer, keep, label="rendering", processes=processes))
+        done = [clip for unit in units if unit.id in there for clip in unit.items]
+        require_some(done, writer.quarantined, out)
+        if not writer.unchanged(done):
+            _write_tables(writer, [writer.items[clip]["meta"] for clip in done])
+        manifest = writer.finish(done, counts={"clips": len(done)}, attributes=_attributes(world))
     return result_of(writer, manifest)
 
 
-def clip_keys(recipe: Recipe, chosen: Sequence[Chosen] | None) -> list[str]:
-    """What each clip depends on besides its number: not how many there are, but what a benchmark chose for it."""
+def clip_keys(recipe: Recipe, chosen: Sequence[Chosen] | None) -> dict[str, str]:
+    """By clip, a hash of all that it depends on: not how many there are, but what a benchmark chose for it."""
     world = sections(recipe, "seed", "world")
     del world["world"]["clips"]
     model = hash_tree(Path(recipe.world.captioner), cache=HashCache()) if recipe.world.captioner else {}
     shared = [PICTURES, world, model]
-    return [hash_json(shared if chosen is None else [*shared, asdict(chosen[i])]) for i in range(recipe.world.clips)]
+    return {
+        clip_id(recipe.seed, i): hash_json(shared if chosen is None else [*shared, asdict(chosen[i])])
+        for i in range(recipe.world.clips)
+    }
 
 
 def _captioner(world: WorldConfig, device: str) -> Captioner | None:
@@ -95,18 +102,6 @@ def _captioner(world: WorldConfig, device: str) -> Captioner | None:
     from hmcli.stages.rendering.captioner import load_captioner  # transformers loads here
 
     return load_captioner(Path(world.captioner), device)
-
-
-def _keep(
-    writer: ArtifactWriter, item: str, key: str, drawn: Path, row: dict[str, Any], caption: Captioner | None
-) -> None:
-    """Take a drawn clip into the artifact."""
-    if caption is not None:
-        row["caption"] = caption(read_video(drawn / "cond.mp4"))
-    with writer.item_folder(item, key, meta=row) as folder:
-        for file in sorted(drawn.iterdir()):
-            os.replace(file, folder / file.name)
-    drawn.rmdir()
 
 
 def _write_tables(writer: ArtifactWriter, rows: list[dict[str, Any]]) -> None:

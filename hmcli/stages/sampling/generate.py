@@ -6,15 +6,15 @@ noise depends on (seed, clip id) alone, so results depend on no order, selection
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Quarantined, Reporter, StageResult
-from hmcli.errors import DataError
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
@@ -29,7 +29,9 @@ from hmcli.stages.sampling.job import (
     sorted_memory,
 )
 from hmcli.stages.shared.chance import clip_seed
-from hmcli.stages.shared.outcome import check_output, require_some, result_of
+from hmcli.stages.shared.each import each
+from hmcli.stages.shared.makers import Unit, one_thread
+from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines
 from hmcli.store.manifest import is_artifact, read_manifest
@@ -50,6 +52,7 @@ def run(
     force: bool,
     device: str,
     reporter: Reporter,
+    processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
     """Generate the clips of latents, or of a folder of clips (encoded first); see `hm generate --help`."""
@@ -58,16 +61,14 @@ def run(
     kept, descriptions = sorted_memory(memory, folder)
     left_out: tuple[Quarantined, ...] = ()
     if not _is_latents(source):
-        source, left_out = _encode_first(recipe, source, out, folder, device, reporter, dry_run)
+        source, left_out = _encode_first(recipe, source, out, folder, device, reporter, processes, dry_run)
         if dry_run:
-            check_output(out, "generation", reporter)
-            reporter.note(f"then {recipe.sample.steps} steps for each clip on {device}, into {out}")
-            return StageResult(path=out, kind="generation", details={"dry_run": True})
+            plan = f"then {recipe.sample.steps} steps for each clip on {device}"
+            return planned(out, "generation", plan, reporter)
     job, ids = open_job(recipe, folder, source, kept, descriptions, clips, device, reporter)
     if dry_run:
-        check_output(out, "generation", reporter)
-        reporter.note(f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}, into {out}")
-        return StageResult(path=out, kind="generation", counts={"clips": len(ids)}, details={"dry_run": True})
+        plan = f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}"
+        return planned(out, "generation", plan, reporter, counts={"clips": len(ids)})
     read = job.reads() | {"poses": job.view.manifest.recipe["poses"]}
     with ArtifactWriter(
         out, "generation", recipe=read, inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
@@ -75,7 +76,7 @@ def run(
     ) as writer:  # fmt: skip
         for item in left_out:
             writer.quarantine(item.item, item.reason)
-        done = _generate_clips(writer, job, ids, reporter)
+        done = _generate_clips(writer, job, ids, processes)
         require_some(done, writer.quarantined, source)
         return _finish(writer, job, done)
 
@@ -85,45 +86,58 @@ def _is_latents(source: Path) -> bool:
 
 
 def _encode_first(
-    recipe: Recipe, source: Path, out: Path, folder: ModelFolder, device: str, reporter: Reporter, dry_run: bool
-) -> tuple[Path, tuple[Quarantined, ...]]:
+    recipe: Recipe, source: Path, out: Path, folder: ModelFolder, device: str, reporter: Reporter, processes: int,
+    dry_run: bool,
+) -> tuple[Path, tuple[Quarantined, ...]]:  # fmt: skip
     """A folder of clips becomes a latents artifact beside the output, with the model's own codec."""
     from hmcli.stages.latents import encode
 
     place = out.with_name(out.name + ".latents")
     reporter.note(f"{source} is no latents artifact: encoding it into {place} first")
-    resolved = dataclasses.replace(recipe, codec=folder.codec(), text=folder.text())
-    done = encode.run(resolved, data=source, out=place, force=False, device=device, reporter=reporter, dry_run=dry_run)
+    resolved = replace(recipe, codec=folder.codec(), text=folder.text())
+    done = encode.run(
+        resolved, data=source, out=place, force=False, device=device, reporter=reporter, processes=processes,
+        dry_run=dry_run,
+    )  # fmt: skip
     return done.path, done.quarantined
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
-def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], reporter: Reporter) -> list[str]:
+def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], processes: int) -> list[str]:
     """Generate what is not there yet; returns the ids of all that are."""
-    done = []
-    with reporter.progress("generating", len(ids), "clip") as advance:
-        for clip_id in ids:
-            key = job.key(clip_id)
-            if not writer.kept(clip_id, key):
-                network, started = job.network, time.monotonic()
-                try:
-                    clip = job.view.clip(clip_id)
-                    size = job.view.latent_size
-                    check_memory_fits(network.config, clip_id, context=clip.context, target=clip.target, size=size)
-                    latents = generate_latents(job, clip)
-                except DataError as error:
-                    writer.quarantine(clip_id, str(error))
-                    advance(1)
-                    continue
-                video = decode_video(latents, job.codec, job.device)
-                row = _row(job, clip, video) | {"seconds": round(time.monotonic() - started, 3)}
-                with writer.item_file(clip_id, key, suffix=".mp4", parent="videos", meta=row) as file:
-                    write_video(file, video, fps=clip.fps)
-            done.append(clip_id)
-            advance(1)
-    return done
+
+    def keep(unit: Unit, row: dict[str, Any], made: Path) -> None:
+        with writer.item_file(unit.id, unit.items[unit.id], suffix=".mp4", parent="videos", meta=row) as file:
+            os.replace(made, file)
+
+    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
+    return each(writer, units, Generator(job), keep, label="generating", processes=processes)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Generates clips by their ids (hmcli.stages.shared.makers.Maker), each a video at `place`."""
+
+    job: Job
+    imports: tuple[str, ...] = ("hmcli.core.transformer", "hmcli.codecs.video")
+
+    def reporting_to(self, reporter: Reporter) -> Generator:
+        return replace(self, job=replace(self.job, reporter=reporter))
+
+    def load(self) -> None:
+        _ = self.job.network, self.job.codec
+
+    def make(self, unit: Unit, place: Path) -> dict[str, Any]:
+        """The clip's row of generations.jsonl, but for the video's place."""
+        job = self.job
+        network, started = job.network, time.monotonic()
+        clip, size = job.view.clip(unit.id), job.view.latent_size
+        check_memory_fits(network.config, clip.id, context=clip.context, target=clip.target, size=size)
+        video = decode_video(generate_latents(job, clip), job.codec, job.device)
+        write_video(place, video, fps=clip.fps)
+        return _row(job, clip, video) | {"seconds": round(time.monotonic() - started, 3)}
 
 
 def _row(job: Job, clip: LatentClip, video: np.ndarray) -> dict[str, Any]:
@@ -152,7 +166,8 @@ def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
     if not writer.unchanged(done):
         rows = [{**writer.items[clip]["meta"], "video": writer.items[clip]["path"]} for clip in done]
         write_json_lines(writer.staged / LIST, rows)
-        _write_sheet(writer, job, done[:SHEET_CLIPS])
+        with one_thread():
+            _write_sheet(writer, job, done[:SHEET_CLIPS])
     manifest = writer.finish(done, counts=counts, attributes=attributes)
     return result_of(writer, manifest, contact_sheet=str(writer.path / SHEET))
 

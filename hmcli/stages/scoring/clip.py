@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from hmcli.errors import DataError
 from hmcli.metrics.contract import BACKBONE, PREDICTION, REFERENCE, Backbone, Metric
+from hmcli.recipe.sections import EvalConfig
+from hmcli.registry import find
 from hmcli.stages.data.loading import load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.sampling.generations import Generated
@@ -25,14 +28,27 @@ FORMAT = 1  # of scores.json and frames/*.json
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will be computed from what. `reference` is None when nothing asked for needs one."""
+    """What will be computed from what. `reference` is None when nothing asked for needs one.
+
+    The backbone is loaded when it is asked for, and by every process anew.
+    """
 
     generated: Generated
     reference: Dataset | None
     metrics: tuple[Metric, ...]
-    backbone: Backbone | None
-    average: str
+    settings: EvalConfig
+    device: str
     versions: Mapping[str, str]
+
+    @cached_property
+    def backbone(self) -> Backbone | None:
+        if not any(BACKBONE in metric.needs for metric in self.metrics):
+            return None
+        backbone: Backbone = find("backbone", self.settings.backbone)(self.settings.backbone_path, self.device)
+        return backbone
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def label(self, metric: Metric) -> str:
         return metric.label(self.backbone.name if self.backbone else "")

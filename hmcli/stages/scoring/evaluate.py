@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,9 @@ from hmcli.registry import find, names, normal
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
 from hmcli.stages.scoring.clip import FORMAT, Clip, Plan, item_name
 from hmcli.stages.scoring.results import finish
-from hmcli.stages.shared.outcome import check_output
+from hmcli.stages.shared.each import each
+from hmcli.stages.shared.makers import Unit
+from hmcli.stages.shared.outcome import planned
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json
 from hmcli.store.hashing import HashCache
@@ -41,6 +45,7 @@ def run(
     force: bool = False,
     device: str = "cpu",
     reporter: Reporter,
+    processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
     """Score a generation; see `hm eval --help`. `metrics` empty: every one whose inputs are there.
@@ -51,14 +56,8 @@ def run(
     plan = _plan(recipe, generated, reference, metrics, device, reporter)
     labels = [plan.label(metric) for metric in plan.metrics]
     if dry_run:
-        check_output(out, "evaluation", reporter)
-        reporter.note(f"{len(generated.clips)} clips, {', '.join(labels)}, into {out}")
-        return StageResult(
-            path=out,
-            kind="evaluation",
-            counts={"clips": len(generated.clips)},
-            details={"dry_run": True, "metrics": labels},
-        )
+        text = f"{len(generated.clips)} clips, {', '.join(labels)}"
+        return planned(out, "evaluation", text, reporter, counts={"clips": len(generated.clips)}, metrics=labels)
     chosen = tuple(metric.name for metric in plan.metrics)
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
     inputs = {"generation": generated.manifest.fingerprint}
@@ -73,7 +72,7 @@ def run(
         reporter=reporter,
         force=force,
     ) as writer:
-        failures = _score_clips(plan, writer, reporter)
+        failures = _score_clips(plan, writer, processes)
         return finish(plan, writer, failures, reporter)
 
 
@@ -113,11 +112,8 @@ def _plan(
             "--reference has no effect: no metric asked for compares with it",
             where={"metrics": ", ".join(metric.name for metric in metrics)}, fix="leave --reference out",
         )  # fmt: skip
-    backbone = None
-    if any(BACKBONE in metric.needs for metric in metrics):
-        backbone = find("backbone", recipe.eval.backbone)(recipe.eval.backbone_path, device)
     return Plan(
-        generated=generated, reference=dataset, metrics=metrics, backbone=backbone, average=recipe.eval.average,
+        generated=generated, reference=dataset, metrics=metrics, settings=recipe.eval, device=device,
         versions={"hmcli": hmcli.__version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
     )  # fmt: skip
 
@@ -125,41 +121,83 @@ def _plan(
 # --- scoring ---------------------------------------------------------------------------------------------------------
 
 
-def _score_clips(plan: Plan, writer: ArtifactWriter, reporter: Reporter) -> dict[tuple[str, str], str]:
+def _score_clips(plan: Plan, writer: ArtifactWriter, processes: int) -> dict[tuple[str, str], str]:
     """Score what is not there yet; returns (clip, metric name) -> reason of everything that failed."""
-    failures: dict[tuple[str, str], str] = {}
+    keys, failed = _keys(plan)
+
+    def keep(unit: Unit, values: dict[str, dict[str, Any] | DataError], _: Path) -> None:
+        for item, found in values.items():
+            if isinstance(found, DataError):
+                failed[unit.id][item] = str(found)
+            else:
+                with writer.item_file(item, unit.items[item], suffix=".json", parent="frames") as place:
+                    write_json(place, found)
+
+    units = [Unit(id=clip, items=items) for clip, items in keys.items()]
+    each(writer, units, Scorer(plan), keep, label="scoring", processes=processes)
+    for clip, reasons in failed.items():
+        for item, reason in _grouped(clip, reasons, plan.metrics):
+            writer.quarantine(item, reason)
+    names = {item_name(clip, metric): (clip, metric.name) for clip in failed for metric in plan.metrics}
+    return {names[item]: reason for reasons in failed.values() for item, reason in reasons.items()}
+
+
+def _keys(plan: Plan) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """By clip, the key of each item that can be looked for, and why the others cannot."""
     cache = HashCache()
-    clips = plan.generated.clips
-    with reporter.progress("eval", len(clips), "clip") as advance:
-        for clip_id in clips:
-            clip = Clip(plan, clip_id, cache)
-            failed: dict[str, str] = {}
-            for metric in plan.metrics:
+    keys: dict[str, dict[str, str]] = {}
+    failed: dict[str, dict[str, str]] = {}
+    for clip in plan.generated.clips:
+        inputs = Clip(plan, clip, cache)
+        keys[clip], failed[clip] = {}, {}
+        for metric in plan.metrics:
+            item = item_name(clip, metric)
+            try:
+                keys[clip][item] = inputs.key(metric)
+            except DataError as error:
+                failed[clip][item] = str(error)
+    return keys, failed
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Judges clips by their ids (hmcli.stages.shared.makers.Maker): item -> what its file holds, or why not."""
+
+    plan: Plan
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        return ("torch",) if any(BACKBONE in metric.needs for metric in self.plan.metrics) else ()
+
+    def reporting_to(self, reporter: Reporter) -> Scorer:
+        return self  # it tells nothing
+
+    def load(self) -> None:
+        _ = self.plan.backbone
+
+    def make(self, unit: Unit, place: Path) -> dict[str, dict[str, Any] | DataError]:
+        clip = Clip(self.plan, unit.id, HashCache())
+        found: dict[str, dict[str, Any] | DataError] = {}
+        for metric in self.plan.metrics:
+            if (item := item_name(unit.id, metric)) in unit.items:
                 try:
-                    if not writer.kept(item_name(clip_id, metric), key := clip.key(metric)):
-                        _write_values(plan, writer, clip_id, metric, key, clip.values(metric))
+                    found[item] = _content(self.plan, unit.id, metric, clip.values(metric))
                 except DataError as error:
-                    failed[metric.name] = str(error)
-            for item, reason in _grouped(clip_id, failed, plan.metrics):
-                writer.quarantine(item, reason)
-            failures |= {(clip_id, name): reason for name, reason in failed.items()}
-            advance(1)
-    return failures
+                    found[item] = error
+        return found
 
 
 def _grouped(clip: str, failed: Mapping[str, str], metrics: tuple[Metric, ...]) -> list[tuple[str, str]]:
     """(item, reason) of what failed: the clip once where nothing could be scored for one reason, else each metric."""
     if len(failed) == len(metrics) and len(set(failed.values())) == 1:
         return [(clip, next(iter(failed.values())))]
-    return [(f"{clip}.{name}", reason) for name, reason in failed.items()]
+    return list(failed.items())
 
 
-def _write_values(plan: Plan, writer: ArtifactWriter, clip: str, metric: Metric, key: str, values: np.ndarray) -> None:
+def _content(plan: Plan, clip: str, metric: Metric, values: np.ndarray) -> dict[str, Any]:
     """One item: the value of every judged frame, which are the last ones of the clip."""
     frames = int(plan.generated.rows[clip]["frames"])
-    content = {
+    return {
         "format": FORMAT, "clip": clip, "metric": plan.label(metric), "unit": metric.unit,
         "first_frame": frames - len(values), "values": [json_number(value) for value in values],
     }  # fmt: skip
-    with writer.item_file(item_name(clip, metric), key, suffix=".json", parent="frames") as place:
-        write_json(place, content)

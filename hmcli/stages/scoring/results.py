@@ -68,11 +68,11 @@ def _scores(
         values = [found for (_, name), found in per_frame.items() if name == metric.name]
         failed = [{"clip": clip, "reason": why} for (clip, name), why in failures.items() if name == metric.name]
         entries[plan.label(metric)] = {
-            "metric": metric.name, "mean": json_number(mean_score(values, plan.average)), "unit": metric.unit,
+            "metric": metric.name, "mean": json_number(mean_score(values, plan.settings.average)), "unit": metric.unit,
             "better": metric.better, "n": len(values), "frames": sum(map(len, values)), "failed": len(failed),
             "failures": failed,
         }  # fmt: skip
-    return {"format": FORMAT, "average": plan.average, "clips": len(plan.generated.clips), "metrics": entries}
+    return {"format": FORMAT, "average": plan.settings.average, "clips": len(plan.generated.clips), "metrics": entries}
 
 
 def _table(
@@ -103,7 +103,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
     card = {
         "Metrics": {plan.label(metric): metric.definition for metric in plan.metrics},
         "Averages": {
-            f"eval.average: {plan.average}": AVERAGES[plan.average],
+            f"eval.average: {plan.settings.average}": AVERAGES[plan.settings.average],
             "failed clips": "in no mean; counted above",
         },
         "Prediction": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,27 @@ from hmcli.store.manifest import Manifest
 _SHOWN = 5
 
 
-def check_output(out: Path, kind: str, reporter: Reporter) -> None:
-    """For a dry run: raise what would keep a stage from writing `out` (something else there, another writer)."""
+def planned(
+    out: Path,
+    kind: str,
+    plan: str,
+    reporter: Reporter,
+    *,
+    counts: Mapping[str, int] | None = None,
+    quarantined: tuple[Quarantined, ...] = (),
+    **details: Any,
+) -> StageResult:
+    """The result of a dry run: `plan` is said, nothing is written.
+
+    Raises what would keep a stage from writing `out` (something else there, another writer).
+    """
     if out.exists():
         with ArtifactWriter(out, kind, recipe={}, inputs={}, seed=0, reporter=reporter):
             pass
+    reporter.note(f"{plan}, into {out}")
+    return StageResult(
+        path=out, kind=kind, counts=counts or {}, quarantined=quarantined, details={"dry_run": True, **details}
+    )
 
 
 def result_of(writer: ArtifactWriter, manifest: Manifest, **details: Any) -> StageResult:

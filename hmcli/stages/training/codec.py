@@ -23,7 +23,7 @@ from hmcli.recipe.reading import sections, to_yaml
 from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
-from hmcli.stages.shared.outcome import check_output, result_of
+from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.training.checkpoints import CHECKPOINTS, STATE, kept_steps, step_name
 from hmcli.stages.training.learning import freeze
 from hmcli.stages.training.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
@@ -66,12 +66,9 @@ def run(
     dataset = open_dataset(data, recipe.poses)
     key = hash_json({**_reads(recipe), "seed": recipe.seed, "clips": dataset.fingerprint})
     if dry_run:
-        check_output(out, KIND, reporter)
         train, count = recipe.train, len(dataset.clips)
-        reporter.note(
-            f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}, into {out}"
-        )
-        return StageResult(path=out, kind=KIND, counts={"clips": count}, details={"dry_run": True})
+        plan = f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}"
+        return planned(out, KIND, plan, reporter, counts={"clips": count})
     recorded = sections(recipe, *READS)
     inputs = {"clips": dataset.fingerprint}
     with (

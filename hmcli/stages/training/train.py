@@ -35,7 +35,7 @@ from hmcli.stages.models.folders import (
     model_arguments,
     read_otherwise,
 )
-from hmcli.stages.shared.outcome import check_output, result_of
+from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.training.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
 from hmcli.stages.training.learning import (
     Average,
@@ -96,9 +96,8 @@ def run(
         inputs["memory"] = read_manifest(memory).fingerprint
     key = run_key(recipe, inputs)
     if dry_run:
-        check_output(out, "run", reporter)
-        reporter.note(f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}, into {out}")
-        return StageResult(path=out, kind="run", counts={"clips": len(clips)}, details={"dry_run": True})
+        plan = f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}"
+        return planned(out, "run", plan, reporter, counts={"clips": len(clips)})
     with (
         ArtifactWriter(
             out,
