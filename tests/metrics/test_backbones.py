@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from reference.misaligned import OFFSETS, astray, mapped, shift_folder
+from torch import nn
 from torch.nn import functional
 
 from hmcli.errors import DataError, MissingPartError, UsageError
@@ -77,8 +78,9 @@ def slow_dino(folder: Path, pixels: torch.Tensor) -> torch.Tensor:
     patches = functional.conv2d(pixels, projection.weight, projection.bias, stride=PATCH).flatten(2).transpose(1, 2)
     hidden = torch.cat([model.embeddings.cls_token.expand(len(pixels), -1, -1), patches], dim=1)
     hidden = hidden + torch.cat([table[:, :1], grid], dim=1)
-    for layer in model.layers:
-        hidden = layer(hidden, None)
+    layers = next(part for part in model.modules() if isinstance(part, nn.ModuleList))  # named otherwise before 5.9
+    for layer in layers:
+        hidden = layer(hidden)
     return model.layernorm(hidden)[:, 0]
 
 
