@@ -1,18 +1,20 @@
 # The two commands of the README: make demo, make test. Each sets up what it needs. CONTRIBUTING.md says when to run which.
 PYTHON ?= python3
 VENV ?= .venv
+# Empty: the newest releases that pyproject.toml admits.
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One thread per test process: two processes share two cores.
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint install browser clean
+.PHONY: demo test test-unlinted test-lowest test-all lint install browser clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -22,6 +24,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 
 test: lint
 	$(PYTEST)
+
+# The tests alone: linters say other things in other releases.
+test-unlinted: $(STAMP)
+	$(PYTEST)
+
+# The oldest releases that pyproject.toml admits, in an environment of their own.
+test-lowest:
+	$(MAKE) test-unlinted VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 # With what takes minutes; without what needs a GPU, weights or a browser.
 test-all: lint
@@ -37,4 +47,4 @@ browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest demo .pytest_cache .mypy_cache .ruff_cache
