@@ -164,7 +164,7 @@ class HydraAttention(nn.Module):
         reading = self.policy(asked)
         record(asked, reading, self.block)
         frames = reading.frames
-        query = self._placed(query, stretch.key_table[-query.shape[1] * query.shape[2] :])
+        query = self._placed(query, stretch.key_table[..., -query.shape[1] * query.shape[2] :, :, :])
         if stretch.memory is not None:
             tail = stretch.memory.blocks[self.block].tail
             past_keys, past_values = read_beside(tail, frames.tail_U, frames.tail_rows_U)
@@ -191,7 +191,7 @@ class HydraAttention(nn.Module):
         number = 0
         for keys in slots.key_pieces():
             end = number + keys.shape[1]
-            yield self._placed(keys, stretch.slot_table[number * keys.shape[2] : end * keys.shape[2]])
+            yield self._placed(keys, stretch.slot_table[..., number * keys.shape[2] : end * keys.shape[2], :, :])
             number = end
 
     def _placed(self, x_BGPC: Tensor, table: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Paper: "rotary" row of docs/paper-map.md. Known differences: docs/parity.md, "rotary".
 Shape letters here: B batch, N tokens, T time steps, R rows, K columns, H heads, D channels of one head.
 
+Here positions are those of the screen (`model.positions: screen`); hmcli.core.rays has those of the world.
 Full-resolution tokens sit at integer positions. A memory slot that covers `kernel = (kt, kh, kw)` tokens sits in the
 middle of its frames, `kt * t + (kt - 1) / 2`, but at the first of its rows and columns, `kh * row` and `kw * column`:
 that is what released weights were trained with. Positions may be negative: frozen memory lies before the target.
@@ -30,10 +31,15 @@ def axis_split(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * side, side, side
 
 
-def angles(position_N: Tensor, channels: int) -> Tensor:
-    """Angles in radians, (N, channels / 2) float64: pair i turns by BASE ** (-2 i / channels) per position."""
-    pair = torch.arange(0, channels, 2, dtype=torch.float64, device=position_N.device)
-    return position_N.double()[:, None] * BASE ** (-pair / channels)
+def frequencies(channels: int, device: torch.device | None = None) -> Tensor:
+    """Radians per position of each channel pair, (channels / 2,) float64: BASE ** (-2 i / channels) of pair i."""
+    pair = torch.arange(0, channels, 2, dtype=torch.float64, device=device)
+    return BASE ** (-pair / channels)
+
+
+def angles(position: Tensor, channels: int) -> Tensor:
+    """Angles in radians of every channel pair at positions (...): (..., channels / 2) float64."""
+    return position.double()[..., None] * frequencies(channels, position.device)
 
 
 @functools.lru_cache(maxsize=KEPT_TABLES)
@@ -83,12 +89,19 @@ def rotary_table(
 def table_rows(table: Tensor, numbers: Tensor | None, tokens: int) -> Tensor:
     """Rows of the numbered frames or slots, of `tokens` each, one after another; None: all of them, without a copy.
 
-    Numbers are (U,), or (B, U) where every sample has its own; then so has what is returned, (B, U * tokens, ...).
+    A table is (N, D / 2, 2), or (B, N, D / 2, 2) where every sample has its own. Numbers are (U,), or (B, U) where
+    every sample has its own; then, too, what is returned is (B, U * tokens, D / 2, 2).
     """
     if numbers is None:
         return table
-    rows = table.unflatten(0, (-1, tokens))[numbers]
-    return rows.flatten(numbers.ndim - 1, numbers.ndim)
+    frames = table.unflatten(-3, (-1, tokens))
+    if table.ndim == 3:
+        rows = frames[numbers]
+    elif numbers.ndim == 1:
+        rows = frames[:, numbers]
+    else:
+        rows = frames[torch.arange(len(table), device=table.device)[:, None], numbers]
+    return rows.flatten(-4, -3)
 
 
 def table_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -29,6 +29,7 @@ from hmcli.core.attention import HydraAttention, RMSNorm, Stretch
 from hmcli.core.camera import CAMERA_ROW, CameraEncoder
 from hmcli.core.loading import AlignedLoading
 from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens, slot_cameras, slot_spans
+from hmcli.core.rays import PatchLens, cell_centres, ray_table
 from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, RetrievalInputs, check_inputs, needs_of
 from hmcli.core.rope import axis_split, full_table, slot_table
 from hmcli.errors import DataError
@@ -139,9 +140,13 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         max_history: int = 0,  # frozen memory further back than this many latent frames sits here; 0: no limit
         flow_target: str = "noise_minus_clean",  # what is predicted; or clean_minus_noise
         flow_noise: str = "shared",  # trained with one noise level per clip; or one per frame (per-frame)
+        positions: str = "screen",  # rotary rows and columns: of the screen; or of world rays (rays)
     ) -> None:
         super().__init__()
-        _check_choices(affinity=affinity, context=context, spans=spans, flow_target=flow_target, flow_noise=flow_noise)
+        _check_choices(
+            affinity=affinity, context=context, spans=spans, flow_target=flow_target, flow_noise=flow_noise,
+            positions=positions,
+        )  # fmt: skip
         if patch_size[0] != 1:
             raise ValueError(f"model.patch={list(patch_size)}: must start with 1: latent frames are token frames")
         axis_split(attention_head_dim)
@@ -303,7 +308,7 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         grid = (rows // self.config.patch_size[1], columns // self.config.patch_size[2])
         first = 0 if memory is None else memory.num_context_frames
         tail = 0 if memory is None else memory.tail_frames
-        kernel, place = self.kernel_tokens, (self.config.attention_head_dim, self.dtype, latents.device)
+        kernel = self.kernel_tokens
         slots = frames // kernel[0] if SLOTS in needs_of(self.policy) else 0
         camera_BAR = camera.to(torch.promote_types(camera.dtype, torch.float32))
         camera_BFR = camera_BAR.to(latents.device, self.dtype)
@@ -314,7 +319,8 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
             span_M2 = torch.cat([memory.span_M2, span_M2])
             slot_camera_BMR = torch.cat([memory.camera_BMR.to(slot_camera_BMR), slot_camera_BMR], dim=1)
             times_M = torch.cat([self._history(memory.time_M - first), times_M])
-        frame_times = self._history(torch.arange(-tail, frames, dtype=torch.float64))
+        times_A = self._history(torch.arange(-tail, frames, dtype=torch.float64))
+        lens = self._lens(inputs, grid, camera.device)
         every = ALL_FRAMES in needs_of(self.policy)
         return Stretch(
             part=part,
@@ -323,14 +329,45 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
             grid=grid,
             first_frame=first,
             span_M2=span_M2,
-            key_table=full_table(frame_times, grid, *place),
-            slot_table=slot_table(times_M, (grid[0] // kernel[1], grid[1] // kernel[2]), kernel, *place),
+            key_table=self._table(times_A, camera_BAR[:, first - tail :], grid, None, lens, latents.device),
+            slot_table=self._table(times_M, slot_camera_BMR, grid, kernel, lens, latents.device),
             camera_BAR=camera_BAR,
             slot_camera_BMR=slot_camera_BMR,
             memory=memory,
             tail_frames=0 if part != "context" else frames if every else min(self.config.window - 1, frames),
             inputs=inputs,
         )
+
+    def _table(
+        self,
+        times_T: Tensor,
+        camera_BTR: Tensor,
+        grid: tuple[int, int],
+        kernel: tuple[int, int, int] | None,
+        lens: PatchLens | None,
+        device: torch.device,
+    ) -> Tensor:
+        """Rotary table of full-resolution frames or, with `kernel`, of memory slots; with `lens`, of world rays."""
+        rows, columns = grid if kernel is None else (grid[0] // kernel[1], grid[1] // kernel[2])
+        place = (self.config.attention_head_dim, self.dtype, device)
+        if lens is not None:
+            row_R, column_K = (
+                cell_centres(side, step).to(camera_BTR.device)
+                for side, step in zip((rows, columns), kernel[1:] if kernel else (1, 1), strict=True)
+            )
+            return ray_table(times_T, camera_BTR, lens, row_R, column_K, *place)
+        if kernel is None:
+            return full_table(times_T, grid, *place)
+        return slot_table(times_T, (rows, columns), kernel, *place)
+
+    def _lens(self, inputs: RetrievalInputs | None, grid: tuple[int, int], device: torch.device) -> PatchLens | None:
+        """Which rays go through a frame's tokens; None where positions are those of the screen."""
+        if self.config.positions == "screen":
+            return None
+        assert inputs is not None  # _check_call refuses a call without
+        assert inputs.intrinsics_B4 is not None
+        assert inputs.image_size is not None
+        return PatchLens(intrinsics_B4=inputs.intrinsics_B4.to(device), size=inputs.image_size, grid=grid)
 
     def _history(self, time: Tensor) -> Tensor:
         """Times before the target, kept in the trained range."""
@@ -361,6 +398,11 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         if not 0 <= num_context <= F:
             raise ValueError(f"num_context_frames={num_context}, but {F} frames were given")
         check_inputs(self.policy, inputs)
+        if self.config.positions == "rays":
+            if inputs is None or inputs.intrinsics_B4 is None or inputs.image_size is None:
+                raise ValueError("model.positions=rays needs retrieval inputs intrinsics_B4 and image_size")
+            if inputs.intrinsics_B4.shape != (B, 4):
+                raise ValueError(f"intrinsics_B4 is {tuple(inputs.intrinsics_B4.shape)}, expected {(B, 4)}")
         if memory is not None:
             self._check_memory(memory, B, num_context, (rows // patch_rows, columns // patch_columns))
 
@@ -389,6 +431,7 @@ _CHOICES = {
     "spans": ("exact", "released"),
     "flow_target": ("noise_minus_clean", "clean_minus_noise"),
     "flow_noise": ("shared", "per-frame"),
+    "positions": ("screen", "rays"),
 }
 
 

@@ -255,6 +255,10 @@ class ModelConfig:
         Patch,
         key("What a token stands for: time (1) x height x width.", by=_SHAPE, unit="latent pixels"),
     ] = (1, 2, 2)
+    positions: Annotated[
+        Literal["screen", "rays"],
+        key("Rotary rows and columns: of the screen, as released; or of world rays (docs/parity.md).", by=_SETTING),
+    ] = "screen"
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 

@@ -103,9 +103,9 @@ def away(memory: ContextMemory) -> ContextMemory:
 
 @every_policy
 @pytest.mark.parametrize("how", ["joint", "frozen"])
-@pytest.mark.parametrize("affinity", ["pooled", "spatial"])
-def test_no_block_touches_the_host(policy: str, how: str, affinity: str):
-    model = small_model(policy=policy, context=how, affinity=affinity).to("meta")
+@pytest.mark.parametrize(("affinity", "positions"), [("pooled", "screen"), ("spatial", "rays")])
+def test_no_block_touches_the_host(policy: str, how: str, affinity: str, positions: str):
+    model = small_model(policy=policy, context=how, affinity=affinity, positions=positions).to("meta")
     with torch.no_grad(), watched(model) as seen:
         model(**on_meta(small_clip()), num_context_frames=CONTEXT, retrieval=small_inputs())
     assert len(seen) == (2 if how == "joint" else 4)
@@ -126,7 +126,8 @@ def test_no_block_touches_the_host_in_training(policy: str):
 
 @every_policy
 def test_long_memory_is_read_without_the_host_and_from_elsewhere_with_one_stop(policy: str):
-    model, clip = small_model(policy=policy, context="frozen").to("meta"), on_meta(small_clip(context=LONG))
+    model = small_model(policy=policy, context="frozen", positions="rays").to("meta")
+    clip = on_meta(small_clip(context=LONG))
     inputs = small_inputs(context=LONG)
     with torch.no_grad():
         memory = model.encode_context(clip["hidden_states"][:, :, :LONG], clip["camera"][:, :LONG], inputs)

@@ -18,7 +18,7 @@ from hmcli import registry
 from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.sections import MemoryConfig
+from hmcli.recipe.sections import MemoryConfig, ModelConfig
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.memory.describe import clip_spans, lens_of, shown_subjects
 from hmcli.stages.memory.layout import SlotDescription, description_of, item_of
@@ -40,9 +40,9 @@ def needs_of_policy(name: str) -> frozenset[str]:
     return needs_of(registry.find("policy", name))
 
 
-def reads_geometry(config: MemoryConfig) -> bool:
-    """Does what this policy reads depend on what cameras see?"""
-    return bool(_LENS & needs_of_policy(config.policy))
+def reads_geometry(config: MemoryConfig, positions: str = "screen") -> bool:
+    """Does what this policy reads, or where tokens sit (`model.positions`), depend on what cameras see?"""
+    return positions == "rays" or bool(_LENS & needs_of_policy(config.policy))
 
 
 def retrieval_inputs(
@@ -53,8 +53,9 @@ def retrieval_inputs(
     seed: int,
     device: str,
     described: Mapping[str, SlotDescription] | None = None,
+    positions: str = "screen",
 ) -> RetrievalInputs | None:
-    """What the policy of `config` needs for a batch of clips of one shape; None when it needs nothing.
+    """What the policy of `config` and the model's `positions` need for a batch of clips of one shape; None: nothing.
 
     `seed` is of the policy's own choices. `described` brings overlaps and subjects of the clips' slots by clip id;
     without it they are computed. Raises DataError when the latents do not hold what the policy needs.
@@ -64,14 +65,14 @@ def retrieval_inputs(
     from hmcli.core.retrieval import RetrievalInputs
 
     needs, found = needs_of_policy(config.policy), RetrievalInputs()
-    if not needs & {*_LENS, _SHOWS, _CHANCE}:
+    if not needs & {*_LENS, _SHOWS, _CHANCE} and positions == "screen":
         return None
-    if needs & _LENS:
+    if reads_geometry(config, positions):
         lens = lens_of(clips, view, config)
         found = replace(
             found, intrinsics_B4=lens.intrinsics_B4.to(device), image_size=lens.size, near=lens.near, far=lens.far
         )
-        if described is not None:
+        if described is not None and needs & _LENS:
             overlaps = [_known(described[clip.id].overlap_AM, clip) for clip in clips]
             found = replace(found, overlap_BAM=tensor_of(np.stack(overlaps)).to(device))
     if _SHOWS in needs:
@@ -186,8 +187,8 @@ def holds_model(path: Path) -> bool:
     return "model" in read_manifest(path, kinds=("memory",)).inputs
 
 
-def recorded_memory(values: Mapping[str, Any]) -> MemoryConfig:
-    """The memory section a model was made with, from the recipe in its manifest."""
+def recorded_model(values: Mapping[str, Any]) -> ModelConfig:
+    """The section a model was made with, from the recipe in its manifest."""
     from hmcli.recipe.reading import from_dict
 
-    return from_dict({"model": values["model"]}).model.memory
+    return from_dict({"model": values["model"]}).model

@@ -17,13 +17,13 @@ import numpy as np
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.reading import sections
-from hmcli.recipe.sections import MemoryConfig, Recipe
+from hmcli.recipe.sections import MemoryConfig, ModelConfig, Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.describe import describe_slots
 from hmcli.stages.memory.kept import MemoryView, anchor_of, compute_memory
 from hmcli.stages.memory.layout import ANCHOR, KEPT, LAYOUT, block_group, write_group
-from hmcli.stages.memory.policy_inputs import recorded_memory, retrieval_inputs
+from hmcli.stages.memory.policy_inputs import recorded_model, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import each, move_into
@@ -108,7 +108,7 @@ def run(
     ids = view.ids(clips)
     folder = None if model is None else find_model(model)
     if folder is not None:
-        _check_model(folder, recipe.model.memory)
+        _check_model(folder, recipe.model)
     job = Job(
         recipe=recipe, view=view, model=folder, after=_open_after(after, folder, out), device=device, reporter=reporter
     )
@@ -142,19 +142,21 @@ def _open_after(after: Path | None, folder: ModelFolder | None, out: Path) -> Me
     return MemoryView(after, folder)
 
 
-def _check_model(folder: ModelFolder, config: MemoryConfig) -> None:
+def _check_model(folder: ModelFolder, config: ModelConfig) -> None:
     """Only frozen models keep memory; the slots described are the model's own."""
-    recorded = recorded_memory(folder.manifest.recipe)
-    if recorded.context != "frozen":
+    made = recorded_model(folder.manifest.recipe)
+    if made.memory.context != "frozen":
         raise UsageError(
             "a joint model keeps no memory: its context sees the target and is computed anew at every step",
             where={"model": folder.path},
             fix="generate with it from latents, or train a model with model.memory.context=frozen",
         )
-    for name in ("policy", "context", "kernel", "spans", "window", "top_k"):
-        if getattr(config, name) != getattr(recorded, name):
+    names = ("policy", "context", "kernel", "spans", "window", "top_k")
+    compared = {f"memory.{name}": (getattr(made.memory, name), getattr(config.memory, name)) for name in names}
+    for key, (in_model, in_recipe) in (compared | {"positions": (made.positions, config.positions)}).items():
+        if in_model != in_recipe:
             raise UsageError(
-                f"model.memory.{name} is {getattr(recorded, name)} in the model, {getattr(config, name)} in the recipe",
+                f"model.{key} is {in_model} in the model, {in_recipe} in the recipe",
                 where={"model": folder.path}, fix="leave --recipe out: the model's own recipe is used then",
             )  # fmt: skip
 
@@ -206,8 +208,9 @@ def _write_memory(place: Path, job: Job, clip: LatentClip) -> dict[str, Any]:
 
     anchor, first_frame, after = _beginning(job, clip)
     inputs = retrieval_inputs(
-        [clip], job.view, job.config, seed=clip_seed(job.recipe.seed, f"{clip.id} retrieval"), device=job.device
-    )
+        [clip], job.view, job.config, seed=clip_seed(job.recipe.seed, f"{clip.id} retrieval"), device=job.device,
+        positions=job.network.config.positions,
+    )  # fmt: skip
     gone = Held(keys_BNQC=torch.empty(1, 0, 0, 0), values_BNQC=torch.empty(1, 0, 0, 0))
 
     def put_away(number: int, kept: BlockMemory) -> BlockMemory:

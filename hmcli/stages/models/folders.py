@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 READS_MEMORY = ("policy", "affinity", "top_k", "window", "tokenizer", "max_history")  # settings without weights
 PACKAGED = Path(__file__).parents[2] / "weights" / "mini"
-LATER_SETTINGS = {"flow_noise": "shared"}  # what configurations saved before a setting existed mean
+LATER_SETTINGS = {
+    "flow_noise": "shared",
+    "positions": "screen",
+}  # what configurations saved before a setting existed mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,7 @@ def model_arguments(recipe: Recipe, *, channels: int, text_dim: int) -> dict[str
         "out_channels": channels, "patch_size": m.patch, "policy": memory.policy, "affinity": memory.affinity,
         "context": memory.context, "top_k": memory.top_k, "window": memory.window, "kernel": memory.kernel,
         "tokenizer": memory.tokenizer, "spans": memory.spans, "max_history": memory.max_history,
-        "flow_target": recipe.flow.target, "flow_noise": recipe.flow.noise,
+        "flow_target": recipe.flow.target, "flow_noise": recipe.flow.noise, "positions": m.positions,
     }  # fmt: skip
 
 

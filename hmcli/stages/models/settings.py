@@ -24,6 +24,7 @@ from hmcli.stages.models.sources import Source, heads_beside, read_shapes
 RELEASED = "wan1.3b/hydra"  # the packaged recipe with the settings of the released weights
 WAN_HEAD = 128  # channels of a head in every Wan2.1 model
 _MEMORY = ("policy", "affinity", "context", "top_k", "window", "kernel", "tokenizer", "spans", "max_history")
+_MODEL = ("positions",)
 _FLOW = {"flow_target": "target", "flow_noise": "noise"}
 _ORIGINAL_VAE = "Wan2.1_VAE.pth"
 
@@ -59,6 +60,7 @@ def _base(source: Source) -> dict[str, Any]:
         return copy.deepcopy(dict(source.recipe))
     values: dict[str, Any] = yaml.safe_load(find_recipe(RELEASED).read_text(encoding="utf-8"))
     if source.ours:
+        values["model"] |= {key: source.config[key] for key in _MODEL if key in source.config}
         values["model"]["memory"] = {key: source.config[key] for key in _MEMORY if key in source.config}
         values["flow"] |= {ours: source.config[key] for key, ours in _FLOW.items() if key in source.config}
     return values

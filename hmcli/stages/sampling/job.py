@@ -26,7 +26,7 @@ from hmcli.stages.memory.policy_inputs import (
     holds_model,
     open_descriptions,
     reads_geometry,
-    recorded_memory,
+    recorded_model,
     retrieval_inputs,
 )
 from hmcli.stages.models.folders import ModelFolder
@@ -55,8 +55,13 @@ class Job:
     @cached_property
     def memory(self) -> MemoryConfig:
         """How the model was trained to remember; what its cameras see may be set anew."""
-        trained = recorded_memory(self.model.manifest.recipe)
+        trained = recorded_model(self.model.manifest.recipe).memory
         return dataclasses.replace(trained, **{key: getattr(self.recipe.model.memory, key) for key in GEOMETRY})
+
+    @property
+    def positions(self) -> str:
+        """Where the model's tokens sit: screen or rays."""
+        return recorded_model(self.model.manifest.recipe).positions
 
     @property
     def sample(self) -> SampleConfig:
@@ -64,7 +69,9 @@ class Job:
 
     def reads(self) -> dict[str, Any]:
         """What of the recipe changes a video: how to sample and, for policies that compare views, what cameras see."""
-        seen = {key: getattr(self.memory, key) for key in GEOMETRY} if reads_geometry(self.memory) else {}
+        seen = (
+            {key: getattr(self.memory, key) for key in GEOMETRY} if reads_geometry(self.memory, self.positions) else {}
+        )
         return sections(self.recipe, "sample") | ({"geometry": seen} if seen else {})
 
     def key(self, clip: str) -> str:
@@ -208,7 +215,9 @@ def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
 def inputs_of(job: Job, clip: LatentClip) -> RetrievalInputs | None:
     """What the model's policy needs for this clip."""
     seed = clip_seed(job.recipe.seed, f"{clip.id} retrieval")
-    return retrieval_inputs([clip], job.view, job.memory, seed=seed, device=job.device, described=job.described)
+    return retrieval_inputs(
+        [clip], job.view, job.memory, seed=seed, device=job.device, described=job.described, positions=job.positions
+    )
 
 
 def joint_past(job: Job, clip: LatentClip) -> dict[str, Any]:

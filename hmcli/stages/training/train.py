@@ -208,8 +208,9 @@ class Training:
         batch = make_batch(clips, self.view.text(0), frozen=context == "frozen", text_dropout=dropout, rng=rng)
         seed = int(rng.integers(2**62))
         retrieval = retrieval_inputs(
-            clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described
-        )
+            clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described,
+            positions=recipe.model.positions,
+        )  # fmt: skip
         question = ask(batch, self.schedule, recipe.flow, context=context, draws=recipe.train.draws, seed=seed)
         return Prepared(step=step, clips=clips, batch=batch, question=question, retrieval=retrieval)
 
