@@ -28,7 +28,7 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "memory": "hm tokenize-memory --model",
     "train": "hm train (train.part=transformer)",
     "codec": "hm train (train.part=codec)",
-    "views": "hm train, generate and inspect where the policy compares fields of view",
+    "views": "hm train, generate and inspect where the policy compares fields of view or model.positions is rays",
     "generate": "hm generate",
     "clips": "hm generate from a folder of clips",
     "codec path": "hm generate with a model that names its codec by path",

@@ -257,8 +257,9 @@ class ModelConfig:
     ] = (1, 2, 2)
     positions: Annotated[
         Literal["screen", "rays"],
-        key("Rotary rows and columns: of the screen, as released; or of world rays (docs/parity.md).", by=_SETTING),
-    ] = "screen"
+        key("Rotary rows and columns: of the screen, as released; or of world rays (docs/parity.md).",
+            by=(*_SETTING, "diffusers")),
+    ] = "screen"  # fmt: skip
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 

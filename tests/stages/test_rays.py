@@ -58,6 +58,12 @@ def test_a_base_with_other_positions_is_refused_by_name(
     assert "rays in the base, screen in the recipe" in done.stderr
 
 
-def test_positions_survive_conversion(hm: WarmCommand, rays_run: Path, tmp_path: Path):
+def test_positions_survive_conversion_and_are_not_lost_without_a_word(hm: WarmCommand, rays_run: Path, tmp_path: Path):
     made = ok(hm("convert", find_model(rays_run).path / "transformer", "--out", tmp_path / "model"))
     assert read_json(find_model(made).path / "transformer" / "config.json")["positions"] == "rays"
+    released = hm("convert", rays_run, "--to", "released", "--out", tmp_path / "released.safetensors")
+    assert released.returncode == 0
+    assert "positions screen (here rays)" in released.stderr
+    plain = hm("convert", rays_run, "--to", "diffusers", "--out", tmp_path / "plain")
+    assert plain.returncode == 2
+    assert "positions=rays" in plain.stderr

@@ -39,7 +39,7 @@ VAE = "vae"
 _MADE_FROM = "hmcli.made_from"
 _RELEASED = {
     "policy": "affinity", "affinity": "pooled", "context": "joint", "top_k": 10, "window": 5, "kernel": (2, 4, 4),
-    "spans": "released", "flow_target": "noise_minus_clean",
+    "spans": "released", "flow_target": "noise_minus_clean", "positions": "screen",
 }  # fmt: skip  # what the released code does with any weights
 
 
@@ -296,7 +296,7 @@ def _refuse_losses(plan: Plan, state: dict[str, Tensor]) -> None:
     """Raise UsageError naming what a plain Wan transformer cannot do that this model does."""
     import torch
 
-    wanted = {"policy": "all", "context": "joint", "flow_target": "noise_minus_clean"}
+    wanted = {"policy": "all", "context": "joint", "flow_target": "noise_minus_clean", "positions": "screen"}
     lost = {
         f"{name}={plan.arguments[name]}": f"plain Wan has {value}"
         for name, value in wanted.items()
