@@ -1,7 +1,8 @@
 """Muon: momentum whose update is made orthogonal, for the convolutions of a VAE that has minutes to train.
 
 After Keller Jordan's Muon (2024), here on flattened convolution kernels. On the same clips and for the same time it
-ended 2.3 dB above AdamW. Vectors, norms and the layers that read pixels or latents stay with AdamW.
+ended 2.3 dB above AdamW. Vectors, norms and the layers that read pixels or latents stay with AdamW. torch.optim.Muon
+takes matrices alone and computes in bfloat16; on a matrix the two are one algorithm (tests/codecs/test_training.py).
 """
 
 from __future__ import annotations

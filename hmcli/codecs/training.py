@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,13 +166,6 @@ def single_frame_convolutions() -> Iterator[None]:
         yield
     finally:
         WanCausalConv3d.forward = whole  # type: ignore[method-assign]
-
-
-def average_weights(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], step: int, decay: float) -> None:
-    """Move the exponential average towards the weights, in place; early steps linger for less."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for name, value in weights.items():
-        average[name].lerp_(value.detach().to(average[name].dtype), 1.0 - decay)
 
 
 def subject_boxes(subjects: np.ndarray) -> Tensor:

@@ -205,6 +205,40 @@ def test_muon_updates_are_orthogonal_and_of_the_documented_size():
     assert float(kernel.detach().square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.3)
 
 
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (9, 9)])
+def test_muon_is_torchs_on_a_matrix(shape, monkeypatch):
+    """To the bit, given one orthogonalisation; torch's own works in bfloat16 and takes matrices alone."""
+    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", lambda update, *_: orthogonal(update))
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(shape))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    settings = {"lr": 0.02, "weight_decay": 0.3}
+    both = Muon([ours], **settings), torch.optim.Muon([theirs], **settings, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in both:
+            optimizer.step()
+        assert torch.equal(ours, theirs)
+
+
+def test_muon_makes_updates_orthogonal_as_torch_does():
+    """Within bfloat16, in which torch computes; on kernels as on the matrices they are flattened to."""
+    orthogonal_in_torch = torch.optim._muon._zeropower_via_newtonschulz
+    for shape in ((6, 40), (40, 6)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        wanted = orthogonal_in_torch(matrix, (3.4445, -4.7750, 2.0315), 5, 1e-7).float()
+        torch.testing.assert_close(orthogonal(matrix), wanted, rtol=0, atol=0.02)
+    with pytest.raises(ValueError, match="only supports 2D"):
+        torch.optim.Muon([torch.nn.Parameter(torch.zeros(2, 3, 1, 1))])
+    flat, kernel = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((6, 40), (6, 5, 2, 2, 2)))
+    flat.grad = matrix.T.contiguous()
+    kernel.grad = flat.grad.view(kernel.shape)
+    for parameter in (flat, kernel):
+        Muon([parameter], lr=0.1, weight_decay=0.0).step()
+    assert torch.equal(kernel.flatten(1), flat)
+
+
 def test_every_weight_is_trained_by_exactly_one_optimizer():
     vae = new_mini_vae(0)
     optimizers = make_optimizers(vae, TRAIN)
@@ -246,20 +280,6 @@ def test_psnr_inside_boxes_counts_nothing_else():
     videos = [torch.zeros(1, 3, 1, 8, 8)] * 2
     assert training.mean_psnr(Wrong(), videos, boxes) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
     assert math.isnan(training.mean_psnr(Wrong(), videos[1:], boxes[1:]))
-
-
-def test_the_average_starts_at_the_weights_and_then_follows_slowly():
-    average = {"w": torch.zeros(2)}
-    training.average_weights(average, {"w": torch.ones(2)}, step=0, decay=0.9)
-    assert average["w"].tolist() == pytest.approx([0.9, 0.9])
-    training.average_weights(average, {"w": torch.zeros(2)}, step=1000, decay=0.9)
-    assert average["w"].tolist() == pytest.approx([0.81, 0.81])
-
-
-def test_without_a_decay_the_average_is_the_weights():
-    average = {"w": torch.zeros(2)}
-    training.average_weights(average, {"w": torch.ones(2)}, step=500, decay=0.0)
-    assert average["w"].tolist() == [1.0, 1.0]
 
 
 def test_latents_normalised_by_the_statistics_have_unit_variance():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from reference.misaligned import astray, mapped
 from safetensors.torch import load_file
 from warm import WarmCommand, ok, wait_for
@@ -26,7 +27,6 @@ from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
 from hmcli.stages.training.checkpoints import read_checkpoint, write_checkpoint
 from hmcli.stages.training.learning import (
-    Average,
     Question,
     anchored_rows,
     ask,
@@ -34,6 +34,7 @@ from hmcli.stages.training.learning import (
     freeze,
     learning_rate,
     loss_of,
+    make_average,
     make_batch,
 )
 from hmcli.stages.training.train import held_out, prepared_ahead
@@ -112,7 +113,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(
 ):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    state = copy / "checkpoints" / "000004" / "training_state.pt"
+    state = copy / "checkpoints" / "000004" / "training_state.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
     done = hm("train", nano, "--latents", latents, "--out", copy)
     assert "going on from step 2" in done.stderr
@@ -263,26 +264,26 @@ def test_batches_stand_in_aligned_memory_of_their_own(latents: Path):
 def test_what_a_run_goes_on_from_stands_in_aligned_memory_of_its_own(latents: Path, tmp_path: Path):
     recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1"])
 
-    def parts() -> tuple[HydraTransformer3DModel, torch.optim.AdamW, Average]:
+    def parts() -> tuple[HydraTransformer3DModel, torch.optim.AdamW, EMAModel]:
         model = build_model(recipe, channels=16, text_dim=64)
-        return model, torch.optim.AdamW(model.parameters(), lr=1e-2), Average(model, 0.9)
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-2), EMAModel(model.parameters(), decay=0.9)
 
     (model, optimizer, average), (again, its_optimizer, its_average) = parts(), parts()
     model(
         *(torch.ones(shape) for shape in ((1, 16, 12, 4, 4), (1,), (1, 3, 64), (1, 12, 12))), 6
     ).sample.sum().backward()
     optimizer.step()
-    average.update(model)
+    average.step(model.parameters())
     place = tmp_path / "run"
     with ArtifactWriter(place, "run", recipe={}, inputs={}, seed=0, reporter=Silent()) as writer:
         write_checkpoint(writer, "key", 1, recipe, open_latents(latents), model, optimizer, average)
-        assert read_checkpoint(writer, "key", again, its_optimizer, its_average) == 1
+        assert read_checkpoint(writer, "key", again, its_optimizer, its_average, recipe.seed) == 1
     moments = [value for state in its_optimizer.state.values() for value in state.values()]
     assert len(moments) == 3 * len(list(model.parameters()))
-    assert not astray(again, *moments, *its_average.weights.values())
+    assert not astray(again, *moments, *its_average.shadow_params)
     assert not mapped(file for file in place.rglob("*") if file.is_file())
     assert same(again.state_dict(), model.state_dict())
-    assert same(its_average.weights, average.weights)
+    assert all(torch.equal(a, b) for a, b in zip(its_average.shadow_params, average.shadow_params, strict=True))
 
 
 def test_every_epoch_shows_every_clip_and_shapes_are_not_mixed():
@@ -320,6 +321,19 @@ def test_the_learning_rate_warms_up_and_decays():
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert all(a > b for a, b in itertools.pairwise(rates[4:]))
+
+
+def test_the_average_follows_early_steps_closely_and_then_by_its_decay():
+    """diffusers' average has the decay our own had; in float64 the two are equal within rounding."""
+    weights = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    average, ours = make_average([weights], 0.6), torch.zeros(5, dtype=torch.float64)
+    assert average is not None
+    for update in range(1, 40):
+        weights.data = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(update))
+        average.step([weights])
+        ours.lerp_(weights.detach(), 1 - min(0.6, (1 + update) / (10 + update)))
+        torch.testing.assert_close(average.shadow_params[0], ours, rtol=0, atol=1e-14)
+    assert make_average([weights], 0.0) is None
 
 
 def test_freezing_an_unknown_part_is_an_error():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+from hmcli.codecs import training
+from hmcli.codecs.mini_vae import new_mini_vae
+from hmcli.codecs.muon import Muon
 from hmcli.codecs.video import mini_codec
 from hmcli.errors import DataError, RecipeError, UsageError
 from hmcli.recipe.sections import CodecConfig, DataConfig, Recipe, TrainConfig, WorldConfig
 from hmcli.stages.rendering import render
 from hmcli.stages.training import codec as train_codec
+from hmcli.stages.training.state import read_state
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video
 
@@ -112,6 +118,65 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes(trained, videos, tm
     assert (out / WEIGHTS).read_bytes() == (trained / WEIGHTS).read_bytes()
     assert (out / "steps.jsonl").read_text() == (trained / "steps.jsonl").read_text()
     assert read_manifest(out).attributes == read_manifest(trained).attributes
+    assert read_manifest(out).fingerprint == read_manifest(trained).fingerprint
+
+
+@pytest.mark.parametrize(("ema", "decay"), [(0.0, "constant"), (0.3, "cosine"), (0.999, "constant")])
+def test_a_run_is_training_as_the_recipe_says_it(videos, tmp_path, ema, decay):
+    """Equal to the last bit, step after step, to training written plainly."""
+    changed = {"steps": 5, "lr": 1e-2, "warmup": 2, "betas": (0.6, 0.8), "weight_decay": 0.5, "clip_norm": 0.5}
+    recipe = replace(RECIPE, train=replace(RECIPE.train, **changed, ema=ema, decay=decay))
+    run = train_codec.run(recipe, data=videos, out=tmp_path / "run", reporter=Quiet()).path
+    log, weights, average = plainly(recipe, videos)
+    assert [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()] == log
+    state = read_state(run / "checkpoints" / "000005", seed=recipe.seed, instead="")
+    assert [name for name in weights if not torch.equal(state.weights[name], weights[name])] == []
+    assert [name for name in weights if ema and not torch.equal(state.average[name], average[name])] == []
+    exported = load_file(run / WEIGHTS)
+    wanted = average if ema else weights
+    assert [name for name in wanted if not torch.equal(exported[name], wanted[name].half())] == []
+
+
+def plainly(recipe: Recipe, videos: Path) -> tuple[list[dict[str, float]], dict[str, Tensor], dict[str, Tensor]]:
+    """What the log says of each step, the weights, and their average."""
+    t, vae, log = recipe.train, new_mini_vae(recipe.seed, z_dim=recipe.codec.channels), []
+    named = dict(vae.named_parameters())
+    average = {name: p.detach().clone() for name, p in named.items()}
+    kernels = [p for n, p in named.items() if p.ndim >= 4 and p.numel() >= 2000 and "conv_in" not in n]
+    others = [p for p in named.values() if all(p is not kernel for kernel in kernels)]
+    adamw = torch.optim.AdamW(others, lr=t.lr, betas=t.betas, eps=1e-8, weight_decay=t.weight_decay)
+    muon = Muon(kernels, lr=t.lr, weight_decay=t.weight_decay)
+    frames = [read_video(videos / f"{n}.mp4") for n in range(2)]
+    footage = [training.Footage(frames=f, subjects=np.zeros(f.shape[:3], np.uint8)) for f in frames]
+    for step in range(t.steps):
+        rng = np.random.default_rng([recipe.seed, step])
+        plan = training.BatchPlan(clips=4 if step < 3 else 1, frames=1 if step < 3 else 5, height=8, width=8)
+        video, weight = training.draw_batch(footage, plan, 0.0, rng)
+        chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        with training.single_frame_convolutions():
+            seen = vae.encode(video).latent_dist
+            drawn = seen.mean + seen.std * torch.randn(seen.mean.shape, generator=chance)
+            loss, parts = training.codec_loss(video, vae.decode(drawn).sample, weight, seen.mean, seen.logvar)
+        for optimizer, scale in ((adamw, 1.0), (muon, 2.0)):
+            optimizer.zero_grad()
+            optimizer.param_groups[0]["lr"] = scale * plain_rate(t, step)
+        loss.backward()
+        assert torch.nn.utils.clip_grad_norm_(vae.parameters(), t.clip_norm) > t.clip_norm
+        adamw.step()
+        muon.step()
+        share = 1 - min(t.ema, (2 + step) / (11 + step))
+        for name, p in named.items():
+            average[name] -= share * (average[name] - p.detach())
+        log.append({"step": step + 1, **{name: float(value) for name, value in parts.items()}})
+    return log, {name: p.detach() for name, p in named.items()}, average
+
+
+def plain_rate(t: TrainConfig, step: int) -> float:
+    """Three steps on pictures, two on clips at a quarter of the rate; each with a warm-up of two."""
+    peak, step, left = (t.lr, step, 1) if step < 3 else (t.lr / 4, step - 3, 1)
+    if t.decay == "constant" or step < 2:
+        return peak * min(1.0, (step + 1) / 2)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - 2) / left)))
 
 
 def test_a_finished_run_is_kept(trained, videos):

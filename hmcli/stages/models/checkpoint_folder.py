@@ -10,16 +10,18 @@ from hmcli.recipe.sections import Recipe
 from hmcli.store.files import write_json
 
 if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
+
     from hmcli.core.transformer import HydraTransformer3DModel
-    from hmcli.stages.training.learning import Average
 
 
 def write_diffusers_folder(
-    folder: Path, model: HydraTransformer3DModel, recipe: Recipe, average: Average | None = None
+    folder: Path, model: HydraTransformer3DModel, recipe: Recipe, average: EMAModel | None = None
 ) -> None:
     """transformer/, scheduler/, vae/ (when the codec is a folder here) and model_index.json.
 
-    Adapters are put into the weights of transformer/ and also lie alone in lora/.
+    Adapters are put into the weights of transformer/ and also lie alone in lora/. With an `average` its weights are
+    written; the model is as it was afterwards.
     """
     import diffusers
     import torch
@@ -27,16 +29,16 @@ def write_diffusers_folder(
     from hmcli.core.lora import fused_model, has_lora, save_lora
 
     scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler(shift=recipe.flow.shift)
-    parameters = dict(model.named_parameters())
-    kept = {} if average is None else {name: parameters[name].detach().clone() for name in average.weights}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if average is not None:
+        average.store(parameters)
+        average.copy_to(parameters)
     with torch.no_grad():
-        for name, value in average.weights.items() if average is not None else ():
-            parameters[name].copy_(value)
         fused_model(model).save_pretrained(folder / "transformer")
         if has_lora(model):
             save_lora(model, folder / "lora")
-        for name, value in kept.items():
-            parameters[name].copy_(value)
+    if average is not None:
+        average.restore(parameters)
     scheduler.save_pretrained(folder / "scheduler")
     index: dict[str, Any] = {
         "_class_name": ["hmcli.core.pipeline", "HydraPipeline"],

@@ -6,25 +6,26 @@ average (`train.ema`) transformer/ holds the average, and the raw weights lie in
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hmcli.recipe.reading import to_dict
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.view import LatentsView
 from hmcli.stages.models.checkpoint_folder import write_diffusers_folder
+from hmcli.stages.training.state import FILES, TrainingState, put_state, read_state, take_state, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json, hash_tree
 from hmcli.store.manifest import Manifest, make_manifest, write_manifest
 
 if TYPE_CHECKING:
     import torch
+    from diffusers.training_utils import EMAModel
 
     from hmcli.core.transformer import HydraTransformer3DModel
-    from hmcli.stages.training.learning import Average
 
 CHECKPOINTS = "checkpoints"
-STATE = "training_state.pt"
 
 
 def step_name(step: int) -> str:
@@ -37,6 +38,18 @@ def kept_steps(writer: ArtifactWriter, key: str) -> list[int]:
     return sorted(int(item) for item in writer.items if writer.kept(item, key))
 
 
+def last_checkpoint(writer: ArtifactWriter, key: str) -> Path | None:
+    """The folder of the newest whole checkpoint of this run."""
+    steps = kept_steps(writer, key)
+    return writer.path / CHECKPOINTS / step_name(steps[-1]) if steps else None
+
+
+def drop_old(writer: ArtifactWriter, key: str, keep: int) -> None:
+    """Delete the oldest checkpoints beyond `keep`."""
+    for old in kept_steps(writer, key)[:-keep]:
+        writer.discard(step_name(old))
+
+
 def write_checkpoint(
     writer: ArtifactWriter,
     key: str,
@@ -45,26 +58,24 @@ def write_checkpoint(
     view: LatentsView,
     model: HydraTransformer3DModel,
     optimizer: torch.optim.Optimizer,
-    average: Average | None,
+    average: EMAModel | None,
 ) -> None:
     """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`."""
-    import torch
-
-    from hmcli.core.lora import has_lora
-
-    state: dict[str, Any] = {"step": step, "optimizer": optimizer.state_dict()}
-    if average is not None or has_lora(model):
-        state["raw"] = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
-    if average is not None:
-        state["updates"] = average.updates
-        if has_lora(model):  # transformer/ holds them inside the weights
-            state["average"] = {name: value.cpu() for name, value in average.weights.items()}
+    state = take_state(model, [optimizer], average, step=step, seed=recipe.seed)
     with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
-        torch.save(state, folder / STATE)
+        write_state(folder, _without_repeats(state, model))
         write_diffusers_folder(folder, model, recipe, average)
         write_manifest(folder, checkpoint_manifest(folder, step, recipe, view, model))
-    for old in kept_steps(writer, key)[: -recipe.train.keep]:
-        writer.discard(step_name(old))
+    drop_old(writer, key, recipe.train.keep)
+
+
+def _without_repeats(state: TrainingState, model: HydraTransformer3DModel) -> TrainingState:
+    """The state without what transformer/ holds: the average, or else the weights; adapters are in neither."""
+    from hmcli.core.lora import has_lora
+
+    if has_lora(model):
+        return state
+    return dataclasses.replace(state, average={}) if state.average else dataclasses.replace(state, weights={})
 
 
 def checkpoint_manifest(
@@ -72,7 +83,7 @@ def checkpoint_manifest(
 ) -> Manifest:
     """What a checkpoint says of itself; its fingerprint covers what generates, not the training state."""
     files = hash_tree(folder)
-    parts = {path: entry["hash"] for path, entry in files.items() if path != STATE}
+    parts = {path: entry["hash"] for path, entry in files.items() if path not in FILES}
     return make_manifest(
         "checkpoint", recipe=to_dict(recipe), inputs={"latents": view.fingerprint}, seed=recipe.seed,
         items={"model": {"hash": hash_json(parts)}}, files=files, counts={"step": step},
@@ -85,25 +96,21 @@ def read_checkpoint(
     key: str,
     model: HydraTransformer3DModel,
     optimizer: torch.optim.Optimizer,
-    average: Average | None,
+    average: EMAModel | None,
+    seed: int,
 ) -> int:
     """Put the newest checkpoint's state into model, optimizer and average; returns its step, 0 without one."""
-    import torch
-
     from hmcli.core.lora import has_lora
     from hmcli.store.weights import load_state_dict
 
-    if not (steps := kept_steps(writer, key)):
+    if (folder := last_checkpoint(writer, key)) is None:
         return 0
-    folder = writer.path / CHECKPOINTS / step_name(steps[-1])
-    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    adapted = has_lora(model)  # then what does not train is what it was at the start
-    weights = {} if adapted else load_state_dict(folder / "transformer")
-    if average is not None:
-        saved = state["average"] if adapted else weights
-        average.weights = {name: saved[name].to(value.device) for name, value in average.weights.items()}
-        average.updates = state["updates"]
-    model.load_state_dict(weights | state.get("raw", {}), strict=not adapted)
-    optimizer.load_state_dict(state["optimizer"])
-    writer.reporter.note(f"going on from step {state['step']}")
-    return int(state["step"])
+    again = f"train on from its weights into another --out: --set model.base={folder}; or from the start: --force"
+    state = read_state(folder, seed=seed, instead=again)
+    if not has_lora(model):  # under adapters, what does not train is what it was at the start
+        weights = load_state_dict(folder / "transformer")
+        model.load_state_dict(weights)
+        state = dataclasses.replace(state, average=weights)
+    put_state(state, model, [optimizer], average)
+    writer.reporter.note(f"going on from step {state.step}")
+    return state.step

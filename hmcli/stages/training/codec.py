@@ -23,10 +23,12 @@ from hmcli.recipe.reading import sections, to_yaml
 from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
+from hmcli.stages.models.identity import codec_hash
 from hmcli.stages.shared.outcome import planned, result_of
-from hmcli.stages.training.checkpoints import CHECKPOINTS, STATE, kept_steps, step_name
-from hmcli.stages.training.learning import freeze
+from hmcli.stages.training.checkpoints import CHECKPOINTS, drop_old, kept_steps, last_checkpoint, step_name
+from hmcli.stages.training.learning import freeze, make_average
 from hmcli.stages.training.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
+from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
@@ -35,6 +37,7 @@ from hmcli.world.views.framing import resize_frames, resize_labels, white_mask
 
 if TYPE_CHECKING:
     import torch
+    from diffusers.training_utils import EMAModel
 
     from hmcli.codecs.training import Footage
 
@@ -64,22 +67,23 @@ def run(
     """
     _check(recipe.train)
     dataset = open_dataset(data, recipe.poses)
-    key = hash_json({**_reads(recipe), "seed": recipe.seed, "clips": dataset.fingerprint})
+    inputs = {"clips": dataset.fingerprint}
+    if recipe.codec.path:
+        inputs["base"] = codec_hash(recipe.codec)
+    key = hash_json({**_reads(recipe), "seed": recipe.seed, "inputs": inputs})
     if dry_run:
         train, count = recipe.train, len(dataset.clips)
         plan = f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}"
         return planned(out, KIND, plan, reporter, counts={"clips": count})
     recorded = sections(recipe, *READS)
-    inputs = {"clips": dataset.fingerprint}
     with (
         ArtifactWriter(out, KIND, recipe=recorded, inputs=inputs, seed=recipe.seed, reporter=reporter) as writer,
         stopping_at_boundaries() as stop,
     ):
-        refuse_another_run(writer, key, force, "data set")
+        refuse_another_run(writer, key, force, "data set (or weights at codec.path)")
         clips = _load_clips(dataset, recipe, writer)
-        trained = recipe.train.steps in kept_steps(writer, key)
-        if not trained:
-            _train(recipe, clips, writer, key, device, reporter, stop)
+        if recipe.train.steps not in kept_steps(writer, key):
+            _train(_prepare(recipe, clips.training, device), writer, key, reporter, stop)
         return _finish(recipe, clips, writer, key, device)
 
 
@@ -189,44 +193,74 @@ def _subjects(source: ClipSource, role: str, data: DataConfig) -> np.ndarray | N
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def _train(
-    recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, device: str, reporter: Reporter, stop: StopFlag
-) -> None:
-    import torch
+@dataclass(kw_only=True)
+class CodecTraining:
+    """Everything a step changes or needs."""
 
-    from hmcli.codecs import training
+    recipe: Recipe
+    videos: Sequence[Footage]
+    vae: Any
+    parameters: list[torch.nn.Parameter]
+    optimizers: list[torch.optim.Optimizer]
+    average: EMAModel | None
+    device: str
+
+    def step(self, step: int) -> dict[str, float]:
+        """Train on one batch, which follows from (seed, step). Returns what the log says of it."""
+        import torch
+
+        from hmcli.codecs import training
+
+        train, rng = self.recipe.train, np.random.default_rng([self.recipe.seed, step])
+        pictures = training.picture_steps(train, fresh=not self.recipe.codec.path)
+        plan = training.plan_batch(step, train, pictures, *self.videos[0].frames.shape[1:3])
+        video, weight = training.draw_batch(self.videos, plan, train.subject_weight, rng)
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        lr = training.learning_rate(step, train, pictures)
+        parts = training.train_step(
+            self.vae, self.optimizers, video.to(self.device), weight.to(self.device),
+            lr=lr, clip_norm=train.clip_norm, generator=noise,
+        )  # fmt: skip
+        if not np.isfinite(parts["l1"]):
+            raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
+        if self.average is not None:
+            self.average.step(self.parameters)
+        return {"step": step + 1, **parts}
+
+
+def _prepare(recipe: Recipe, videos: Sequence[Footage], device: str) -> CodecTraining:
+    """VAE and optimizers at step 0."""
     from hmcli.codecs.muon import make_optimizers
 
-    train = recipe.train
-    _ = writer.staged  # from here on the run is unfinished
-    write_text(writer.path / RECIPE, to_yaml(recipe))
     vae = _starting_vae(recipe).to(device).train()
-    freeze(vae, train)
-    optimizers = make_optimizers(vae, train)
-    average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
-    start = _resume(writer, key, vae, optimizers, average)
-    size = clips.training[0].frames.shape[1:3]
-    pictures = training.picture_steps(train, fresh=not recipe.codec.path)
+    parameters = freeze(vae, recipe.train)
+    return CodecTraining(
+        recipe=recipe, videos=videos, vae=vae, parameters=parameters, device=device,
+        optimizers=make_optimizers(vae, recipe.train), average=make_average(parameters, recipe.train.ema),
+    )  # fmt: skip
+
+
+def _train(training: CodecTraining, writer: ArtifactWriter, key: str, reporter: Reporter, stop: StopFlag) -> None:
+    """Step from the last checkpoint to `train.steps`, with checkpoints; ends early, at a checkpoint, when stopped."""
+    train, seed, changing = training.recipe.train, training.recipe.seed, (training.vae, training.optimizers)
+    start = 0
+    if (state := _last_state(writer, key, seed)) is not None:
+        put_state(state, *changing, training.average)
+        reporter.note(f"going on from step {state.step}")
+        start = state.step
+    _ = writer.staged  # from here on the run is unfinished
+    write_text(writer.path / RECIPE, to_yaml(training.recipe))
     log = log_until(writer.path / LOG, start)
     with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
         for step in range(start, train.steps):
-            rng = np.random.default_rng([recipe.seed, step])
-            plan = training.plan_batch(step, train, pictures, *size)
-            video, weight = training.draw_batch(clips.training, plan, train.subject_weight, rng)
-            noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            lr = training.learning_rate(step, train, pictures)
-            parts = training.train_step(
-                vae, optimizers, video.to(device), weight.to(device), lr=lr, clip_norm=train.clip_norm, generator=noise
-            )
-            if not np.isfinite(parts["l1"]):
-                raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
-            training.average_weights(average, vae.state_dict(), step, train.ema)
-            log.write(json.dumps({"step": step + 1, **parts}) + "\n")
+            log.write(json.dumps(training.step(step)) + "\n")
             advance(1)
             last = step + 1 == train.steps
             if last or stop or (step + 1) % train.checkpoint_every == 0:
                 log.flush()
-                _write_checkpoint(writer, key, step + 1, train.keep, vae, optimizers, average)
+                with writer.item_folder(step_name(step + 1), key, parent=CHECKPOINTS) as folder:
+                    write_state(folder, take_state(*changing, training.average, step=step + 1, seed=seed))
+                drop_old(writer, key, train.keep)
             if stop and not last:
                 say_stopped(stop, step + 1, train.steps)
 
@@ -253,52 +287,10 @@ def _starting_vae(recipe: Recipe) -> Any:
     return vae
 
 
-def _write_checkpoint(
-    writer: ArtifactWriter,
-    key: str,
-    step: int,
-    keep: int,
-    vae: Any,
-    optimizers: Sequence[torch.optim.Optimizer],
-    average: dict[str, torch.Tensor],
-) -> None:
-    import torch
-
-    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
-        state = {"step": step, "vae": vae.state_dict(), "average": average}
-        state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
-        torch.save(state, folder / STATE)
-    for old in kept_steps(writer, key)[:-keep]:
-        writer.discard(step_name(old))
-
-
-def _resume(
-    writer: ArtifactWriter,
-    key: str,
-    vae: Any,
-    optimizers: Sequence[torch.optim.Optimizer],
-    average: dict[str, torch.Tensor],
-) -> int:
-    """Put the newest checkpoint's state into vae, optimizers and average; returns its step, 0 without one."""
-    if (state := _last_state(writer, key)) is None:
-        return 0
-    vae.load_state_dict(state["vae"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    for name, value in state["average"].items():
-        average[name].copy_(value)
-    writer.reporter.note(f"going on from step {state['step']}")
-    return int(state["step"])
-
-
-def _last_state(writer: ArtifactWriter, key: str) -> dict[str, Any] | None:
-    import torch
-
-    if not (steps := kept_steps(writer, key)):
+def _last_state(writer: ArtifactWriter, key: str, seed: int) -> TrainingState | None:
+    if (folder := last_checkpoint(writer, key)) is None:
         return None
-    file = writer.path / CHECKPOINTS / step_name(steps[-1]) / STATE
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    return state
+    return read_state(folder, seed=seed, instead="train again from the start: --force, or another --out")
 
 
 # --- the codec as an artifact ----------------------------------------------------------------------------------------
@@ -311,9 +303,11 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
     order = [step_name(step) for step in kept_steps(writer, key)]
     if not writer.unchanged(order) or not (writer.path / VAE / "config.json").is_file():
         vae = _starting_vae(recipe)
-        state = _last_state(writer, key)
+        freeze(vae, recipe.train)
+        state = _last_state(writer, key, recipe.seed)
         assert state is not None  # training has just ended, or was found finished
-        vae.load_state_dict(state["average"])
+        for name, parameter in trained(vae).items():
+            parameter.data.copy_((state.average or state.weights)[name])
         vae.to(device).eval()
         seen, _ = _scored(clips.training, device)
         unseen, boxes = _scored(clips.held_out, device)
@@ -326,7 +320,7 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
             mean, std = training.latent_statistics(vae, seen)
             vae.register_to_config(latents_mean=mean, latents_std=std)
         vae.half().save_pretrained(writer.staged / VAE)
-        counts = {"steps": int(state["step"]), "videos": len(clips.training), "held_out": len(clips.held_out)}
+        counts = {"steps": state.step, "videos": len(clips.training), "held_out": len(clips.held_out)}
         manifest = writer.finish(order, counts=counts, attributes=scores, files=[LOG, RECIPE])
     else:
         writer.reporter.note(f"already trained to step {recipe.train.steps}")

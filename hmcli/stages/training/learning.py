@@ -6,7 +6,7 @@ Shapes: B samples, C channels, F latent frames, L text rows, D text width. Used 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from hmcli.world.views.cameras import relative_camera_rows
 
 if TYPE_CHECKING:
     import torch
+    from diffusers.training_utils import EMAModel
 
     from hmcli.core.flow import FlowSchedule
     from hmcli.core.retrieval import RetrievalInputs
@@ -170,17 +171,12 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     return train.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
-class Average:
-    """Exponential moving average of the trainable weights; its decay grows from 0 so that early steps do not linger."""
+def make_average(parameters: Iterable[torch.nn.Parameter], decay: float) -> EMAModel | None:
+    """diffusers' exponential moving average of `parameters`; None for decay 0, where it would be the weights.
 
-    def __init__(self, model: HydraTransformer3DModel, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    Its decay is (1 + n) / (10 + n) at the n-th update, `decay` at most, so that early steps do not linger. Left to
+    itself EMAModel copies the weights at its first update and counts from the second.
+    """
+    from diffusers.training_utils import EMAModel
 
-    def update(self, model: HydraTransformer3DModel) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in model.named_parameters():
-            if name in self.weights:
-                self.weights[name].lerp_(parameter.detach(), 1 - decay)
+    return EMAModel(parameters, decay=decay, update_after_step=-1) if decay else None

@@ -38,7 +38,6 @@ from hmcli.stages.models.folders import (
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.training.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
 from hmcli.stages.training.learning import (
-    Average,
     Batch,
     Question,
     ask,
@@ -46,6 +45,7 @@ from hmcli.stages.training.learning import (
     freeze,
     learning_rate,
     loss_of,
+    make_average,
     make_batch,
 )
 from hmcli.stages.training.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
@@ -56,6 +56,7 @@ from hmcli.store.manifest import is_artifact, read_manifest
 
 if TYPE_CHECKING:
     import torch
+    from diffusers.training_utils import EMAModel
 
     from hmcli.core.flow import FlowSchedule
     from hmcli.core.retrieval import RetrievalInputs
@@ -195,7 +196,7 @@ class Training:
     model: HydraTransformer3DModel
     parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
-    average: Average | None
+    average: EMAModel | None
     schedule: FlowSchedule
     accelerator: Any
     device: str
@@ -228,7 +229,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self.model)
+            self.average.step(self.parameters)
         return {"step": step + 1, "loss": value, "grad_norm": norm, "lr": rate}
 
     def loss(self, prepared: Prepared) -> torch.Tensor:
@@ -275,7 +276,7 @@ def _prepare(
     return Training(
         recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
         optimizer=torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay),
-        average=Average(model, train.ema) if train.ema else None, accelerator=_accelerator(device, train),
+        average=make_average(parameters, train.ema), accelerator=_accelerator(device, train),
         schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
     )  # fmt: skip
 
@@ -297,12 +298,13 @@ def _train(
 ) -> None:
     """Step from the last checkpoint to `train.steps`, with checkpoints; ends early, at a checkpoint, when stopped."""
     train, view = training.recipe.train, training.view
+    seed = training.recipe.seed
+    start = read_checkpoint(writer, key, training.model, training.optimizer, training.average, seed)
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(training.recipe))
-    start = read_checkpoint(writer, key, training.model, training.optimizer, training.average)
     aside = set(held_out(clips, train))
     groups = [[clip for clip in group.ids if clip not in aside] for group in view.groups if group.has_target]
-    order = batches([group for group in groups if group], train.batch, training.recipe.seed)
+    order = batches([group for group in groups if group], train.batch, seed)
     for _ in range(start):
         next(order)
     fits = view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
