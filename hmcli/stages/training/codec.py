@@ -70,7 +70,7 @@ def run(
     inputs = {"clips": dataset.fingerprint}
     if recipe.codec.path:
         inputs["base"] = codec_hash(recipe.codec)
-    key = hash_json({**_reads(recipe), "seed": recipe.seed, "inputs": inputs})
+    key = run_key(recipe, inputs)
     if dry_run:
         train, count = recipe.train, len(dataset.clips)
         plan = f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}"
@@ -87,9 +87,11 @@ def run(
         return _finish(recipe, clips, writer, key, device)
 
 
-def _reads(recipe: Recipe) -> dict[str, Any]:
+def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
+    """What makes a run this run: all that changes its weights. `inputs` are fingerprints."""
     read = sections(recipe, *READS)
-    return {**read, "train": {k: v for k, v in read["train"].items() if k not in _MAY_CHANGE}}
+    kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
+    return hash_json({**read, "train": kept, "seed": recipe.seed, "inputs": inputs})
 
 
 def _check(train: TrainConfig) -> None:
