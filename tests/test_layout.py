@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,45 @@ def test_the_command_line_loads_no_heavy_library():
     script = f"import sys, hmcli.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _arrows(inside: str | None) -> set[tuple[str, str]]:
+    """Which room imports from which: at the top of hmcli, or inside one of its rooms."""
+    top = Path(__file__).parents[1]
+    known = {".".join(path.relative_to(top).with_suffix("").parts) for path in FILES}
+
+    def room(module: str) -> str | None:
+        parts = module.split(".")[1:]
+        if inside is None:
+            return parts[0] if len(parts) > 1 else None
+        return parts[1] if parts[0] == inside and len(parts) > 2 else None
+
+    found = set()
+    for path in FILES:
+        here = room(".".join(path.relative_to(top).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "hmcli":
+                continue
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                there = room(full if full in known else node.module if node.module in known else f"{node.module}._")
+                if here and there and here != there:
+                    found.add((here, there))
+    return found
+
+
+@pytest.mark.parametrize("inside", [None, "stages", "world"])
+def test_rooms_form_no_circle(inside: str | None):
+    below: dict[str, set[str]] = {}
+    for room, other in _arrows(inside):
+        below.setdefault(room, set()).add(other)
+    graphlib.TopologicalSorter(below).prepare()  # raises CycleError, naming the circle
+
+
+@pytest.mark.parametrize("inside", [None, "stages", "world"])
+def test_the_pictures_of_the_architecture_page_show_every_arrow_and_no_other(project: Path, inside: str | None):
+    page = (project / "docs" / "architecture.md").read_text(encoding="utf-8")
+    name = f"%% hmcli{'.' + inside if inside else ''}\n"
+    picture = page.split(name)[1].split("```")[0]
+    shown = {tuple(line.split(" --> ")) for line in map(str.strip, picture.splitlines()) if " --> " in line}
+    assert shown == _arrows(inside)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from hmcli.bench.freeze import freeze
 from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench.definition import Benchmark, write_benchmark
-from hmcli.stages.bench.freeze import freeze
 
 WORLD = WorldConfig(
     clips=2, context_frames=13, target_frames=17, fps=5, size=(32, 48), hold_out="test", subjects_per_clip=(1, 1)

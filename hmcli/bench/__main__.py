@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hmcli.bench.freeze import freeze
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Console
 from hmcli.stages.bench.definition import DEFAULT, PACKAGED, write_benchmark
-from hmcli.stages.bench.freeze import freeze
 from hmcli.stages.bench.score_file import schema
 from hmcli.store.files import write_json
 
