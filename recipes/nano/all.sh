@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The smallest model with hybrid memory, from nothing: clips, VAE, latents, one dense base, four rows, videos, scores.
+#   bash recipes/nano/all.sh OUT
+# Every stage goes on where it stopped: run the same line again. `seen` are clips of unseen seeds of the training side,
+# `test` of other places and subjects. CLIPS, VAE_STEPS, BASE_STEPS, ROW_STEPS, SCORED and SAMPLE_STEPS shorten everything;
+# STAGES="clips vae latents base rows videos scores" and ROWS="window-only dense hydra oracle" name what is done.
+set -euo pipefail
+out=${1:?where to write}
+stages=${STAGES:-clips vae latents base rows videos scores}
+rows=${ROWS:-window-only dense hydra oracle}
+processes=${PROCESSES:-$(nproc)}
+dtype=float32
+if command -v nvidia-smi > /dev/null; then dtype=bfloat16; fi
+mkdir -p "$out"
+
+wants() { [[ " $stages " == *" $1 "* ]]; }
+
+steps() { # --set train.steps of a stage, where it was asked for, with one checkpoint at the end
+  [ -z "$1" ] || printf -- '--set train.steps=%s --set train.checkpoint_every=%s' "$1" "$1"
+}
+
+if wants clips; then
+  hm render nano/clips ${CLIPS:+--clips "$CLIPS"} --num-processes "$processes" --out "$out/clips"
+  hm render nano/clips --set seed=2500 --clips "${SCORED:-64}" --num-processes "$processes" --out "$out/seen"
+  hm render nano/test --clips "${SCORED:-64}" --num-processes "$processes" --out "$out/test"
+fi
+if wants vae; then
+  # shellcheck disable=SC2046
+  hm train nano/vae --latents "$out/clips" --out "$out/vae" $(steps "${VAE_STEPS:-}")
+fi
+codec=(--set "codec.path=$out/vae")
+if wants latents; then
+  for side in clips seen test; do
+    hm encode "$out/$side" --recipe nano/hydra "${codec[@]}" --num-processes "${ENCODERS:-1}" --out "$out/$side.latents"
+  done
+fi
+if wants base; then
+  # shellcheck disable=SC2046
+  hm train nano/base --latents "$out/clips.latents" --out "$out/base" --set train.dtype="$dtype" $(steps "${BASE_STEPS:-}")
+fi
+if wants rows; then
+  jobs=()
+  for row in $rows; do
+    # shellcheck disable=SC2046
+    hm train "nano/$row" --latents "$out/clips.latents" --out "$out/$row" --set train.dtype="$dtype" \
+      --set model.base="$out/base" $(steps "${ROW_STEPS:-}") &
+    jobs+=($!)
+    [ "$dtype" = bfloat16 ] || wait "${jobs[-1]}" # side by side on a GPU that one row does not fill
+  done
+  for job in "${jobs[@]}"; do wait "$job"; done
+fi
+if wants videos; then
+  for side in seen test; do
+    for row in $rows; do
+      hm generate "$out/$side.latents" --model "$out/$row" --out "$out/$side-$row" \
+        ${SAMPLE_STEPS:+--set sample.steps="$SAMPLE_STEPS"}
+    done
+  done
+fi
+if wants scores; then
+  for side in seen test; do
+    for row in $rows; do
+      hm eval "$out/$side-$row" --reference "$out/$side" --metric psnr --metric ssim --out "$out/$side-$row.scores"
+    done
+  done
+fi

@@ -1,0 +1,61 @@
+"""The rows of recipes/nano differ in what they read from memory alone, and all.sh makes them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warm import WarmCommand
+
+from hmcli.recipe.reading import load_recipe, to_dict
+from hmcli.store.manifest import read_manifest
+
+ROWS = {"window-only": ("none", 0), "dense": ("all", 0), "hydra": ("affinity", 3), "oracle": ("oracle", 3)}
+
+
+def without_policy(name: str) -> dict[str, Any]:
+    values = to_dict(load_recipe(f"nano/{name}"))
+    for key in ("policy", "top_k"):
+        del values["model"]["memory"][key]
+    return values
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_differ_in_the_factor_they_are_named_after(name: str):
+    memory = load_recipe(f"nano/{name}").model.memory
+    assert (memory.policy, memory.top_k) == ROWS[name]
+    assert without_policy(name) == without_policy("hydra")
+
+
+def test_rows_start_from_a_base_of_their_own_kind():
+    base, row = (to_dict(load_recipe(f"nano/{name}")) for name in ("base", "dense"))
+    assert base["model"] == row["model"]
+    assert {key for key in base["train"] if base["train"][key] != row["train"][key]} <= {
+        "steps", "lr", "warmup", "ema", "checkpoint_every",
+    }  # fmt: skip
+
+
+def test_the_codec_has_the_channels_that_the_rows_expect():
+    assert load_recipe("nano/vae").codec.channels == load_recipe("nano/hydra").codec.channels
+    assert load_recipe("nano/vae").data == load_recipe("nano/hydra").data
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_all_of_nano_is_made_by_one_line_and_resumes(hm: WarmCommand, project: Path, tmp_path: Path):
+    hm.shim(tmp_path)
+    short = {
+        "CLIPS": "34", "SCORED": "1", "VAE_STEPS": "2", "BASE_STEPS": "1", "ROW_STEPS": "1", "SAMPLE_STEPS": "1",
+        "PROCESSES": "2", "ROWS": "hydra window-only",
+    }  # fmt: skip
+    line = ["bash", project / "recipes" / "nano" / "all.sh", tmp_path / "nano"]
+    env = {**os.environ, **short, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    made = tmp_path / "nano"
+    for _ in range(2):
+        subprocess.run(line, env=env, check=True)
+        kinds = {place.name: read_manifest(place).fingerprint for place in made.iterdir() if place.is_dir()}
+        assert {"clips", "vae", "clips.latents", "base", "hydra", "seen-hydra", "test-window-only.scores"} < set(kinds)
+    assert kinds == {place.name: read_manifest(place).fingerprint for place in made.iterdir() if place.is_dir()}
