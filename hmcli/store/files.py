@@ -108,10 +108,18 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """JSON values of a file. Raises DataError when it is missing or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise DataError("a file is missing", where={"file": path}) from error
-    except (ValueError, OSError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except OSError as error:
+        raise DataError("the file cannot be read", where={"file": path, "at": error}) from error
+
+
+def parse_json(data: bytes, path: Path) -> Any:
+    """JSON values of the bytes of a file. Raises DataError when they are none."""
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise DataError("the file is not valid JSON", where={"file": path, "at": error}) from error
 
 

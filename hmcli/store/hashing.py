@@ -14,10 +14,14 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from hmcli.errors import DataError
 
 PREFIX = "sha256:"
 _BLOCK = 1 << 20  # bytes read at once
@@ -46,6 +50,26 @@ def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return PREFIX + digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Content:
+    """The bytes of a file, read once: what is hashed is what is then decoded, whatever becomes of the file."""
+
+    path: Path
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def hash(self) -> str:
+        return hash_bytes(self.data)
+
+
+def read_content(path: Path) -> Content:
+    """Read a file. Raises DataError when it cannot be read."""
+    try:
+        return Content(path, path.read_bytes())
+    except OSError as error:
+        raise DataError("a file cannot be read", where={"file": path, "at": error}) from error
+
+
 class HashCache:
     """Hashes of files by path, size, inode and times of change, shared by all processes of a user."""
 
@@ -69,6 +93,13 @@ class HashCache:
                 database.execute("REPLACE INTO files VALUES (?, ?, ?)", (str(path), _identity(stat), value))
         except (sqlite3.Error, OSError):
             return  # busy, read-only or full: the next run hashes the file again
+
+    def drop(self, path: Path) -> None:
+        try:
+            with closing(self._open()) as database, database:
+                database.execute("DELETE FROM files WHERE path = ?", (str(path),))
+        except (sqlite3.Error, OSError):
+            return
 
     def _open(self) -> sqlite3.Connection:
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +146,11 @@ def remember(path: Path, value: str, cache: HashCache) -> None:
     place = path.resolve()
     if (stat := place.stat()).st_size >= _WORTH_REMEMBERING:
         cache.put(place, stat, value)
+
+
+def forget(path: Path, cache: HashCache) -> None:
+    """Have a file hashed anew when it is asked for next."""
+    cache.drop(path.resolve())
 
 
 def hash_tree(place: Path, *, cache: HashCache | None = None) -> dict[str, dict[str, Any]]:

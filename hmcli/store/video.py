@@ -13,6 +13,7 @@ labels 0..255 and as RGB for (T, H, W, 3); bit-exact in both readers, but not ev
 from __future__ import annotations
 
 import functools
+import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hmcli.errors import DataError
+from hmcli.store.hashing import Content
 
 Quality = Literal["near-lossless", "lossless"]
 _FIX = "replace the file with a whole copy, or leave the clip out"
@@ -41,7 +43,10 @@ class VideoInfo:
     fps: float
 
 
-def probe_video(path: Path | str) -> VideoInfo:
+Video = Path | str | Content  # a file, or its bytes as they were read
+
+
+def probe_video(path: Video) -> VideoInfo:
     """Size and number of frames, from the packets rather than the header alone; decodes nothing.
 
     Raises DataError when the file is missing, no video, empty, or shorter than its header says.
@@ -61,13 +66,15 @@ def probe_video(path: Path | str) -> VideoInfo:
             raise _short(path, declared or "more", found - damaged)
         fps = stream.average_rate or stream.guessed_rate
         if not fps:
-            raise DataError("the video has no frame rate", where={"file": path}, fix=_FIX)
+            raise DataError("the video has no frame rate", where={"file": _place(path)}, fix=_FIX)
         context = stream.codec_context
         return VideoInfo(frames=found - lead, height=context.height, width=context.width, fps=float(fps))
 
 
-def check_video(path: Path | str) -> VideoInfo:
+def check_video(path: Video) -> VideoInfo:
     """Decode every frame. Raises DataError when one is missing or damaged; what it returns can be read in full."""
+    if isinstance(path, Content):
+        return _decoded(path)
     place = Path(path)
     try:
         stat = place.stat()
@@ -79,7 +86,11 @@ def check_video(path: Path | str) -> VideoInfo:
 @functools.lru_cache(maxsize=4096)
 def _checked(path: Path, identity: tuple[int, ...]) -> VideoInfo:
     """`identity` is there for the cache: a file that was replaced is another file."""
-    info = probe_video(path)
+    return _decoded(path)
+
+
+def _decoded(path: Video) -> VideoInfo:
+    info, where = probe_video(path), {"file": _place(path)}
     decoded = 0
     with _opened(path) as container:
         stream = container.streams.video[0]
@@ -87,10 +98,10 @@ def _checked(path: Path, identity: tuple[int, ...]) -> VideoInfo:
         try:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
-                    raise DataError("a frame of the video is damaged", where={"file": path, "frame": decoded}, fix=_FIX)
+                    raise DataError("a frame of the video is damaged", where={**where, "frame": decoded}, fix=_FIX)
                 if (frame.height, frame.width) != (info.height, info.width):
                     what = f"the video changes its size from {info.width}x{info.height} to {frame.width}x{frame.height}"
-                    raise DataError(what, where={"file": path, "frame": decoded}, fix=_FIX)
+                    raise DataError(what, where={**where, "frame": decoded}, fix=_FIX)
                 decoded += 1
         except _av_errors() as error:
             raise _short(path, info.frames, decoded, error) from error
@@ -99,13 +110,13 @@ def _checked(path: Path, identity: tuple[int, ...]) -> VideoInfo:
     return info
 
 
-def read_video(path: Path | str, *, start: int = 0, count: int | None = None) -> np.ndarray:
+def read_video(path: Video, *, start: int = 0, count: int | None = None) -> np.ndarray:
     """Frames start..start+count (to the end by default) as uint8 (T, H, W, 3) RGB; exactly that many, or DataError."""
     info = check_video(path)
     stop = info.frames if count is None else start + count
     if not 0 <= start < stop <= info.frames:
         where: dict[str, object] = {
-            "file": path,
+            "file": _place(path),
             "asked": f"frames {start} to {stop - 1}",
             "has": f"{info.frames} frames",
         }
@@ -118,12 +129,12 @@ def read_video(path: Path | str, *, start: int = 0, count: int | None = None) ->
     return frames
 
 
-def read_labels(path: Path | str, *, start: int = 0, count: int | None = None) -> np.ndarray:
+def read_labels(path: Video, *, start: int = 0, count: int | None = None) -> np.ndarray:
     """The same for label or mask videos: uint8 (T, H, W), exact for what `write_video(..., "lossless")` wrote."""
     return read_video(path, start=start, count=count)[..., 0].copy()
 
 
-def _read_decord(path: Path | str, info: VideoInfo, start: int, stop: int) -> np.ndarray | None:
+def _read_decord(path: Video, info: VideoInfo, start: int, stop: int) -> np.ndarray | None:
     """Pixels through decord; None where it is not installed, fails, or counts other frames than PyAV does."""
     try:
         import decord
@@ -131,7 +142,7 @@ def _read_decord(path: Path | str, info: VideoInfo, start: int, stop: int) -> np
         return None
     decord.logging.set_level(decord.logging.QUIET)
     try:
-        reader = decord.VideoReader(str(path))
+        reader = decord.VideoReader(io.BytesIO(path.data) if isinstance(path, Content) else str(path))
         if len(reader) != info.frames:
             return None
         return np.asarray(reader.get_batch(range(start, stop)).asnumpy())
@@ -139,7 +150,7 @@ def _read_decord(path: Path | str, info: VideoInfo, start: int, stop: int) -> np
         return None
 
 
-def _read_av(path: Path | str, start: int, stop: int, pixels: str) -> np.ndarray:
+def _read_av(path: Video, start: int, stop: int, pixels: str) -> np.ndarray:
     frames: list[np.ndarray] = []
     with _opened(path) as container:
         stream = container.streams.video[0]
@@ -163,18 +174,18 @@ def _av_errors() -> tuple[type[BaseException], ...]:
     return (av.error.FFmpegError,)
 
 
-def _opened(path: Path | str) -> Any:
+def _opened(path: Video) -> Any:
     """A PyAV container with a video stream. Raises DataError saying what the file is instead."""
     import av
 
     av.logging.set_level(None)  # what FFmpeg would print is in the errors
-    place = Path(path)
-    if not place.is_file():
+    place = _place(path)
+    if not isinstance(path, Content) and not place.is_file():
         raise DataError("the video file is missing", where={"file": place})
-    if place.stat().st_size == 0:
+    if (len(path.data) if isinstance(path, Content) else place.stat().st_size) == 0:
         raise DataError("the video file is empty (0 bytes)", where={"file": place}, fix=_FIX)
     try:
-        container = av.open(str(place))
+        container = av.open(io.BytesIO(path.data) if isinstance(path, Content) else str(place))
     except (av.error.FFmpegError, OSError) as error:
         what = "the file is no readable video (cut short before its index, or of another type)"
         raise DataError(what, where={"file": place, "at": error}, fix=_FIX) from error
@@ -195,8 +206,12 @@ def _ends_early(stream: Any, found: int) -> bool:
     return bool(found < expected - 1.5)
 
 
-def _short(path: Path | str, declared: object, found: int, error: BaseException | None = None) -> DataError:
-    where: dict[str, object] = {"file": path, "declared": f"{declared} frames", "decodable": f"{found} frames"}
+def _place(path: Video) -> Path:
+    return path.path if isinstance(path, Content) else Path(path)
+
+
+def _short(path: Video, declared: object, found: int, error: BaseException | None = None) -> DataError:
+    where: dict[str, object] = {"file": _place(path), "declared": f"{declared} frames", "decodable": f"{found} frames"}
     if error is not None:
         where["at"] = error
     return DataError("the video is cut short or damaged", where=where, fix=_FIX)

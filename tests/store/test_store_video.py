@@ -11,6 +11,7 @@ import pytest
 
 from hmcli.errors import DataError
 from hmcli.store import video as v
+from hmcli.store.hashing import Content, hash_file, read_content
 
 T, H, W = 11, 34, 46
 
@@ -220,3 +221,22 @@ def test_the_released_examples_read_in_full(shared):
         info = v.probe_video(file)
         assert (info.frames, info.height, info.width, info.fps) == (77, 480, 832, 15.0)
         assert v.read_video(file, start=70, count=7).shape == (7, 480, 832, 3)
+
+
+def test_a_video_decodes_from_its_bytes_as_from_its_file(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (7, 16, 24, 3), dtype=np.uint8)
+    v.write_video(tmp_path / "a.mp4", frames, fps=5)
+    content = read_content(tmp_path / "a.mp4")
+    assert content.hash == hash_file(tmp_path / "a.mp4")
+    expected = v.read_video(tmp_path / "a.mp4")
+    (tmp_path / "a.mp4").unlink()
+    assert np.array_equal(v.read_video(content), expected)
+    assert np.array_equal(v.read_video(content, start=2, count=3), expected[2:5])
+    assert v.probe_video(content) == v.check_video(content)
+    with pytest.raises(DataError, match="does not have these frames") as caught:
+        v.read_video(content, count=9)
+    assert caught.value.where["file"] == tmp_path / "a.mp4"
+    for data in (b"", content.data[: len(content.data) // 2], b"no video"):
+        with pytest.raises(DataError) as caught:
+            v.read_video(Content(tmp_path / "a.mp4", data))
+        assert caught.value.where["file"] == tmp_path / "a.mp4"

@@ -17,8 +17,7 @@ import numpy as np
 from hmcli.contracts import Description, Quarantined, Reporter
 from hmcli.errors import DataError
 from hmcli.recipe.sections import PosesConfig
-from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras
-from hmcli.store.files import read_json
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_role
 from hmcli.store.video import read_labels, read_video
 from hmcli.world.files import schema
 from hmcli.world.hidden.sightings import (
@@ -72,7 +71,7 @@ def check_clip(source: ClipSource) -> Findings:
     """Decode everything of one clip and hold its parts against each other."""
     found = Findings(clip=source.id, missing=[note for note in source.notes if note.startswith("not in")])
     try:
-        videos = {part: read_video(source.files[part]) for part in ("context", "target") if part in source.files}
+        videos = {part: read_video(source.read(part)) for part in ("context", "target") if part in source.files}
         cameras = read_cameras(source)
         labels = _labels(source, videos)
         seen = _seen_in_check(source, videos)
@@ -100,17 +99,17 @@ def _labels(source: ClipSource, videos: Mapping[str, np.ndarray]) -> tuple[np.nd
         if all(f"{part}_{kind}" in source.files for part in videos):
             parts = []
             for part, video in videos.items():
-                file = source.files[f"{part}_{kind}"]
+                file = source.read(f"{part}_{kind}")
                 labels = read_labels(file) if kind == "instances" else framing.white_mask(read_video(file))
                 if labels.shape != video.shape[:3]:
                     raise DataError(
                         f"a mask of {labels.shape} frames, rows, columns for a video of {video.shape[:3]}",
-                        where={"file": file},
+                        where={"file": file.path},
                     )
                 parts.append(labels.astype(np.uint8))
             return np.concatenate(parts), kind == "instances"
     if "joint_mask" in source.files:
-        whole = framing.red_mask(read_video(source.files["joint_mask"]))
+        whole = framing.red_mask(read_video(source.read("joint_mask")))
         wanted = sum(len(video) for video in videos.values())
         if len(whole) != wanted:
             raise DataError(f"{len(whole)} mask frames for {wanted}", where={"file": source.files["joint_mask"]})
@@ -121,12 +120,12 @@ def _labels(source: ClipSource, videos: Mapping[str, np.ndarray]) -> tuple[np.nd
 def _seen_in_check(source: ClipSource, videos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
     if "check" not in source.files:
         return None
-    presences = schema.parse_check(read_json(source.files["check"]))
+    presences = schema.parse_check(read_role(source, "check"))
     return seen_in_check(presences, len(videos["context"]), len(videos.get("target", ())))
 
 
 def _written_events(source: ClipSource) -> tuple[schema.Event, ...] | None:
-    return schema.parse_events(read_json(source.files["events"])) if "events" in source.files else None
+    return schema.parse_events(read_role(source, "events")) if "events" in source.files else None
 
 
 def _lens(source: ClipSource) -> np.ndarray | None:
@@ -134,7 +133,7 @@ def _lens(source: ClipSource) -> np.ndarray | None:
     if "intrinsics" not in source.files:
         return None
     size = (source.context_info.height, source.context_info.width)
-    return schema.parse_intrinsics(read_json(source.files["intrinsics"]), size)
+    return schema.parse_intrinsics(read_role(source, "intrinsics"), size)
 
 
 # --- holding things against each other -------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ import numpy as np
 from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import DataError
 from hmcli.recipe.sections import DataConfig, SplitConfig
-from hmcli.stages.data.opening import ClipSource, at, read_cameras
-from hmcli.store.files import read_json
+from hmcli.stages.data.opening import ClipSource, at, read_cameras, read_role
 from hmcli.store.video import VideoInfo, read_video
 from hmcli.world.files import schema
 from hmcli.world.views import framing
@@ -154,7 +153,7 @@ def _read_video(
     source: ClipSource, role: str, info: VideoInfo, data: DataConfig, count: int | None = None
 ) -> np.ndarray:
     with at(file=source.files[role]):
-        video = read_video(source.files[role], count=count)
+        video = read_video(source.read(role), count=count)
         if len(video) != (wanted := info.frames if count is None else count):
             raise DataError(f"{len(video)} of {wanted} frames can be decoded")
     return framing.resize_frames(video, data.size, data.fit)
@@ -195,7 +194,7 @@ def _target_frames(source: ClipSource, cameras: Cameras) -> int:
 def _mask(source: ClipSource, role: str, allowed: set[int], data: DataConfig) -> np.ndarray:
     """(T, *size) uint8 labels of one mask video, which must have one of the `allowed` lengths."""
     with at(file=source.files[role]):
-        video = read_video(source.files[role])
+        video = read_video(source.read(role))
         if len(video) not in allowed:
             wanted = " or ".join(str(count) for count in sorted(allowed))
             raise DataError(f"{len(video)} mask frames for {wanted} video frames")
@@ -216,5 +215,5 @@ def _intrinsics(source: ClipSource, data: DataConfig) -> np.ndarray | None:
         return None
     info = source.context_info
     with at(file=source.files["intrinsics"]):
-        found = schema.parse_intrinsics(read_json(source.files["intrinsics"]), (info.height, info.width))
+        found = schema.parse_intrinsics(read_role(source, "intrinsics"), (info.height, info.width))
     return framing.resize_intrinsics(found, (info.height, info.width), data.size, data.fit)

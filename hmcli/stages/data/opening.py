@@ -12,14 +12,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hmcli.contracts import Quarantined
 from hmcli.errors import DataError
 from hmcli.recipe.sections import PosesConfig
-from hmcli.store.files import check_inside, read_csv, read_json, read_json_lines
-from hmcli.store.hashing import HashCache, hash_file, hash_json
+from hmcli.store.files import check_inside, parse_json, read_csv, read_json_lines
+from hmcli.store.hashing import Content, HashCache, forget, hash_file, hash_json, read_content
 from hmcli.store.manifest import Manifest, is_artifact, is_unfinished, read_manifest
 from hmcli.store.video import VideoInfo, probe_video
 from hmcli.world.files.captions import parse_captions, parse_numbered_captions
@@ -39,7 +40,22 @@ class ClipSource:
     target_info: VideoInfo | None
     poses: PosesConfig
     key: str
+    hashes: Mapping[str, str]  # of the files, by role, when the data set was opened
     notes: tuple[str, ...] = ()  # what is missing or left unread
+
+    def read(self, role: str) -> Content:
+        """A file's bytes, for decoding. Raises DataError unless they are those that `key` was made of.
+
+        That hash may have been looked up (HashCache), or the file may be changing right now.
+        """
+        content = read_content(self.files[role])
+        if content.hash != self.hashes[role]:
+            forget(content.path, HashCache())
+            raise DataError(
+                "the file changed while it was being used", where={"file": content.path},
+                fix="run the same command again when nothing writes the file any more",
+            )  # fmt: skip
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +102,7 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
             found = _file_hashes(clip, files, cache)
             seen |= {clip.files[role]: value for role, value in found.items()}
             hashes[clip.id] = _clip_hash(clip, found, captions[clip.id])
-            clips.append(_clip_source(clip, files, captions[clip.id], hashes[clip.id], poses))
+            clips.append(_clip_source(clip, files, captions[clip.id], hashes[clip.id], poses, found))
         except DataError as error:
             quarantined.append(Quarantined(item=clip.id, reason=str(error)))
     if not clips:
@@ -185,7 +201,9 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _clip_source(clip: ClipFiles, files: Mapping[str, Path], caption: str, key: str, poses: PosesConfig) -> ClipSource:
+def _clip_source(
+    clip: ClipFiles, files: Mapping[str, Path], caption: str, key: str, poses: PosesConfig, hashes: Mapping[str, str]
+) -> ClipSource:
     """Check what can be checked without decoding: both videos open, cameras are sound and as many as frames."""
     with at(clip=clip.id):
         if clip.problem:
@@ -200,7 +218,7 @@ def _clip_source(clip: ClipFiles, files: Mapping[str, Path], caption: str, key: 
             notes.append(f"context has {context.fps:g} frames per second, target {target.fps:g}")
         source = ClipSource(
             id=clip.id, caption=caption, files=files, static=clip.static, context_info=context, target_info=target,
-            poses=poses, key=key, notes=tuple(notes),
+            poses=poses, key=key, notes=tuple(notes), hashes=hashes,
         )  # fmt: skip
         read_cameras(source)
         return source
@@ -221,6 +239,11 @@ def at(**places: object) -> Iterator[None]:
         raise
 
 
+def read_role(source: ClipSource, role: str) -> Any:
+    """JSON values of one of the clip's files."""
+    return parse_json(source.read(role).data, source.files[role])
+
+
 # --- cameras ---------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +254,7 @@ def read_cameras(source: ClipSource) -> Cameras:
         still = np.repeat(np.eye(4)[None], max(context, target or 0), axis=0)
         return Cameras(form="static", context=still[:context], target=None if target is None else still[:target])
     with at(file=source.files["cameras"]):
-        cameras = parse_cameras(read_json(source.files["cameras"]), frames=context, repair=source.poses.repair)
+        cameras = parse_cameras(read_role(source, "cameras"), frames=context, repair=source.poses.repair)
         if cameras.context is None and cameras.context_rows is None:
             raise DataError("the camera file has no cameras of the context video")
         if cameras.context is not None and len(cameras.context) != context:
