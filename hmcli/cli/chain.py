@@ -22,6 +22,7 @@ from hmcli.cli.shared import (
     ModelIn,
     Overrides,
     Processes,
+    Prune,
     RecipeArgument,
     RecipeIn,
     SourceIn,
@@ -51,6 +52,7 @@ def render(
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
+    prune: Prune = False,
 ) -> StageResult:
     """Render clips with exit-entry events from a seed. Each: video, masks, depth, cameras, subjects, caption."""
     from hmcli.recipe.reading import load_recipe
@@ -62,8 +64,8 @@ def render(
     from hmcli.stages.rendering import render as stage
 
     return stage.run(
-        resolved, out=named(out, recipe, "dataset"), force=force, device=pick_device(device), processes=processes,
-        reporter=Console(), dry_run=dry_run,
+        resolved, out=named(out, recipe, "dataset"), force=force, prune=prune, device=pick_device(device),
+        processes=processes, reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -77,6 +79,7 @@ def encode(
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
+    prune: Prune = False,
 ) -> StageResult:
     """Encode a folder of clips. Videos become VAE latents, captions embeddings, poses camera rows."""
     from hmcli.recipe.reading import load_recipe
@@ -87,7 +90,7 @@ def encode(
     from hmcli.stages.latents import encode as stage
 
     return stage.run(
-        resolved, data=source, out=named(out, source, "latents"), force=force, device=pick_device(device),
+        resolved, data=source, out=named(out, source, "latents"), force=force, prune=prune, device=pick_device(device),
         processes=processes, reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
@@ -113,6 +116,7 @@ def tokenize_memory(
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
+    prune: Prune = False,
 ) -> StageResult:
     """Describe the memory slots of each clip. With --model (context: frozen) also compute their keys and values."""
     from hmcli.recipe.reading import load_recipe
@@ -125,9 +129,9 @@ def tokenize_memory(
     from hmcli.stages.memory import tokenize as stage
 
     return stage.run(
-        resolved, latents=source, model=weights, clips=tuple(clips or ()), force=force, device=pick_device(device),
-        out=named(out, source, "memory", weights), after=given(after), processes=processes, reporter=Console(),
-        dry_run=dry_run,
+        resolved, latents=source, model=weights, clips=tuple(clips or ()), force=force, prune=prune,
+        device=pick_device(device), out=named(out, source, "memory", weights), after=given(after), processes=processes,
+        reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -146,6 +150,7 @@ def train(
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
+    prune: Prune = False,
 ) -> StageResult:
     """Train what the recipe says, from where it last stopped."""
     from hmcli.recipe.reading import load_recipe, to_dict
@@ -163,13 +168,13 @@ def train(
         from hmcli.stages.training import codec as train_codec
 
         return train_codec.run(
-            resolved, data=source, out=where, force=force, device=pick_device(device), reporter=Console(),
+            resolved, data=source, out=where, force=force, prune=prune, device=pick_device(device), reporter=Console(),
             dry_run=dry_run,
         )  # fmt: skip
     from hmcli.stages.training import train as stage
 
     return stage.run(
-        resolved, latents=source, memory=given(memory), out=where, force=force, device=pick_device(device),
+        resolved, latents=source, memory=given(memory), out=where, force=force, prune=prune, device=pick_device(device),
         reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
@@ -193,6 +198,7 @@ def generate(
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
+    prune: Prune = False,
 ) -> StageResult:
     """Generate each clip's target along its target cameras."""
     from hmcli.recipe.reading import load_recipe
@@ -208,7 +214,7 @@ def generate(
 
     return stage.run(
         resolved, source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
-        out=named(out, found, "generation"), force=force, device=pick_device(device), processes=processes,
+        out=named(out, found, "generation"), force=force, prune=prune, device=pick_device(device), processes=processes,
         reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
@@ -229,6 +235,7 @@ def evaluate(
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
+    prune: Prune = False,
 ) -> StageResult:
     """Score generated videos. Metrics: psnr, ssim, subject-consistency, background-consistency."""
     from hmcli.recipe.reading import load_recipe
@@ -240,7 +247,7 @@ def evaluate(
 
     return stage.run(
         resolved, generation=source, reference=given(reference), metrics=tuple(metric or resolved.eval.metrics),
-        out=named(out, source, "evaluation"), force=force, device=pick_device(device), processes=processes,
+        out=named(out, source, "evaluation"), force=force, prune=prune, device=pick_device(device), processes=processes,
         reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from hmcli.cli.shared import (
     Force,
     Overrides,
     Processes,
+    Prune,
     command,
     find_input,
     given,
@@ -71,11 +72,13 @@ def inspect(
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
+    prune: Prune = False,
 ) -> Description | StageResult:
     """Say what an artifact is, what made it, if it is whole. With --latents: draw what memory a model reads."""
     if latents is None:
         looking = {"--memory": memory, "--clips": clips, "--out": out, "--set": override, "--dry-run": dry_run,
-                   "--force": force, "--device": device != "auto", "--num-processes": processes != 1}  # fmt: skip
+                   "--force": force, "--prune": prune, "--device": device != "auto",
+                   "--num-processes": processes != 1}  # fmt: skip
         _refuse_idle(looking, "without --latents", fix="hm inspect MODEL --latents LATENTS looks into a model's memory")
         from hmcli.stages.inspecting import inspect as stage
 
@@ -90,8 +93,8 @@ def inspect(
 
     return inspect_memory.run(
         resolved, model=weights, latents=source, memory=given_all(memory), clips=tuple(clips or ()),
-        out=named(out, source, "inspection", weights), force=force, device=pick_device(device), processes=processes,
-        reporter=Console(), dry_run=dry_run,
+        out=named(out, source, "inspection", weights), force=force, prune=prune, device=pick_device(device),
+        processes=processes, reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -139,14 +142,16 @@ def demo(
     override: Overrides = None,
     device: Device = "auto",
     force: Force = False,
+    prune: Prune = False,
 ) -> StageResult:
     """Run the whole chain on the embedded default. In one process; says where the pictures are."""
     from hmcli.runtime import pick_device
     from hmcli.stages import demo as stage
 
     return stage.run(
-        out=out, overrides=list(override or []), force=force, device=pick_device(device), reporter=Console()
-    )
+        out=out, overrides=list(override or []), force=force, prune=prune, device=pick_device(device),
+        reporter=Console(),
+    )  # fmt: skip
 
 
 def main() -> None:

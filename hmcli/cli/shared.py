@@ -49,6 +49,7 @@ Processes = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Do everything again, also what is already there.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Let finished items go that are not asked for any more.")]
 
 
 def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -17,10 +17,12 @@ from hmcli.stages.training import train
 RECIPE = "mini/demo"
 
 
-def run(*, out: Path, overrides: list[str], force: bool, device: str, reporter: Reporter) -> StageResult:
+def run(
+    *, out: Path, overrides: list[str], force: bool, device: str, reporter: Reporter, prune: bool = False
+) -> StageResult:
     """Render, encode, tokenize memory, train on, tokenize with the model, generate, evaluate; say where to look."""
     recipe = load_recipe(RECIPE, overrides)
-    common: dict[str, Any] = {"force": force, "device": device, "reporter": reporter}
+    common: dict[str, Any] = {"force": force, "prune": prune, "device": device, "reporter": reporter}
     clips = _step(reporter, "render", render.run(recipe, out=out / "clips", **common))
     latents = _step(reporter, "encode", encode.run(recipe, data=clips, out=out / "latents.zarr", **common))
     _step(

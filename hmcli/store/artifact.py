@@ -1,8 +1,9 @@
 """Writing an artifact so that it can be killed at any instant and gone on with: items, journal, commit.
 
     with ArtifactWriter(out, "latents", recipe=sections, inputs={"clips": f}, seed=7, reporter=reporter) as writer:
+        writer.ask(Asked(keys=keys))  # item -> hash_json([...]) of everything it depends on
         for clip in clips:
-            if writer.kept(clip.id, key := hash_json([...])):  # everything the item depends on
+            if writer.kept(clip.id, key := keys[clip.id]):
                 continue
             try:
                 writer.put_arrays(clip.id, key, {"latents": ...})
@@ -20,8 +21,9 @@ Layout and safety: hmcli/store/journal.py and docs/artifacts.md.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +32,7 @@ import numpy as np
 
 from hmcli.contracts import Quarantined, Reporter
 from hmcli.errors import DataError
+from hmcli.store.asked import Asked, Outlook, outlook, refuse_loss, some
 from hmcli.store.files import file_name, inside, sync_folder, write_bytes
 from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_json, hash_tree
 from hmcli.store.journal import Journal, flat_name
@@ -42,7 +45,7 @@ from hmcli.store.manifest import (
     manifest_text,
     plain,
 )
-from hmcli.store.records import MANIFEST, RESERVED, Record, listed_files
+from hmcli.store.records import MANIFEST, RESERVED, UNFINISHED, Record, listed_files
 from hmcli.store.survey import find_newest, verify
 from hmcli.store.whole import Wholeness
 
@@ -52,9 +55,10 @@ __all__ = ["ArtifactWriter", "find_newest", "verify"]
 class ArtifactWriter:
     """Context manager that holds an artifact's lock and writes, resumes or updates it.
 
-    `recipe` are the sections of the recipe the stage reads, `inputs` the fingerprints of its inputs by name. With
-    `force` nothing that was there before counts as kept. Raises LockedError, UsageError (a folder that is no artifact
-    of `kind`) and DataError (a damaged manifest) on entering.
+    `recipe` are the sections of the recipe the stage reads, `inputs` the fingerprints of its inputs by name, `under` a
+    hash of all that its items share. With `force` nothing that was there before counts as kept, with `prune` what is
+    not asked for goes. Raises LockedError, UsageError (a folder that is no artifact of `kind`) and DataError (a damaged
+    manifest) on entering.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class ArtifactWriter:
         seed: int,
         reporter: Reporter,
         force: bool = False,
+        prune: bool = False,
+        under: str = "",
         cache: HashCache | None = None,
     ) -> None:
         self.path = Path(path).resolve()
@@ -76,12 +82,15 @@ class ArtifactWriter:
         self.seed = seed
         self.reporter = reporter
         self.force = force
+        self.prune = prune
+        self.under = under
         self._cache = cache or HashCache()
         self._lock = ArtifactLock(self.path)
-        self._journal = Journal(self.path, kind, reporter.warn)
+        self._journal = Journal(self.path, kind, seed, reporter.warn)
         self._complete: Manifest | None = None  # of an artifact nothing was changed in yet
         self._old: Manifest | None = None  # of an artifact that is or was complete: says where stacked rows lie
         self._records: dict[str, Record] = {}
+        self._asked: Asked | None = None
         self._kept: set[str] = set()
         self._made: set[str] = set()
         self._stale: set[str] = set()
@@ -146,6 +155,19 @@ class ArtifactWriter:
             self._begin()
         self._journal.temporary.mkdir(parents=True, exist_ok=True)
         return self._journal.temporary
+
+    def ask(self, asked: Asked) -> Outlook:
+        """Say, before anything is made, which items the finished artifact is to hold; returns what that means.
+
+        Raises UsageError, with the count, when finished items would go (fewer are asked for, or another seed), unless
+        `prune`.
+        """
+        self._asked = asked
+        found = outlook(self._records, asked, force=self.force)
+        if not self.prune:
+            made_with = self._old.seed if self._old is not None else self._journal.begun_with()
+            refuse_loss(self.path, found, asked, (made_with, self.seed))
+        return found
 
     def kept(self, item: str, key: str) -> bool:
         """Was the item finished under this content key, and is it whole? If so it counts as kept and is not redone.
@@ -285,36 +307,53 @@ class ArtifactWriter:
             self._journal.throw_away(made)
 
     def _place(self, item: str, key: str, made: Path, path: str, meta: Mapping[str, Any] | None) -> None:
-        """Hash, clear the place, record, rename: in this order a record without its files is all a kill can leave."""
+        """Hash, record, put in place: what was there before stays until this is whole and known of."""
         files = hash_tree(made)
         if not files:
             raise ValueError(f"item {item}: nothing was written into {made}")
         _sync_tree(made, files)
         self._begin()
-        place = inside(self.path, path)
-        before = self._records.get(item)
-        if before is not None and "path" in before:
-            self._remove(item, before)
-        if os.path.lexists(place):
-            self._journal.set_aside(place, f"{path} was in the place of item {item} and not recorded")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place, before = inside(self.path, path), self._records.get(item, {})
         record: Record = {"key": key, "hash": _item_hash(made, files), "path": path, "files": files}
-        self._done(item, record | {"meta": plain(dict(meta or {}))})
-        os.replace(made, place)
-        sync_folder(place.parent)
+        record |= {"meta": plain(dict(meta or {})), "ready": f"{secrets.token_hex(8)}.{made.name}"}  # never met before
+        if "path" in before:
+            record["before"] = {"path": before["path"], "files": before["files"]}
+        os.replace(made, self._journal.ready / record["ready"])
+        sync_folder(self._journal.ready)
+        self._done(item, record)
+        self._journal.settle(item, record)
         self._journal.remember(place, files, self._cache)
 
     def _done(self, item: str, record: Record) -> None:
+        if self.under:
+            record["under"] = self.under
         self._journal.record(item, record)
         self._records[item] = record
         self._made.add(item)
         self._kept.discard(item)
         self._quarantined.pop(item, None)
 
-    def quarantine(self, item: str, reason: str) -> None:
-        """Leave an item out, with its reason, and say so. The next run tries it again."""
-        self._quarantined[item] = reason
-        self.reporter.warn(f"{item} is left out: {reason}")
+    def quarantine(self, name: str, reason: str, items: Sequence[str] = ()) -> bool:
+        """List a source that cannot be used now, with its reason, and say so. The next run tries it again.
+
+        What was made of it earlier (`items`) stays, and True is returned, when that was under the same settings and is
+        whole; without it the source is left out.
+        """
+        self._quarantined[name] = reason
+        stays = bool(items) and all(self._may_stay(item) for item in items)
+        if stays:
+            self._kept |= set(items)
+        self.reporter.warn(f"{name} {'stays as it was' if stays else 'is left out'}: {reason}")
+        return stays
+
+    def _may_stay(self, item: str) -> bool:
+        record = self._records.get(item)
+        if record is None or not self.under or record.get("under") != self.under:
+            return False
+        if item not in self._made and (damage := self._whole.damage(record)) is not None:
+            self._set_aside(item, record, damage)
+            return False
+        return True
 
     def discard(self, item: str) -> None:
         """Delete a finished item (an old checkpoint)."""
@@ -397,8 +436,9 @@ class ArtifactWriter:
         attributes: Mapping[str, Any] | None = None,
         files: Sequence[str] = (),
     ) -> Manifest:
-        """Complete the artifact with these items in this order; other items in it are dropped, and that is said.
+        """Complete the artifact with these items in this order; no other item stays in it, and that is said.
 
+        What is not asked for any more goes, if `prune`; what is, but can neither be made nor stay, goes to quarantine.
         `arrays` are entries of arrays written to `staged` without `stack`; `files` are paths in the artifact that were
         written in place; one that was lost (see `unchanged`) and not written again is left out. An artifact that is
         complete and unchanged keeps its manifest, fingerprint and date.
@@ -408,10 +448,8 @@ class ArtifactWriter:
         self._say_counts()
         if self._complete is not None and self.unchanged(order):
             return self._complete
+        dropped = self._dropped(order)
         self._begin()
-        dropped = [item for item in self._records if item not in set(order)]
-        if gone := [item for item in dropped if item not in self._quarantined]:
-            self.reporter.note(f"{len(gone)} items are no longer asked for: dropped ({', '.join(gone[:5])})")
         manifest = make_manifest(
             self.kind,
             recipe=self.recipe,
@@ -433,6 +471,35 @@ class ArtifactWriter:
         self._journal.remember(self.path, manifest.files, self._cache)
         return manifest
 
+    def _dropped(self, order: Sequence[str]) -> list[str]:
+        """Items that are deleted when the artifact is finished; those that only cannot be made are set aside here."""
+        asked = self._asked or Asked(keys=dict.fromkeys(order, ""), unread=frozenset(self._quarantined))
+        rest = [item for item in self._records if item not in set(order)]
+        if gone := [item for item in rest if item not in asked and not asked.helps(item)]:
+            if not self.prune:
+                found = Outlook(kept=tuple(order), replaced=(), new=(), unread=(), gone=tuple(gone))
+                refuse_loss(self.path, found, asked, (self.seed, self.seed))
+            self.reporter.note(f"{len(gone)} items are no longer asked for: dropped ({some(gone)})")
+        for item in [item for item in rest if item in asked]:
+            self._put_aside(item)
+        return [item for item in rest if item not in asked]
+
+    def _put_aside(self, item: str) -> None:
+        """Move an item to quarantine that is still asked for, but can neither be made now nor stay as it is."""
+        from safetensors.numpy import save
+
+        self._begin()
+        record = self._records[item]
+        reason = f"item {item} cannot be made now, and what was made of it before had other settings"
+        if "path" in record:
+            self._journal.set_aside(inside(self.path, record["path"]), reason, name=flat_name(record["path"]))
+        elif "arrays" in record:
+            with suppress(DataError):  # its bytes are damaged as well
+                arrays = {name: self.get_array(item, name) for name in record["arrays"]}
+                self._journal.keep_copy(f"{file_name(item)}.safetensors", save(arrays), reason)
+        self._journal.forget(item)
+        del self._records[item]
+
     def _missing(self, order: Sequence[str]) -> list[str]:
         if len(set(order)) != len(order):
             raise ValueError("an item is in the order twice")
@@ -442,7 +509,7 @@ class ArtifactWriter:
         return [{"item": left.item, "reason": left.reason} for left in self.quarantined]
 
     def _final_record(self, item: str) -> Record:
-        record = {name: value for name, value in self._records[item].items() if name != "part"}
+        record = {name: value for name, value in self._records[item].items() if name not in UNFINISHED}
         if "arrays" in record:
             rows = self._rows.get(item, {}) if self._replaces_arrays() else record.get("rows", {})
             if lost := [name for name in record["arrays"] if name not in rows]:

@@ -3,6 +3,7 @@
     <artifact>/unfinished/journal.json            kind and format: says that the folder is ours and may be resumed
     <artifact>/unfinished/items/<item>.json       the record of a finished item, written before the item is placed
     <artifact>/unfinished/parts/<item>.<key>.safetensors   its arrays, until they are stacked
+    <artifact>/unfinished/ready/                  items that are whole, and recorded, on their way to their places
     <artifact>/unfinished/staged/                 what will lie at the top of the artifact once it is finished
     <artifact>/unfinished/commit.json             the finished manifest: from here on the end is only replayed
     <artifact>/unfinished/temporary/              everything else; emptied when the next writer comes
@@ -12,7 +13,8 @@
 Nothing read here is believed: paths must stay inside the artifact, and only files that a record lists are deleted.
 
 A record: key, hash, meta, and either path + files (an item with a place of its own) or arrays + part (stacked at the
-end; in a manifest `rows` in place of `part`: array name -> [path of the array, row]).
+end; in a manifest `rows` in place of `part`: array name -> [path of the array, row]). Also `under`, a hash of all that
+the item shares with others (recipe, weights); in the journal `ready`, its name there, and `before`, what it replaces.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from hmcli.store.files import (
     inside,
     read_json,
     sync_folder,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -58,17 +61,20 @@ _ELSEWHERE = "move the folder away, or choose another --out"
 class Journal:
     """Reads and writes the working folder of one artifact; its caller holds the artifact's lock."""
 
-    def __init__(self, artifact: Path, kind: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, artifact: Path, kind: str, seed: int, warn: Callable[[str], None]) -> None:
         self.artifact = artifact
         self.kind = kind
+        self.seed = seed
         self.working = artifact / WORKING
         self.items = self.working / "items"
         self.parts = self.working / "parts"
+        self.ready = self.working / "ready"
         self.staged = self.working / "staged"
         self.temporary = self.working / "temporary"
         self.commit_file = self.working / "commit.json"
         self._header = artifact / JOURNAL
         self._warn = warn
+        self._begun = False
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
@@ -93,7 +99,7 @@ class Journal:
         """The store's own folders and files are never links: what is written or removed in them would be elsewhere."""
         own = (MANIFEST, OLD_MANIFEST, QUARANTINE, WORKING)
         places = [self.artifact / name for name in own]
-        places += [self._header, self.commit_file, self.items, self.parts, self.staged, self.temporary]
+        places += [self._header, self.commit_file, self.items, self.parts, self.ready, self.staged, self.temporary]
         if link := next((place for place in places if place.is_symlink()), None):
             where = {"artifact": self.artifact, "path": link.relative_to(self.artifact), "leads to": os.readlink(link)}
             raise DataError("a file or folder of the store's own is a link", where=where, fix=_ELSEWHERE)
@@ -135,24 +141,35 @@ class Journal:
 
     def begin(self) -> None:
         """Mark the artifact unfinished: from here on nothing reads it as complete until `commit`."""
+        if self._begun:
+            return
         with writing_output(self.artifact):
             self.working.mkdir(parents=True, exist_ok=True)
-        if not self._header.is_file():  # first of all: without it the folder would not be known as ours
-            write_json(self._header, {"format": FORMAT, "kind": self.kind, "begun_at": _now()})
-        for folder in (self.items, self.parts, self.staged, self.temporary):
+        if self.begun_with() != self.seed:  # first of all: without it the folder would not be known as ours
+            header = {"format": FORMAT, "kind": self.kind, "seed": self.seed, "begun_at": _now()}
+            write_json(self._header, header)
+        for folder in (self.items, self.parts, self.ready, self.staged, self.temporary):
             folder.mkdir(exist_ok=True)
         if (self.artifact / MANIFEST).exists():
             os.replace(self.artifact / MANIFEST, self.artifact / OLD_MANIFEST)
             sync_folder(self.artifact)
+        self._begun = True
+
+    def begun_with(self) -> int | None:
+        """The seed of an unfinished artifact; None where it does not say, or there is none."""
+        return read_json(self._header).get("seed") if self._header.is_file() else None
 
     # -- records ----------------------------------------------------------------------------------------------------
 
     def resume(self) -> tuple[dict[str, Record], Manifest | None]:
-        """`load`, and nothing left of what an earlier process had only half made."""
-        found = self.load()
-        _remove(self.temporary)
-        _remove(self.staged)
-        return found
+        """`load`, with every finished item in its place, and nothing left of what was only half made."""
+        records, old = self.load()
+        for item, record in records.items():
+            if "ready" in record:
+                self.settle(item, record)
+        for folder in (self.temporary, self.staged, self.ready):
+            _remove(folder)
+        return records, old
 
     def load(self) -> tuple[dict[str, Record], Manifest | None]:
         """Records of an unfinished artifact and, if it was complete once, its old manifest."""
@@ -198,6 +215,24 @@ class Journal:
         """Named after the key too: a new part never overwrites the one an older record speaks of."""
         return self.parts / f"{file_name(item)}.{hash_json(key)[-12:]}.safetensors"
 
+    def settle(self, item: str, record: Record) -> None:
+        """Put an item that is `ready`, and recorded, into its place; only now goes what it replaces.
+
+        A process that ends in the middle is followed by one that does it again: it may be done already.
+        """
+        ready = inside(self.ready, record["ready"])
+        if not os.path.lexists(ready):
+            return
+        place, before = inside(self.artifact, record["path"]), record.get("before", {})
+        if "path" in before:
+            written = {name: entry for name, entry, _ in listed_files({item: before}, {})}
+            self.discard(inside(self.artifact, before["path"]), written)
+        if os.path.lexists(place):
+            self.set_aside(place, f"{record['path']} was in the place of item {item} and not recorded")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(ready, place)
+        sync_folder(place.parent)
+
     # -- moving things out of the way --------------------------------------------------------------------------------
 
     def set_aside(self, place: Path, reason: str, *, copy: bool = False, name: str = "", say: bool = True) -> Path:
@@ -220,6 +255,12 @@ class Journal:
         if say:
             self._warn(f"{reason}: {'copied' if copy else 'moved'} to {target}")
         return target
+
+    def keep_copy(self, name: str, data: bytes, reason: str) -> None:
+        """Write something into `quarantine/` that had no file of its own."""
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.temporary / name, data)
+        self.set_aside(self.temporary / name, reason)
 
     def discard(self, place: Path, written: Mapping[str, Mapping[str, Any]]) -> None:
         """Delete what hm wrote at `place`, in this artifact; other files there, and changed ones, go to quarantine.
@@ -310,6 +351,7 @@ class Journal:
         """Remove the working files of a complete artifact."""
         (self.artifact / OLD_MANIFEST).unlink(missing_ok=True)
         _remove(self.working)
+        self._begun = False
 
     def remember(self, place: Path, files: dict[str, dict[str, Any]], cache: HashCache) -> None:
         for name, entry in files.items():

@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 OLD_MANIFEST = "manifest.old.json"  # the manifest of a complete artifact while it is being changed
 WORKING = "unfinished"  # folder with the journal and the parts; gone once the manifest is written
 QUARANTINE = "quarantine"
+UNFINISHED = frozenset({"part", "ready", "before"})  # of a record in the journal, never in a manifest
 RESERVED = frozenset({MANIFEST, OLD_MANIFEST, WORKING, QUARANTINE})
 
 
@@ -65,7 +66,8 @@ def check_record(record: Any, at: str) -> None:
     """Raise Malformed unless the record of an item, in a journal or in a manifest, has its form."""
     _require(isinstance(record, dict), at, "is no mapping")
     _require(isinstance(record.get("hash"), str), f"{at}: hash", "is no text")
-    _require(isinstance(record.get("key", ""), str), f"{at}: key", "is no text")
+    for name in ("key", "under"):
+        _require(isinstance(record.get(name, ""), str), f"{at}: {name}", "is no text")
     _require(isinstance(record.get("meta", {}), dict), f"{at}: meta", "is no mapping")
     _require(("path" in record) == ("files" in record), at, "has path or files without the other")
     if "path" in record:
@@ -75,7 +77,12 @@ def check_record(record: Any, at: str) -> None:
     _each(record.get("arrays", {}), f"{at}: arrays", _check_form)
     _each(record.get("rows", {}), f"{at}: rows", _check_row)
     if "part" in record:
-        _check_part(record["part"], f"{at}: part")
+        check_listed({"": record["part"]}, f"{at}: part")
+        _check_name(record["part"].get("name"), f"{at}: part")
+    if "ready" in record:
+        _check_name(record["ready"], f"{at}: ready")
+    if "before" in record:
+        check_record({**_mapping(record["before"], f"{at}: before"), "hash": ""}, f"{at}: before")
 
 
 def check_path(value: Any, at: str, *, top: bool = False) -> None:
@@ -104,7 +111,7 @@ def check_listed(value: Any, at: str, *, top: bool = False) -> None:
 def _check_item(record: Any, at: str) -> None:
     """A record as a manifest has it: every array lies in a row, and nothing in a part."""
     check_record(record, at)
-    _require("part" not in record, at, "is not finished: it has a part")
+    _require(not record.keys() & UNFINISHED, at, "is not finished")
     _require(set(record.get("rows", {})) == set(record.get("arrays", {})), at, "has arrays that lie in no row")
 
 
@@ -121,11 +128,15 @@ def _check_row(value: Any, at: str) -> None:
     _require(_is_count(value[1]), at, "is no row")
 
 
-def _check_part(part: Any, at: str) -> None:
-    check_listed({"": part}, at)
-    check_path(part.get("name"), f"{at}: name")
-    if "/" in part["name"]:
-        raise LeadsOut(f"{at}: name is no file name: {part['name']!r}")
+def _check_name(name: Any, at: str) -> None:
+    check_path(name, at)
+    if "/" in name:
+        raise LeadsOut(f"{at} is no file name: {name!r}")
+
+
+def _mapping(value: Any, at: str) -> dict[str, Any]:
+    _require(isinstance(value, dict), at, "is no mapping")
+    return dict(value)
 
 
 def _check_array(entry: Any, at: str) -> None:

@@ -187,14 +187,15 @@ def test_a_finished_run_is_kept(trained, videos):
     assert "already trained to step 5" in quiet.lines
 
 
-def test_another_recipe_in_the_same_folder_is_refused_unless_forced(videos, tmp_path):
+def test_another_recipe_in_the_same_folder_is_refused_unless_it_is_pruned(videos, tmp_path):
     out, short = tmp_path / "codec", replace(RECIPE, train=replace(RECIPE.train, steps=1))
     train_codec.run(short, data=videos, out=out, reporter=Quiet())
     other = replace(short, seed=6)
-    with pytest.raises(UsageError, match="another recipe"):
-        train_codec.run(other, data=videos, out=out, reporter=Quiet())
-    train_codec.run(other, data=videos, out=out, reporter=Quiet(), force=True)
-    assert read_manifest(out).seed == 6
+    for options in ({}, {"force": True}):
+        with pytest.raises(UsageError, match="another recipe"):
+            train_codec.run(other, data=videos, out=out, reporter=Quiet(), **options)
+    train_codec.run(other, data=videos, out=out, reporter=Quiet(), prune=True)
+    assert (read_manifest(out).seed, list(read_manifest(out).items)) == (6, ["000001"])
 
 
 def test_training_starts_from_codec_path_when_it_is_set(trained, videos, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.asked import Asked
 from hmcli.store.manifest import Manifest
 
 
@@ -40,27 +41,29 @@ class LatentsStage:
         self.refuse: dict[str, str] = {}  # clips that cannot be used, with the reason
 
     def writer(self, **options: object) -> ArtifactWriter:
-        fixed = {"recipe": {"codec": {"name": "mini"}}, "inputs": {"clips": "sha256:00"}, "seed": 7}
+        fixed = {"recipe": {"codec": {"name": "mini"}}, "inputs": {"clips": "sha256:00"}, "seed": 7, "under": "mini"}
         return ArtifactWriter(self.out, "latents", reporter=self.reporter, **{**fixed, **options})
 
     def run(self, clips: Mapping[str, float], **options: object) -> Manifest:
         self.made.clear()
+        done = []
         with self.writer(**options) as writer:
+            writer.ask(Asked(keys={clip: f"value {value}" for clip, value in clips.items()}))
             for clip, value in clips.items():
-                if writer.kept(clip, f"value {value}"):
-                    continue
                 if clip in self.refuse:
-                    writer.quarantine(clip, self.refuse[clip])
+                    done += [clip] if writer.quarantine(clip, self.refuse[clip], [clip]) else []
+                    continue
+                done.append(clip)
+                if writer.kept(clip, f"value {value}"):
                     continue
                 self.made.append(clip)
                 arrays = {"latents": latents(value), "valid": np.array(value > 0)}
                 writer.put_arrays(clip, f"value {value}", arrays, meta={"value": value})
-            order = [clip for clip in clips if clip not in self.refuse]
-            if not writer.unchanged(order):
+            if not writer.unchanged(done):
                 axes = ["clip", "channel", "y", "x"]
-                writer.stack("latents", order, group="3x4", axes=axes, units="VAE latent", rows_per_shard=2)
-                writer.stack("valid", order, axes=["clip"], units="flag")
-            return writer.finish(order, counts={"clips": len(order)})
+                writer.stack("latents", done, group="3x4", axes=axes, units="VAE latent", rows_per_shard=2)
+                writer.stack("valid", done, axes=["clip"], units="flag")
+            return writer.finish(done, counts={"clips": len(done)})
 
 
 def latents(value: float) -> np.ndarray:
@@ -72,6 +75,7 @@ def write_clips(out: Path, reporter: Notes, texts: Mapping[str, str], **options:
     fixed = {"recipe": {}, "inputs": {}, "seed": 0}
     made = []
     with ArtifactWriter(out, "dataset", reporter=reporter, **{**fixed, **options}) as writer:
+        writer.ask(Asked(keys=texts))
         for clip, text in texts.items():
             if not writer.kept(clip, text):
                 made.append(clip)

@@ -93,9 +93,9 @@ def test_force_redoes_everything_with_the_same_fingerprint(stage):
     assert second.created_at > first.created_at
 
 
-def test_items_no_longer_asked_for_are_dropped_and_that_is_said(stage):
+def test_items_no_longer_asked_for_are_dropped_with_prune_and_that_is_said(stage):
     stage.run(CLIPS)
-    manifest = stage.run({"e": 5.0, "b": 2.0})
+    manifest = stage.run({"e": 5.0, "b": 2.0}, prune=True)
     assert stage.made == []
     assert list(manifest.items) == ["e", "b"]
     assert any("3 items are no longer asked for" in note for note in stage.reporter.notes)
@@ -311,7 +311,7 @@ def test_a_failed_block_leaves_nothing(tmp_path, notes):
 
 def test_a_stale_folder_is_replaced_and_a_dropped_one_removed(tmp_path, notes):
     write_clips(tmp_path / "d", notes, {"x": "one", "y": "two", "z": "three"})
-    manifest, made = write_clips(tmp_path / "d", notes, {"x": "ONE", "y": "two"})
+    manifest, made = write_clips(tmp_path / "d", notes, {"x": "ONE", "y": "two"}, prune=True)
     assert made == ["x"]
     assert sorted(tree(tmp_path / "d" / "clips")) == ["x/caption.txt", "y/caption.txt"]
     assert (tmp_path / "d" / "clips.jsonl").read_text() == "x\ny"

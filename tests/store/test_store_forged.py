@@ -17,6 +17,7 @@ from hmcli.store.artifact import ArtifactWriter, verify
 from hmcli.store.files import OutsideError, inside
 from hmcli.store.lock import ArtifactLock
 from hmcli.store.manifest import read_manifest
+from hmcli.store.records import UNFINISHED
 
 TEXTS = {"x": "one", "y": "two"}
 CHANGED = {"x": "ONE", "z": "three"}  # one stale, one gone, one new: everything the writer may delete, it would
@@ -74,7 +75,7 @@ def refused(out: Path, notes: Any, victim: Path, bad: str) -> None:
     """The next run of the stage ends with code 3 and the bad path, and nothing is changed anywhere."""
     before, kept = tree(victim), tree(out)
     with pytest.raises(DataError) as caught:
-        write_clips(out, notes, CHANGED)
+        write_clips(out, notes, CHANGED, prune=True)
     assert caught.value.exit_code == 3
     assert bad in str(caught.value)
     assert tree(victim) == before
@@ -155,7 +156,7 @@ def committed(out: Path) -> None:
     text = (out / "manifest.old.json").read_text()
     values = json.loads(text)
     record = json.loads((out / "unfinished" / "items" / "x.json").read_text())
-    values["items"]["x"] = {name: value for name, value in record.items() if name != "item"}
+    values["items"]["x"] = {name: value for name, value in record.items() if name not in ("item", *UNFINISHED)}
     del values["items"]["y"]
     (out / COMMIT).write_text(json.dumps({"manifest": json.dumps(values), "drop": ["clips/y"]}))
 
@@ -222,7 +223,9 @@ def test_a_link_out_of_the_artifact_is_refused(take, notes, victim, link, state)
     refused(out, notes, victim, link)
 
 
-@pytest.mark.parametrize("link", ["unfinished/temporary", "unfinished/staged", "unfinished/parts", "unfinished/items"])
+@pytest.mark.parametrize(
+    "link", ["unfinished/temporary", "unfinished/staged", "unfinished/parts", "unfinished/items", "unfinished/ready"]
+)
 def test_the_folders_of_the_journal_are_no_links(take, notes, victim, link):
     out = take("interrupted")
     replace_by_link(out / link, victim)
@@ -279,7 +282,7 @@ def test_only_listed_files_are_deleted_with_an_item(take, notes):
     out = take("complete")
     (out / "clips" / "x" / "mine.txt").write_text("mine")
     (out / "clips" / "y" / "caption.txt").write_text("longer than it was")
-    write_clips(out, notes, CHANGED)
+    write_clips(out, notes, CHANGED, prune=True)
     assert tree(out / "quarantine").keys() == {"clips-x-mine.txt", "clips-y-caption.txt", "reasons.jsonl"}
     assert (out / "quarantine" / "clips-x-mine.txt").read_text() == "mine"
     assert not (out / "clips" / "y").exists()
@@ -291,7 +294,7 @@ def test_a_manifest_cannot_have_a_folder_of_the_users_deleted(take, notes):
     (out / "thesis").mkdir()
     (out / "thesis" / "chapter.tex").write_text("years of work")
     edit(out / "manifest.json", lambda values: values["items"]["y"].update(path="thesis"))
-    write_clips(out, notes, CHANGED)
+    write_clips(out, notes, CHANGED, prune=True)
     assert (out / "quarantine" / "thesis-chapter.tex").read_text() == "years of work"
 
 

@@ -12,7 +12,7 @@ import pytest
 from store.small_stages import LatentsStage, latents, write_clips
 
 from hmcli.store.arrays import StackReader
-from hmcli.store.artifact import verify
+from hmcli.store.artifact import ArtifactWriter, verify
 from hmcli.store.manifest import is_artifact, read_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the children die at once
@@ -51,7 +51,7 @@ def run_and_die(stage: LatentsStage, clips: dict[str, float], instant: int) -> b
     code = 1
     try:
         sys.addaudithook(count)
-        stage.run(clips)
+        stage.run(clips, prune=True)
         code = 0
     finally:
         os._exit(code)
@@ -77,7 +77,7 @@ def test_killed_at_any_step_and_run_again(tmp_path, before, stride):
             manifest = read_manifest(stage.out)
             assert list(manifest.items) in (list(before), list(CHANGED))
             assert verify(stage.out, stage.reporter) == []
-        stage.run(CHANGED)
+        stage.run(CHANGED, prune=True)
         check(stage, CHANGED)
         shutil.rmtree(stage.out.parent)
     assert instant > 50  # it was killed many times indeed
@@ -111,11 +111,15 @@ def test_a_process_killed_from_outside_is_resumed_where_it_was(tmp_path, start):
 def test_item_folders_survive_being_killed(tmp_path, instant, notes):
     class Folders(LatentsStage):
         def run(self, clips, **options):
-            return write_clips(self.out, self.reporter, clips)
+            return write_clips(self.out, self.reporter, clips, prune=True)
 
     stage = Folders(tmp_path / "d")
     stage.run({"x": "one", "y": "two", "z": "three"})
     run_and_die(stage, {"y": "TWO", "z": "three"}, instant)
+    with ArtifactWriter(stage.out, "dataset", recipe={}, inputs={}, seed=0, reporter=notes) as writer:
+        text = (stage.out / "clips" / "y" / "caption.txt").read_text()  # the old one, or its successor, whole
+        assert (writer.items["y"]["key"], text) in [("two", "two"), ("TWO", "TWO")]
+        assert writer.kept("y", text)
     stage.run({"y": "TWO", "z": "three"})
     found = {str(f.relative_to(stage.out)): f.read_text() for f in Path(stage.out / "clips").rglob("*.txt")}
     assert found == {"clips/y/caption.txt": "TWO", "clips/z/caption.txt": "three"}

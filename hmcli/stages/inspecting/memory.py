@@ -25,9 +25,9 @@ from hmcli.stages.memory.policy_inputs import needs_of_policy
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
 from hmcli.stages.sampling.job import Job, generate_latents, inputs_read, open_job, sorted_memory
 from hmcli.stages.shared.chance import clip_seed
-from hmcli.stages.shared.each import each, move_into
+from hmcli.stages.shared.each import asked_for, each, move_into
 from hmcli.stages.shared.makers import Unit
-from hmcli.stages.shared.outcome import planned, require_some, result_of
+from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import read_json, write_csv, write_json, write_text
 from hmcli.store.hashing import hash_json
@@ -55,6 +55,7 @@ def run(
     force: bool,
     device: str,
     reporter: Reporter,
+    prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
@@ -63,14 +64,22 @@ def run(
     refuse_without_slots(folder)
     kept, descriptions = sorted_memory(memory, folder)
     job, ids = open_job(recipe, folder, latents, kept, descriptions, clips, device, reporter)
+    units = [Unit(id=clip, items={clip: hash_json([FORMAT, job.key(clip)])}) for clip in ids]
+    unread = () if clips else job.view.left_out
+    asked = asked_for(units, unread=frozenset(left.item for left in unread))
     if dry_run:
         plan = f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}"
-        return planned(out, KIND, plan, reporter, counts={"clips": len(ids)})
+        return planned(
+            out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
+            counts={"clips": len(ids)},
+        )  # fmt: skip
     with ArtifactWriter(
         out, KIND, recipe=job.reads(), inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
-        force=force,
+        force=force, prune=prune, under=hash_json([FORMAT, job.under]),
     ) as writer:  # fmt: skip
-        done = _inspect_clips(writer, job, ids, processes)
+        writer.ask(asked)
+        done = _inspect_clips(writer, job, units, processes)
+        done = stay_unread(writer, [left for left in unread if left.item in writer.items], done)
         require_some(done, writer.quarantined, latents)
         return _finish(writer, done, reporter)
 
@@ -90,14 +99,13 @@ def refuse_without_slots(folder: ModelFolder) -> None:
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
-def _inspect_clips(writer: ArtifactWriter, job: Job, ids: list[str], processes: int) -> list[str]:
+def _inspect_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
     """Look at what is not there yet; returns the ids of all that are."""
 
     def keep(unit: Unit, _: None, made: Path) -> None:
         with writer.item_folder(unit.id, unit.items[unit.id], parent="clips") as folder:
             move_into(folder, made)
 
-    units = [Unit(id=clip, items={clip: hash_json([FORMAT, job.key(clip)])}) for clip in ids]
     return each(writer, units, Inspector(job), keep, label="inspecting", processes=processes)
 
 

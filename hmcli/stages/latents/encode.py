@@ -23,11 +23,12 @@ from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.latents.pixels import encode_video
 from hmcli.stages.latents.subjects import latent_masks, subject_arrays
 from hmcli.stages.models.identity import codec_hash, text_hash
-from hmcli.stages.shared.each import each
+from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
+from hmcli.world.files.captions import natural_key
 
 READS = ("data", "poses", "codec", "text")
 _CAPTION = "caption "  # items that hold embeddings; clip ids are prefixed too, so neither can be taken for the other
@@ -46,28 +47,40 @@ _AXES: dict[str, tuple[list[str], str]] = {
 
 
 def run(
-    recipe: Recipe, *, data: Path, out: Path, force: bool, device: str, reporter: Reporter, processes: int = 1,
-    dry_run: bool = False,
+    recipe: Recipe, *, data: Path, out: Path, force: bool, device: str, reporter: Reporter, prune: bool = False,
+    processes: int = 1, dry_run: bool = False,
 ) -> StageResult:  # fmt: skip
-    """Encode a folder of clips; see `hm encode --help`. Clips that cannot be used are quarantined with the reason."""
+    """Encode a folder of clips; see `hm encode --help`.
+
+    Clips that cannot be used are quarantined with the reason; what was encoded of one earlier stays.
+    """
     dataset = open_dataset(data, recipe.poses)
     for note in dataset.notes:
         reporter.note(note)
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
+    read = sections(recipe, *READS)
+    under = hash_json([codec_key, read])
+    units = [Unit(id=clip.id, items={_CLIP + clip.id: hash_json([clip.key, under])}) for clip in dataset.clips]
+    unread = frozenset(_CLIP + item.item for item in dataset.quarantined)
+    asked = asked_for(units, unread=unread, helps=lambda item: item.startswith(_CAPTION), seeded=False)
     if dry_run:
         plan = f"{len(dataset.clips)} clips of {data} at {recipe.data.size} with codec {recipe.codec.name}"
-        counts = {"clips": len(dataset.clips)}
-        return planned(out, "latents", plan, reporter, counts=counts, quarantined=dataset.quarantined)
-    read = sections(recipe, *READS)
+        ids = [*(clip.id for clip in dataset.clips), *(clip.item for clip in dataset.quarantined)]
+        return planned(
+            out, "latents", plan, reporter, look=asked, force=force, prune=prune, clips=ids,
+            counts={"clips": len(dataset.clips)}, quarantined=dataset.quarantined,
+        )  # fmt: skip
     inputs = {"clips": dataset.fingerprint, "codec": codec_key, "text": text_key}
     with ArtifactWriter(
-        out, "latents", recipe=read, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force
-    ) as writer:
-        for item in dataset.quarantined:
-            writer.quarantine(item.item, item.reason)
-        captions = _encode_captions(writer, dataset, recipe, text_key, device)
-        done = _encode_clips(writer, dataset, recipe, [codec_key, read], device, processes)
+        out, "latents", recipe=read, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune,
+        under=under,
+    ) as writer:  # fmt: skip
+        writer.ask(asked)
+        done = [c.item for c in dataset.quarantined if writer.quarantine(c.item, c.reason, [_CLIP + c.item])]
+        done += _encode_clips(writer, dataset, units, recipe, device, processes)
         require_some(done, writer.quarantined, data)
+        done.sort(key=natural_key)
+        captions = _encode_captions(writer, done, recipe, text_key, device)
         return _finish(writer, dataset, done, captions, recipe)
 
 
@@ -75,10 +88,10 @@ def run(
 
 
 def _encode_captions(
-    writer: ArtifactWriter, dataset: Dataset, recipe: Recipe, text_key: str, device: str
+    writer: ArtifactWriter, done: list[str], recipe: Recipe, text_key: str, device: str
 ) -> dict[str, str]:
-    """Encode each distinct caption once, the empty one first; returns caption -> item."""
-    distinct = list(dict.fromkeys(["", *(clip.caption for clip in dataset.clips)]))
+    """Encode each distinct caption of the encoded clips once, the empty one first; returns caption -> item."""
+    distinct = list(dict.fromkeys(["", *(writer.items[_CLIP + clip]["meta"]["caption"] for clip in done)]))
     items = {caption: _CAPTION + hash_json(caption)[7:23] for caption in distinct}
     keys = {caption: hash_json([text_key, recipe.text.length, caption]) for caption in distinct}
     wanted = [caption for caption in distinct if not writer.kept(items[caption], keys[caption])]
@@ -96,12 +109,11 @@ def _encode_captions(
 
 
 def _encode_clips(
-    writer: ArtifactWriter, dataset: Dataset, recipe: Recipe, depends: list[Any], device: str, processes: int
+    writer: ArtifactWriter, dataset: Dataset, units: list[Unit], recipe: Recipe, device: str, processes: int
 ) -> list[str]:
     """Encode what is not there yet; returns the ids of the clips that are in the artifact."""
     clips = {clip.id: clip for clip in dataset.clips}
     encoder = Encoder(recipe=recipe, clips=clips, device=device, reporter=writer.reporter)
-    units = [Unit(id=name, items={_CLIP + name: hash_json([clip.key, depends])}) for name, clip in clips.items()]
 
     def keep(unit: Unit, made: Encoded, _: Path) -> None:
         for item, key in unit.items.items():

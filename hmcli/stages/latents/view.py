@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hmcli.contracts import SPACE_STRIDE, Reporter
+from hmcli.contracts import SPACE_STRIDE, Quarantined, Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.store.arrays import ROOT, StackReader
 from hmcli.store.files import inside
@@ -146,9 +146,14 @@ class LatentsView:
         """Hash of everything stored of a clip."""
         return str(self.manifest.items[f"clip {clip}"]["hash"])
 
+    @property
+    def left_out(self) -> tuple[Quarantined, ...]:
+        """Clips that could not be encoded, and have no earlier row either."""
+        return tuple(Quarantined(**row) for row in self.manifest.quarantined if row["item"] not in self.where)
+
     def say_left_out(self, reporter: Reporter) -> None:
         """Name the clips that could not be encoded: they are in no later artifact either."""
-        if missing := [row["item"] for row in self.manifest.quarantined]:
+        if missing := [left.item for left in self.left_out]:
             reporter.note(f"{len(missing)} clips were left out when the latents were made: {', '.join(missing[:5])}")
 
     def subjects(self, clip: str) -> dict[str, np.ndarray]:

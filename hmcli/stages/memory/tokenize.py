@@ -26,9 +26,9 @@ from hmcli.stages.memory.layout import ANCHOR, KEPT, LAYOUT, block_group, write_
 from hmcli.stages.memory.policy_inputs import recorded_model, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
 from hmcli.stages.shared.chance import clip_seed
-from hmcli.stages.shared.each import each, move_into
+from hmcli.stages.shared.each import asked_for, each, move_into
 from hmcli.stages.shared.makers import Unit
-from hmcli.stages.shared.outcome import planned, require_some, result_of
+from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
@@ -65,6 +65,11 @@ class Job:
         self.reporter.note(network.set_attention(self.recipe.sample.attention))
         return network
 
+    @property
+    def under(self) -> str:
+        """All that the memory of every clip depends on alike."""
+        return hash_json([self.reads(), None if self.model is None else self.model.fingerprint])
+
     def key(self, clip: str) -> str:
         """All that a clip's memory depends on."""
         before = "" if self.after is None or clip not in self.after.manifest.items else self.after.item(clip)["hash"]
@@ -100,6 +105,7 @@ def run(
     device: str,
     reporter: Reporter,
     after: Path | None = None,
+    prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
@@ -113,15 +119,24 @@ def run(
         recipe=recipe, view=view, model=folder, after=_open_after(after, folder, out), device=device, reporter=reporter
     )
     view.say_left_out(reporter)
+    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
+    unread = () if clips else view.left_out
+    asked = asked_for(units, unread=frozenset(left.item for left in unread), seeded=folder is not None)
     if dry_run:
         plan = f"{len(ids)} clips of {latents}{'' if folder is None else f' with {folder.path}'}"
-        return planned(out, "memory", plan, reporter, counts={"clips": len(ids)})
+        return planned(
+            out, "memory", plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
+            counts={"clips": len(ids)},
+        )  # fmt: skip
     inputs = {"latents": view.fingerprint} | ({} if folder is None else {"model": folder.fingerprint})
     inputs |= {} if job.after is None else {"after": job.after.manifest.fingerprint}
     with ArtifactWriter(
-        out, "memory", recipe=job.reads(), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force
-    ) as writer:
-        done = _write_clips(writer, job, ids, processes)
+        out, "memory", recipe=job.reads(), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune,
+        under=job.under,
+    ) as writer:  # fmt: skip
+        writer.ask(asked)
+        done = _write_clips(writer, job, units, processes)
+        done = stay_unread(writer, [left for left in unread if left.item in writer.items], done)
         require_some(done, writer.quarantined, latents)
         counts = {"clips": len(done)}
         files = [] if writer.unchanged(done) else _root(writer)
@@ -161,7 +176,7 @@ def _check_model(folder: ModelFolder, config: ModelConfig) -> None:
             )  # fmt: skip
 
 
-def _write_clips(writer: ArtifactWriter, job: Job, ids: list[str], processes: int) -> list[str]:
+def _write_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
     """Write the group of every clip that is not there yet; one block of one clip is in memory at a time."""
     from hmcli.store.arrays import ROOT
 
@@ -169,7 +184,6 @@ def _write_clips(writer: ArtifactWriter, job: Job, ids: list[str], processes: in
         with writer.item_folder(unit.id, unit.items[unit.id], parent=ROOT, meta=about) as folder:
             move_into(folder, made)
 
-    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
     return each(writer, units, job, keep, label="tokenizing memory", processes=processes)
 
 

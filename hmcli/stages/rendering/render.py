@@ -22,6 +22,7 @@ from hmcli.stages.shared.each import each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.asked import Asked
 from hmcli.store.files import write_json_lines, write_text
 from hmcli.store.hashing import HashCache, hash_json, hash_tree
 from hmcli.store.video import read_video
@@ -37,13 +38,14 @@ Captioner = Callable[[Any], str]  # (T, H, W, 3) uint8 frames of the context -> 
 
 
 def run(
-    recipe: Recipe, *, out: Path, force: bool = False, device: str = "cpu", processes: int = 1, reporter: Reporter,
-    dry_run: bool = False,
+    recipe: Recipe, *, out: Path, force: bool = False, prune: bool = False, device: str = "cpu", processes: int = 1,
+    reporter: Reporter, dry_run: bool = False,
 ) -> StageResult:  # fmt: skip
     """Render `world.clips` clips; see `hm render --help`."""
     world = recipe.world
     chosen = chosen_clips(recipe)
     order = [clip_id(recipe.seed, index) for index in range(world.clips)]
+    keys = clip_keys(recipe, chosen)
     if dry_run:
         if chosen is None:
             describe_clip(world, recipe.seed, 0)  # says now what cannot work
@@ -51,17 +53,20 @@ def run(
             check_captioner(Path(world.captioner))
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
         plan = f"{world.clips} clips of {frames}"
-        return planned(out, "dataset", plan, reporter, counts={"clips": world.clips})
+        return planned(
+            out, "dataset", plan, reporter, look=Asked(keys=keys), seed=recipe.seed, force=force, prune=prune,
+            counts={"clips": world.clips},
+        )  # fmt: skip
     choices(world)
-    caption = _captioner(world, device)
     with ArtifactWriter(
-        out, "dataset", recipe=sections(recipe, "seed", "world"), inputs={}, seed=recipe.seed, force=force,
+        out, "dataset", recipe=sections(recipe, "seed", "world"), inputs={}, seed=recipe.seed, force=force, prune=prune,
         reporter=reporter,
     ) as writer:  # fmt: skip
+        writer.ask(Asked(keys=keys))
+        caption = _captioner(world, device)
         drawer = Drawer(
             world=world, seed=recipe.seed, device=device, chosen=chosen, numbers={c: i for i, c in enumerate(order)}
         )
-        keys = clip_keys(recipe, chosen)
 
         def keep(unit: Unit, rows: dict[str, dict[str, Any]], drawn: Path) -> None:
             for clip, row in rows.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ from hmcli.stages.sampling.job import (
     sorted_memory,
 )
 from hmcli.stages.shared.chance import clip_seed
-from hmcli.stages.shared.each import each
+from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
-from hmcli.stages.shared.outcome import planned, require_some, result_of
+from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.asked import Asked, some
 from hmcli.store.files import write_json_lines
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video
@@ -52,6 +54,7 @@ def run(
     force: bool,
     device: str,
     reporter: Reporter,
+    prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
@@ -61,22 +64,33 @@ def run(
     kept, descriptions = sorted_memory(memory, folder)
     left_out: tuple[Quarantined, ...] = ()
     if not _is_latents(source):
-        source, left_out = _encode_first(recipe, source, out, folder, device, reporter, processes, dry_run)
+        encoded = _encode_first(recipe, source, out, folder, device, reporter, prune, processes, dry_run)
         if dry_run:
             plan = f"then {recipe.sample.steps} steps for each clip on {device}"
-            return planned(out, "generation", plan, reporter)
+            ids = clips or encoded.details["clips"]
+            return planned(
+                out, "generation", plan, reporter, look=lambda writer: _say_gone(writer, ids), seed=recipe.seed,
+                prune=prune,
+            )  # fmt: skip
+        source, left_out = encoded.path, encoded.quarantined
     job, ids = open_job(recipe, folder, source, kept, descriptions, clips, device, reporter)
+    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
+    unread = left_out or (() if clips else job.view.left_out)
+    asked = asked_for(units, unread=frozenset(left.item for left in unread))
     if dry_run:
         plan = f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}"
-        return planned(out, "generation", plan, reporter, counts={"clips": len(ids)})
+        return planned(
+            out, "generation", plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
+            counts={"clips": len(ids)},
+        )  # fmt: skip
     read = job.reads() | {"poses": job.view.manifest.recipe["poses"]}
     with ArtifactWriter(
         out, "generation", recipe=read, inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
-        force=force,
+        force=force, prune=prune, under=job.under,
     ) as writer:  # fmt: skip
-        for item in left_out:
-            writer.quarantine(item.item, item.reason)
-        done = _generate_clips(writer, job, ids, processes)
+        writer.ask(asked)
+        done = _generate_clips(writer, job, units, processes)
+        done = stay_unread(writer, left_out or [left for left in unread if left.item in writer.items], done)
         require_some(done, writer.quarantined, source)
         return _finish(writer, job, done)
 
@@ -86,33 +100,37 @@ def _is_latents(source: Path) -> bool:
 
 
 def _encode_first(
-    recipe: Recipe, source: Path, out: Path, folder: ModelFolder, device: str, reporter: Reporter, processes: int,
-    dry_run: bool,
-) -> tuple[Path, tuple[Quarantined, ...]]:  # fmt: skip
+    recipe: Recipe, source: Path, out: Path, folder: ModelFolder, device: str, reporter: Reporter, prune: bool,
+    processes: int, dry_run: bool,
+) -> StageResult:  # fmt: skip
     """A folder of clips becomes a latents artifact beside the output, with the model's own codec."""
     from hmcli.stages.latents import encode
 
     place = out.with_name(out.name + ".latents")
     reporter.note(f"{source} is no latents artifact: encoding it into {place} first")
     resolved = replace(recipe, codec=folder.codec(), text=folder.text())
-    done = encode.run(
-        resolved, data=source, out=place, force=False, device=device, reporter=reporter, processes=processes,
-        dry_run=dry_run,
+    return encode.run(
+        resolved, data=source, out=place, force=False, device=device, reporter=reporter, prune=prune,
+        processes=processes, dry_run=dry_run,
     )  # fmt: skip
-    return done.path, done.quarantined
+
+
+def _say_gone(writer: ArtifactWriter, ids: Iterable[str]) -> None:
+    """For a dry run that does not know yet what clips will be: videos of other ones would go."""
+    if gone := writer.ask(Asked(keys={}, unread=frozenset(ids))).gone:
+        writer.reporter.note(f"{len(gone)} go ({some(gone)})")
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
-def _generate_clips(writer: ArtifactWriter, job: Job, ids: list[str], processes: int) -> list[str]:
+def _generate_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
     """Generate what is not there yet; returns the ids of all that are."""
 
     def keep(unit: Unit, row: dict[str, Any], made: Path) -> None:
         with writer.item_file(unit.id, unit.items[unit.id], suffix=".mp4", parent="videos", meta=row) as file:
             os.replace(made, file)
 
-    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
     return each(writer, units, Generator(job), keep, label="generating", processes=processes)
 
 
@@ -167,7 +185,7 @@ def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
         rows = [{**writer.items[clip]["meta"], "video": writer.items[clip]["path"]} for clip in done]
         write_json_lines(writer.staged / LIST, rows)
         with one_thread():
-            _write_sheet(writer, job, done[:SHEET_CLIPS])
+            _write_sheet(writer, job, [clip for clip in done if clip in view.where][:SHEET_CLIPS])
     manifest = writer.finish(done, counts=counts, attributes=attributes)
     return result_of(writer, manifest, contact_sheet=str(writer.path / SHEET))
 

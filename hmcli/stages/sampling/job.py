@@ -80,6 +80,11 @@ class Job:
             [self.view.item_hash(clip), self.model.fingerprint, self.reads(), self.recipe.seed, self._past(clip)]
         )
 
+    @property
+    def under(self) -> str:
+        """All that the videos of every clip depend on alike."""
+        return hash_json([self.model.fingerprint, self.reads(), self.recipe.seed])
+
     def _past(self, clip: str) -> list[str]:
         """Hashes of the clip's earlier history, of artifacts that hold it."""
         views = [] if self.history is None else self.history.views[:-1]

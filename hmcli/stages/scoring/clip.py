@@ -20,7 +20,7 @@ from hmcli.stages.data.loading import load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.sampling.generations import Generated
 from hmcli.store.files import inside
-from hmcli.store.hashing import HashCache, hash_file, hash_json
+from hmcli.store.hashing import HashCache, hash_file, hash_json, read_content
 from hmcli.store.video import read_video
 
 FORMAT = 1  # of scores.json and frames/*.json
@@ -49,6 +49,11 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def about(self) -> list[Any]:
+        """What the values of all clips depend on alike, but for the generation itself."""
+        backbone = [] if self.backbone is None else [self.backbone.name, self.backbone.about]
+        return [dict(self.versions), dataclasses.asdict(self.generated.data), backbone]
 
     def label(self, metric: Metric) -> str:
         return metric.label(self.backbone.name if self.backbone else "")
@@ -113,18 +118,24 @@ class Clip:
 
     def _video_hash(self) -> str:
         """Of the file as it is now; it must be the one that was generated."""
-        video, manifest = self._video, self._plan.generated.manifest
+        video = self._video
         if not video.is_file():
             raise DataError("the generated video is missing", where={"file": video})
-        found = hash_file(video, cache=self._cache)
-        name = video.relative_to(self._plan.generated.path).as_posix()
-        recorded = next((r["files"][""]["hash"] for r in manifest.items.values() if r.get("path") == name), found)
-        if recorded != found:
-            raise DataError("the generated video was changed or damaged after it was written", where={"file": video})
+        return self._as_recorded(hash_file(video, cache=self._cache))
+
+    def _as_recorded(self, found: str) -> str:
+        """The hash of the generated video. Raises DataError unless it is that of the one that was written."""
+        name = self._video.relative_to(self._plan.generated.path).as_posix()
+        items = self._plan.generated.manifest.items.values()
+        if found != next((record["files"][""]["hash"] for record in items if record.get("path") == name), found):
+            what = "the generated video was changed or damaged after it was written"
+            raise DataError(what, where={"file": self._video})
         return found
 
     def _read_prediction(self) -> np.ndarray:
-        frames = read_video(self._video)
+        content = read_content(self._video)
+        self._as_recorded(content.hash)
+        frames = read_video(content)
         if len(frames) != (said := int(self._plan.generated.rows[self.id]["frames"])):
             raise DataError(f"the generated video has {len(frames)} frames, generations.jsonl says {said}")
         return frames

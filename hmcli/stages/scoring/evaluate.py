@@ -27,12 +27,13 @@ from hmcli.registry import find, names, normal
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
 from hmcli.stages.scoring.clip import FORMAT, Clip, Plan, item_name
 from hmcli.stages.scoring.results import finish
-from hmcli.stages.shared.each import each
+from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json
-from hmcli.store.hashing import HashCache
+from hmcli.store.hashing import HashCache, hash_json
+from hmcli.store.manifest import plain
 
 
 def run(
@@ -45,6 +46,7 @@ def run(
     force: bool = False,
     device: str = "cpu",
     reporter: Reporter,
+    prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
 ) -> StageResult:
@@ -55,9 +57,15 @@ def run(
     generated = open_generation(generation, recipe.poses)
     plan = _plan(recipe, generated, reference, metrics, device, reporter)
     labels = [plan.label(metric) for metric in plan.metrics]
+    keys, failed = _keys(plan)
+    units = [Unit(id=clip, items=items) for clip, items in keys.items()]
+    asked = asked_for(units, unread=frozenset(item for of in failed.values() for item in of), seeded=False)
     if dry_run:
         text = f"{len(generated.clips)} clips, {', '.join(labels)}"
-        return planned(out, "evaluation", text, reporter, counts={"clips": len(generated.clips)}, metrics=labels)
+        return planned(
+            out, "evaluation", text, reporter, look=asked, force=force, prune=prune,
+            counts={"clips": len(generated.clips)}, metrics=labels,
+        )  # fmt: skip
     chosen = tuple(metric.name for metric in plan.metrics)
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
     inputs = {"generation": generated.manifest.fingerprint}
@@ -71,9 +79,12 @@ def run(
         seed=recipe.seed,
         reporter=reporter,
         force=force,
+        prune=prune,
+        under=hash_json(plain([FORMAT, generated.manifest.fingerprint, plan.about()])),
     ) as writer:
-        failures = _score_clips(plan, writer, processes)
-        return finish(plan, writer, failures, reporter)
+        writer.ask(asked)
+        failures, stay = _score_clips(plan, writer, units, failed, processes)
+        return finish(plan, writer, failures, stay, reporter)
 
 
 # --- inputs ----------------------------------------------------------------------------------------------------------
@@ -121,9 +132,13 @@ def _plan(
 # --- scoring ---------------------------------------------------------------------------------------------------------
 
 
-def _score_clips(plan: Plan, writer: ArtifactWriter, processes: int) -> dict[tuple[str, str], str]:
-    """Score what is not there yet; returns (clip, metric name) -> reason of everything that failed."""
-    keys, failed = _keys(plan)
+Failures = dict[tuple[str, str], str]  # (clip, metric name) -> reason
+
+
+def _score_clips(
+    plan: Plan, writer: ArtifactWriter, units: list[Unit], failed: dict[str, dict[str, str]], processes: int
+) -> tuple[Failures, Failures]:
+    """Score what is not there yet; returns what failed, and what cannot be scored now but was earlier, and stays."""
 
     def keep(unit: Unit, values: dict[str, dict[str, Any] | DataError], _: Path) -> None:
         for item, found in values.items():
@@ -133,13 +148,14 @@ def _score_clips(plan: Plan, writer: ArtifactWriter, processes: int) -> dict[tup
                 with writer.item_file(item, unit.items[item], suffix=".json", parent="frames") as place:
                     write_json(place, found)
 
-    units = [Unit(id=clip, items=items) for clip, items in keys.items()]
     each(writer, units, Scorer(plan), keep, label="scoring", processes=processes)
-    for clip, reasons in failed.items():
-        for item, reason in _grouped(clip, reasons, plan.metrics):
-            writer.quarantine(item, reason)
     names = {item_name(clip, metric): (clip, metric.name) for clip in failed for metric in plan.metrics}
-    return {names[item]: reason for reasons in failed.values() for item, reason in reasons.items()}
+    failures: Failures = {}
+    stay: Failures = {}
+    for clip, reasons in failed.items():
+        for name, reason, items in _grouped(clip, reasons, plan.metrics):
+            (stay if writer.quarantine(name, reason, items) else failures).update({names[i]: reason for i in items})
+    return failures, stay
 
 
 def _keys(plan: Plan) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
@@ -187,11 +203,11 @@ class Scorer:
         return found
 
 
-def _grouped(clip: str, failed: Mapping[str, str], metrics: tuple[Metric, ...]) -> list[tuple[str, str]]:
-    """(item, reason) of what failed: the clip once where nothing could be scored for one reason, else each metric."""
+def _grouped(clip: str, failed: Mapping[str, str], metrics: tuple[Metric, ...]) -> list[tuple[str, str, list[str]]]:
+    """(name, reason, items) of what failed: the clip once where nothing could be scored for one reason, else each."""
     if len(failed) == len(metrics) and len(set(failed.values())) == 1:
-        return [(clip, next(iter(failed.values())))]
-    return list(failed.items())
+        return [(clip, next(iter(failed.values())), list(failed))]
+    return [(item, reason, [item]) for item, reason in failed.items()]
 
 
 def _content(plan: Plan, clip: str, metric: Metric, values: np.ndarray) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from hmcli.store.files import read_json, write_csv, write_json, write_text
 COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")
 
 
-def finish(
-    plan: Plan, writer: ArtifactWriter, failures: Mapping[tuple[str, str], str], reporter: Reporter
-) -> StageResult:
+Failures = Mapping[tuple[str, str], str]  # (clip, metric name) -> reason
+
+
+def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failures, reporter: Reporter) -> StageResult:
+    """Write the tables and complete the artifact; `stay` are values from earlier that cannot be computed now."""
     done = [(c, m) for c in plan.generated.clips for m in plan.metrics if (c, m.name) not in failures]
     order = [item_name(clip, metric) for clip, metric in done]
     per_frame = {(c, m.name): _read_values(writer.path / writer.items[item_name(c, m)]["path"]) for c, m in done}
@@ -29,7 +31,7 @@ def finish(
     protocol = _protocol(plan)
     if not writer.unchanged(order):
         write_json(writer.staged / "scores.json", scores)
-        write_csv(writer.staged / "per_clip.csv", COLUMNS, _table(plan, per_frame, failures))
+        write_csv(writer.staged / "per_clip.csv", COLUMNS, _table(plan, per_frame, failures, stay))
         write_text(writer.staged / "protocol.md", protocol_card(protocol, scores))
     counts = {"clips": len(plan.generated.clips), "scores": len(done), "failed": len(failures)}
     attributes = {"protocol": protocol, "generation": _judged(plan.generated)}
@@ -59,9 +61,7 @@ def _read_values(file: Path) -> list[float]:
     return [float(value) for value in read_json(file)["values"]]
 
 
-def _scores(
-    plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Mapping[tuple[str, str], str]
-) -> dict[str, Any]:
+def _scores(plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures) -> dict[str, Any]:
     """The content of scores.json."""
     entries = {}
     for metric in plan.metrics:
@@ -76,7 +76,7 @@ def _scores(
 
 
 def _table(
-    plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Mapping[tuple[str, str], str]
+    plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures, stay: Failures
 ) -> Iterator[dict[str, Any]]:
     """One row per clip and metric, failed ones with an empty value."""
     for clip in plan.generated.clips:
@@ -84,9 +84,10 @@ def _table(
             values = per_frame.get((clip, metric.name), [])
             reason = failures.get((clip, metric.name), "")
             mean = json_number(mean_score([values], "videos")) if values else ""
+            status = "failed" if reason else "kept" if (clip, metric.name) in stay else "ok"
             yield {
                 "clip": clip, "metric": plan.label(metric), "value": mean, "frames": len(values), "unit": metric.unit,
-                "status": "failed" if reason else "ok", "reason": " ".join(reason.split()),
+                "status": status, "reason": " ".join(reason.split()),
             }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from hmcli.stages.shared.makers import Maker, Unit, make_all
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.asked import Asked
 
 Keep = Callable[[Unit, Any, Path], None]  # unit, what its maker returned, where its files are -> items in the artifact
 
@@ -28,7 +29,7 @@ def each(
     """Make the items that the artifact does not hold yet; returns the ids of the units that are in it, in their order.
 
     `maker` gets those items of a unit that are missing, `keep` puts what it made into the artifact, here and one at a
-    time. A unit that cannot be made (DataError) is quarantined.
+    time. A unit that cannot be made (DataError) is quarantined; what was made of it earlier may stay.
     """
     there: set[str] = set()
     numbers = count()
@@ -50,13 +51,19 @@ def each(
     ):
         for made in results:
             if made.error is not None:
-                writer.quarantine(made.unit.id, str(made.error))
+                if writer.quarantine(made.unit.id, str(made.error), list(made.unit.items)):
+                    there.add(made.unit.id)
             else:
                 keep(made.unit, made.value, made.place)
                 there.add(made.unit.id)
             _remove(made.place)
             advance(made.unit.clips)
     return [unit.id for unit in units if unit.id in there]
+
+
+def asked_for(units: Sequence[Unit], **more: Any) -> Asked:
+    """What the units ask of an artifact; `more` are further fields."""
+    return Asked(keys={item: key for unit in units for item, key in unit.items.items()}, **more)
 
 
 def move_into(folder: Path, made: Path) -> None:

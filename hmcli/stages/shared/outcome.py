@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.asked import Asked
 from hmcli.store.manifest import Manifest
 
 _SHOWN = 5
@@ -20,18 +21,28 @@ def planned(
     plan: str,
     reporter: Reporter,
     *,
+    look: Asked | Callable[[ArtifactWriter], None] = Asked(keys={}),
+    seed: int = 0,
+    force: bool = False,
+    prune: bool = False,
     counts: Mapping[str, int] | None = None,
     quarantined: tuple[Quarantined, ...] = (),
     **details: Any,
 ) -> StageResult:
-    """The result of a dry run: `plan` is said, nothing is written.
+    """The result of a dry run: `plan` is said, and what would become of the items that `out` holds; nothing is written.
 
-    Raises what would keep a stage from writing `out` (something else there, another writer).
+    Raises what would keep a stage from writing `out`: something else there, another writer, items that would go, or
+    what `look` raises where it is no Asked.
     """
-    if out.exists():
-        with ArtifactWriter(out, kind, recipe={}, inputs={}, seed=0, reporter=reporter):
-            pass
     reporter.note(f"{plan}, into {out}")
+    if out.exists():
+        with ArtifactWriter(
+            out, kind, recipe={}, inputs={}, seed=seed, reporter=reporter, force=force, prune=prune
+        ) as writer:
+            if not isinstance(look, Asked):
+                look(writer)
+            elif said := str(writer.ask(look)):
+                reporter.note(f"there already: {said}")
     return StageResult(
         path=out, kind=kind, counts=counts or {}, quarantined=quarantined, details={"dry_run": True, **details}
     )
@@ -43,6 +54,12 @@ def result_of(writer: ArtifactWriter, manifest: Manifest, **details: Any) -> Sta
         path=writer.path, kind=manifest.kind, fingerprint=manifest.fingerprint, counts=manifest.counts,
         quarantined=writer.quarantined, details=details,
     )  # fmt: skip
+
+
+def stay_unread(writer: ArtifactWriter, left_out: Iterable[Quarantined], done: Sequence[str]) -> list[str]:
+    """The items that are done, and those that stay though their source cannot be read now; all of these are listed."""
+    stay = [left.item for left in left_out if writer.quarantine(left.item, left.reason, [left.item])]
+    return [*done, *(item for item in stay if item not in done)]
 
 
 def require_some(done: Sequence[str], left_out: Sequence[Quarantined], source: Path) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 KIND = "codec"
 READS = ("data", "poses", "codec", "train")
+SOURCES = "data set (or weights at codec.path)"
 VAE = "vae"
 _MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
 _HOLD_OUT = 10  # every tenth clip is kept for the score
@@ -58,6 +59,7 @@ def run(
     reporter: Reporter,
     device: str = "cpu",
     force: bool = False,
+    prune: bool = False,
     dry_run: bool = False,
 ) -> StageResult:
     """Train to `train.steps` and write a codec; see `hm train --help`.
@@ -74,13 +76,18 @@ def run(
     if dry_run:
         train, count = recipe.train, len(dataset.clips)
         plan = f"{count} clips, {train.steps} steps of {train.batch} x {train.frames} frames on {device}"
-        return planned(out, KIND, plan, reporter, counts={"clips": count})
+        return planned(
+            out, KIND, plan, reporter, look=lambda writer: refuse_another_run(writer, key, SOURCES), prune=prune,
+            counts={"clips": count},
+        )  # fmt: skip
     recorded = sections(recipe, *READS)
     with (
-        ArtifactWriter(out, KIND, recipe=recorded, inputs=inputs, seed=recipe.seed, reporter=reporter) as writer,
+        ArtifactWriter(
+            out, KIND, recipe=recorded, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune
+        ) as writer,
         stopping_at_boundaries() as stop,
     ):
-        refuse_another_run(writer, key, force, "data set (or weights at codec.path)")
+        refuse_another_run(writer, key, SOURCES)
         clips = _load_clips(dataset, recipe, writer)
         if recipe.train.steps not in kept_steps(writer, key):
             _train(_prepare(recipe, clips.training, device), writer, key, reporter, stop)
@@ -167,7 +174,7 @@ def _videos(source: ClipSource, data: DataConfig, *, masked: bool) -> list[Foota
     for role in ("context", "target"):
         if role not in source.files:
             continue
-        frames = resize_frames(read_video(source.files[role]), data.size, data.fit)
+        frames = resize_frames(read_video(source.read(role)), data.size, data.fit)
         subjects = _subjects(source, role, data)
         if subjects is None and masked:
             raise DataError(
@@ -185,8 +192,8 @@ def _videos(source: ClipSource, data: DataConfig, *, masked: bool) -> list[Foota
 def _subjects(source: ClipSource, role: str, data: DataConfig) -> np.ndarray | None:
     """(T, H, W) uint8: the subject each pixel of a video shows, 0 for none, as far as the mask tells them apart."""
     for kind in ("instances", "mask"):
-        if (file := source.files.get(f"{role}_{kind}")) is not None:
-            video = read_video(file)
+        if f"{role}_{kind}" in source.files:
+            video = read_video(source.read(f"{role}_{kind}"))
             labels = np.ascontiguousarray(video[..., 0]) if kind == "instances" else white_mask(video).astype(np.uint8)
             return resize_labels(labels, data.size, data.fit)
     return None

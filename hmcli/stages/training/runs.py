@@ -10,23 +10,26 @@ from typing import Any
 from hmcli.errors import StoppedEarly, UsageError
 from hmcli.runtime import StopFlag
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.asked import Asked
 from hmcli.store.files import write_text
 
 LOG = "steps.jsonl"
 RECIPE = "recipe.yaml"
 
 
-def refuse_another_run(writer: ArtifactWriter, key: str, force: bool, source: str) -> None:
-    """Weights are never thrown away because a recipe changed: another run in `out` is refused, unless forced."""
-    others = [item for item, record in writer.items.items() if force or record["key"] != key]
-    if others and not force:
+def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:
+    """Weights are never thrown away because a recipe changed: another run in `out` is refused, unless it is pruned.
+
+    Then it goes when this one is finished. Checkpoints of this run come and go as `train.keep` says.
+    """
+    others = {item for item, record in writer.items.items() if record["key"] != key}
+    if others and not writer.prune:
         raise UsageError(
-            f"the output folder holds a run of another recipe, seed or {source}",
+            f"the output folder holds a run of another recipe, seed or {source}: {len(others)} checkpoints would go",
             where={"run": writer.path, "its recipe": writer.path / RECIPE},
-            fix="choose another --out, or --force to throw that run away",
+            fix="choose another --out, or --prune to let that run go",
         )
-    for item in others:
-        writer.discard(item)
+    writer.ask(Asked(keys={}, helps=lambda item: item not in others, seeded=False))
 
 
 def log_until(path: Path, step: int) -> Any:

@@ -66,6 +66,7 @@ ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 READS = (*ENCODED, "model", "flow", "train")
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
 STEPS_AHEAD = 8  # batches prepared while the device works
+SOURCES = "latents (or model.base, or --memory)"
 CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
 
 
@@ -78,6 +79,7 @@ def run(
     device: str,
     reporter: Reporter,
     memory: Path | None = None,
+    prune: bool = False,
     dry_run: bool = False,
 ) -> StageResult:
     """Train to `train.steps` and write a run; see `hm train --help`.
@@ -98,7 +100,10 @@ def run(
     key = run_key(recipe, inputs)
     if dry_run:
         plan = f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}"
-        return planned(out, "run", plan, reporter, counts={"clips": len(clips)})
+        return planned(
+            out, "run", plan, reporter, look=lambda writer: refuse_another_run(writer, key, SOURCES), prune=prune,
+            counts={"clips": len(clips)},
+        )  # fmt: skip
     with (
         ArtifactWriter(
             out,
@@ -107,10 +112,12 @@ def run(
             inputs=inputs,
             seed=recipe.seed,
             reporter=reporter,
+            force=force,
+            prune=prune,
         ) as writer,
         stopping_at_boundaries() as stop,
     ):
-        refuse_another_run(writer, key, force, "latents (or model.base, or --memory)")
+        refuse_another_run(writer, key, SOURCES)
         if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
             _train(_prepare(recipe, view, device, described, reporter), clips, writer, key, reporter, stop)
         else:
