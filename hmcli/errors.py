@@ -55,6 +55,10 @@ class DataError(HMError):
     exit_code = 3
 
 
+class NotFiniteError(DataError):
+    """Numbers that are not finite where they enter or leave an artifact, or in a training step."""
+
+
 class LockedError(HMError):
     """Another process is writing the same artifact."""
 

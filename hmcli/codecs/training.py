@@ -21,6 +21,7 @@ from torch.nn.functional import conv2d
 
 from hmcli.aligned import tensor_of
 from hmcli.contracts import SPACE_STRIDE
+from hmcli.errors import NotFiniteError
 from hmcli.recipe.sections import TrainConfig
 
 EDGE_WEIGHT = 0.5  # share of the gradient loss: keeps outlines where L1 alone would blur them
@@ -35,6 +36,7 @@ CLIP_RATE = 0.25  # share of the learning rate on clips: at the full one they un
 class Footage:
     """A video that pieces are cut from: uint8 frames (T, H, W, 3), and the subject each pixel shows (T, H, W), or 0."""
 
+    clip: str  # id
     frames: np.ndarray
     subjects: np.ndarray
 
@@ -64,13 +66,15 @@ def plan_batch(step: int, train: TrainConfig, pictures: int, height: int, width:
 
 def draw_batch(
     clips: Sequence[Footage], plan: BatchPlan, subject_weight: float, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Random pieces of clips, mirrored half of the time: video (B, 3, T, H, W) float32 in [-1, 1] and the weight of
-    every pixel, (B, 1, T, H, W): 1, on subjects `subject_weight` more."""
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Random pieces of clips, mirrored half of the time: video (B, 3, T, H, W) float32 in [-1, 1], the weight of
+    every pixel, (B, 1, T, H, W): 1, on subjects `subject_weight` more, and the ids of the clips."""
     pieces = np.empty((plan.clips, plan.frames, plan.height, plan.width, 3), np.uint8)
     shown = np.zeros(pieces.shape[:4], bool)
+    names = []
     for piece, subjects in zip(pieces, shown, strict=True):
         clip = clips[int(rng.integers(len(clips)))]
+        names.append(clip.clip)
         spare = [have - want for have, want in zip(clip.frames.shape[:3], piece.shape[:3], strict=True)]
         if min(spare) < 0:
             raise ValueError(f"a clip of shape {clip.frames.shape} is smaller than the piece {piece.shape} wanted")
@@ -81,7 +85,7 @@ def draw_batch(
         if subject_weight:
             subjects[:] = clip.subjects[cut][flip] > 0
     video = tensor_of(pieces).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
-    return video, 1.0 + subject_weight * tensor_of(shown)[:, None].float()
+    return video, 1.0 + subject_weight * tensor_of(shown)[:, None].float(), names
 
 
 def learning_rate(step: int, train: TrainConfig, pictures: int) -> float:
@@ -130,7 +134,10 @@ def train_step(
     clip_norm: float,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """One step on a batch (B, 3, T, H, W), pixels by `weight`; changes `vae` and `optimizers`, returns the losses."""
+    """One step on a batch (B, 3, T, H, W), pixels by `weight`; changes `vae` and `optimizers`, returns the losses.
+
+    Raises NotFiniteError, and changes no weight, where loss or gradient is not finite.
+    """
     with single_frame_convolutions():
         posterior = vae.encode(video).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(video.device)
@@ -141,7 +148,10 @@ def train_step(
             group["lr"] = lr * group["scale"]
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(vae.parameters(), clip_norm)
+    norm = nn.utils.clip_grad_norm_(vae.parameters(), clip_norm)
+    for what, value in (("the loss", float(loss.detach())), ("the gradient's norm", float(norm))):
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{what} is {value}")
     for optimizer in optimizers:
         optimizer.step()
     return dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hmcli.aligned import own
 from hmcli.errors import DataError, UsageError
 from hmcli.store.files import OutsideError, is_plain_path
+from hmcli.store.finite import require_finite_weights
 from hmcli.store.names import listed
 
 if TYPE_CHECKING:
@@ -194,11 +195,13 @@ def check_target(path: Path) -> None:
 def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Write one file, by rename: safetensors, or {"state_dict": ...} for .pth, .pt, .ckpt and .bin.
 
-    `about` is kept in the file (`about_weights`). A failure leaves the place as it was.
+    `about` is kept in the file (`about_weights`). A failure leaves the place as it was; NotFiniteError for weights
+    that are not finite.
     """
     import torch
     from safetensors.torch import save_file
 
+    require_finite_weights(state)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".tmp-{os.getpid()}-{path.name}"
     try:

@@ -32,7 +32,10 @@ def clips(count: int = 3, frames: int = 13, height: int = 32, width: int = 48) -
 
 def footage() -> list[training.Footage]:
     """The same clips; their bright pixels are the subject."""
-    return [training.Footage(frames=clip, subjects=(clip[..., 0] > 150).astype(np.uint8)) for clip in clips()]
+    return [
+        training.Footage(clip=f"wave {n}", frames=clip, subjects=(clip[..., 0] > 150).astype(np.uint8))
+        for n, clip in enumerate(clips())
+    ]
 
 
 def test_batches_go_from_many_pictures_to_clips():
@@ -56,7 +59,7 @@ def test_every_piece_fits_the_latent_grid_and_the_frame(size, step):
 def test_a_batch_is_drawn_from_its_generator_alone_and_lies_in_the_codecs_range():
     plan = training.plan_batch(0, TRAIN, 6, 32, 48)
     one, again = (training.draw_batch(footage(), plan, 0.0, np.random.default_rng([5, 3]))[0] for _ in range(2))
-    other, _ = training.draw_batch(footage(), plan, 0.0, np.random.default_rng([5, 4]))
+    other, *_ = training.draw_batch(footage(), plan, 0.0, np.random.default_rng([5, 4]))
     assert one.shape == (8, 3, 1, 16, 24)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -68,8 +71,8 @@ def test_pieces_are_cut_from_the_clips_without_resampling():
     marked = np.zeros((5, 8, 16, 3), np.uint8)
     marked[2, 3, 4] = (255, 128, 0)
     plan = training.BatchPlan(clips=6, frames=5, height=8, width=16)
-    clip = training.Footage(frames=marked, subjects=(marked[..., 0] > 0).astype(np.uint8) * 3)
-    batch, weights = training.draw_batch([clip], plan, 2.5, np.random.default_rng(0))
+    clip = training.Footage(clip="a", frames=marked, subjects=(marked[..., 0] > 0).astype(np.uint8) * 3)
+    batch, weights, _ = training.draw_batch([clip], plan, 2.5, np.random.default_rng(0))
     for piece, weight in zip(batch, weights, strict=True):
         x = int(piece[0, 2, 3].argmax())
         assert (weight[0, 2, 3, x], weight.sum()) == (3.5, weight.numel() + 2.5), "the weight went with the picture"
@@ -188,9 +191,9 @@ def test_training_lowers_the_reconstruction_error():
     optimizers = make_optimizers(vae, train)
     for step in range(40):
         plan = training.plan_batch(step, train, 24, 32, 48)
-        batch = training.draw_batch(footage(), plan, 1.0, np.random.default_rng([0, step]))
+        video, weight, _ = training.draw_batch(footage(), plan, 1.0, np.random.default_rng([0, step]))
         noise, lr = torch.Generator().manual_seed(step), training.learning_rate(step, train, 24)
-        training.train_step(vae, optimizers, *batch, lr=lr, clip_norm=1.0, generator=noise)
+        training.train_step(vae, optimizers, video, weight, lr=lr, clip_norm=1.0, generator=noise)
     assert training.mean_psnr(vae, shown) > before + 1.0
 
 

@@ -147,11 +147,11 @@ def plainly(recipe: Recipe, videos: Path) -> tuple[list[dict[str, float]], dict[
     adamw = torch.optim.AdamW(others, lr=t.lr, betas=t.betas, eps=1e-8, weight_decay=t.weight_decay)
     muon = Muon(kernels, lr=t.lr, weight_decay=t.weight_decay)
     frames = [read_video(videos / f"{n}.mp4") for n in range(2)]
-    footage = [training.Footage(frames=f, subjects=np.zeros(f.shape[:3], np.uint8)) for f in frames]
+    footage = [training.Footage(clip="", frames=f, subjects=np.zeros(f.shape[:3], np.uint8)) for f in frames]
     for step in range(t.steps):
         rng = np.random.default_rng([recipe.seed, step])
         plan = training.BatchPlan(clips=4 if step < 3 else 1, frames=1 if step < 3 else 5, height=8, width=8)
-        video, weight = training.draw_batch(footage, plan, 0.0, rng)
+        video, weight, _ = training.draw_batch(footage, plan, 0.0, rng)
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
         with training.single_frame_convolutions():
             seen = vae.encode(video).latent_dist

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.recipe.sections import Recipe
 from hmcli.store.files import write_json
+from hmcli.store.finite import require_finite_weights
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -21,7 +22,7 @@ def write_diffusers_folder(
     """transformer/, scheduler/, vae/ (when the codec is a folder here) and model_index.json.
 
     Adapters are put into the weights of transformer/ and also lie alone in lora/. With an `average` its weights are
-    written; the model is as it was afterwards.
+    written; the model is as it was afterwards. Raises NotFiniteError for weights that are not finite.
     """
     import diffusers
     import torch
@@ -34,7 +35,9 @@ def write_diffusers_folder(
         average.store(parameters)
         average.copy_to(parameters)
     with torch.no_grad():
-        fused_model(model).save_pretrained(folder / "transformer")
+        whole = fused_model(model)
+        require_finite_weights(whole.state_dict())
+        whole.save_pretrained(folder / "transformer")
         if has_lora(model):
             save_lora(model, folder / "lora")
     if average is not None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmcli.contracts import Reporter, StageResult
-from hmcli.errors import DataError, UsageError
+from hmcli.errors import DataError, NotFiniteError, UsageError
 from hmcli.recipe.reading import to_dict
 from hmcli.recipe.sections import Recipe
 from hmcli.runtime import pick_dtype
@@ -26,6 +27,7 @@ from hmcli.stages.models.settings import settle
 from hmcli.stages.models.sources import Source, look
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.finite import require_finite_weights
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.names import ADDED_TO_WAN, listed, to_released
 from hmcli.store.weights import about_weights, check_keys, check_target, map_state_dict, save_weights, shapes_of
@@ -133,14 +135,27 @@ def run(
                 "of a VAE a diffusers folder is made, with no other setting than --dtype", where={"source": source},
                 fix="leave out --to, --lora, --recipe and --set",
             )  # fmt: skip
-        return _to_codec(found, out, dtype, force, reporter, dry_run)
+        with _naming(found):
+            return _to_codec(found, out, dtype, force, reporter, dry_run)
     settled, channels, text_dim = settle(found, recipe, overrides, reporter)
     arguments = model_arguments(settled, channels=channels, text_dim=text_dim)
     if "eps" in found.config:
         arguments["eps"] = float(found.config["eps"])
     plan = Plan(source=found, recipe=settled, arguments=arguments, dtype=dtype, lora=lora)
     plan.check()
-    return _WRITERS[to or "checkpoint"](plan, out, force, reporter, dry_run)
+    with _naming(found):
+        return _WRITERS[to or "checkpoint"](plan, out, force, reporter, dry_run)
+
+
+@contextmanager
+def _naming(source: Source) -> Iterator[None]:
+    """Say of weights that are not finite where they came from."""
+    try:
+        yield
+    except NotFiniteError as error:
+        error.where = {"source": source.path, **error.where}
+        error.fix = "use other weights; with --dtype float16, another type: it ends at 65504"
+        raise
 
 
 def fresh_parts(arguments: dict[str, Any], seed: int) -> dict[str, Tensor]:
@@ -331,6 +346,7 @@ def _plain_wan(arguments: dict[str, Any], state: dict[str, Tensor]) -> Any:
         model: Any = WanTransformer3DModel(**{name: arguments[name] for name in shared if name in arguments})
     check_keys(shapes_of(model.state_dict()), shapes_of(state))
     model.load_state_dict(state, assign=True)
+    require_finite_weights(state)
     return model
 
 
@@ -347,6 +363,7 @@ def _to_codec(
     vae = load_wan_vae(source.path, kept if dtype is None else pick_dtype(dtype))
 
     def write(folder: Path) -> dict[str, Any]:
+        require_finite_weights(vae.state_dict())
         vae.save_pretrained(folder / VAE)
         return {"parameters": sum(p.numel() for p in vae.parameters()), "source": source.form}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.recipe.sections import CodecConfig, Recipe, TextConfig
 from hmcli.store.files import inside, read_json
+from hmcli.store.finite import require_finite_weights
 from hmcli.store.hashing import HashCache, hash_file
 from hmcli.store.manifest import Manifest, is_artifact, read_manifest
 from hmcli.store.weights import weight_files
@@ -70,11 +71,12 @@ class ModelFolder:
         return _config(TextConfig, dict(self.manifest.recipe["text"]))
 
     def load(self, dtype: torch.dtype, device: str) -> HydraTransformer3DModel:
-        """The transformer; files and weights are checked one by one."""
+        """The transformer; files and weights are checked one by one. Raises DataError for any that cannot be used."""
         from hmcli.core.transformer import load_model
 
         self.check_whole("transformer")
         model: Any = load_model(self.path / "transformer", dtype)
+        require_finite_weights(model.state_dict(), where={"model": self.path})
         model.to(device)
         model.eval()
         return model
@@ -137,7 +139,9 @@ def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransfo
         model = HydraTransformer3DModel(**wanted)
     if base is not None:
         base.check_whole("transformer")
-        model.load_state_dict(load_model(base.path / "transformer", torch.float32).state_dict())
+        weights = load_model(base.path / "transformer", torch.float32).state_dict()
+        require_finite_weights(weights, where={"model.base": base.path})
+        model.load_state_dict(weights)
     return model
 
 

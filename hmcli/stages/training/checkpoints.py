@@ -7,9 +7,12 @@ average (`train.ema`) transformer/ holds the average, and the raw weights lie in
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hmcli.errors import NotFiniteError
 from hmcli.recipe.reading import to_dict
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.view import LatentsView
@@ -44,6 +47,16 @@ def last_checkpoint(writer: ArtifactWriter, key: str) -> Path | None:
     return writer.path / CHECKPOINTS / step_name(steps[-1]) if steps else None
 
 
+@contextmanager
+def naming_the_last(writer: ArtifactWriter, key: str) -> Iterator[None]:
+    """Say of numbers that are not finite which checkpoint is the last good one."""
+    try:
+        yield
+    except NotFiniteError as error:
+        error.where |= {"last good checkpoint": last_checkpoint(writer, key) or "none yet"}
+        raise
+
+
 def drop_old(writer: ArtifactWriter, key: str, keep: int) -> None:
     """Delete the oldest checkpoints beyond `keep`."""
     for old in kept_steps(writer, key)[:-keep]:
@@ -60,7 +73,10 @@ def write_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: EMAModel | None,
 ) -> None:
-    """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`."""
+    """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`.
+
+    Raises NotFiniteError where a weight or moment is not finite; nothing is written or dropped then.
+    """
     state = take_state(model, [optimizer], average, step=step, seed=recipe.seed)
     with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
         write_state(folder, _without_repeats(state, model))

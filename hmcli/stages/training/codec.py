@@ -25,12 +25,20 @@ from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.models.identity import codec_hash
 from hmcli.stages.shared.outcome import planned, result_of
-from hmcli.stages.training.checkpoints import CHECKPOINTS, drop_old, kept_steps, last_checkpoint, step_name
+from hmcli.stages.training.checkpoints import (
+    CHECKPOINTS,
+    drop_old,
+    kept_steps,
+    last_checkpoint,
+    naming_the_last,
+    step_name,
+)
 from hmcli.stages.training.learning import freeze, make_average
-from hmcli.stages.training.runs import LOG, RECIPE, log_until, refuse_another_run, say_stopped
+from hmcli.stages.training.runs import LOG, RECIPE, log_until, naming, refuse_another_run, say_stopped
 from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
+from hmcli.store.finite import require_finite_weights
 from hmcli.store.hashing import hash_json
 from hmcli.store.video import read_video
 from hmcli.world.views.framing import resize_frames, resize_labels, white_mask
@@ -184,7 +192,11 @@ def _videos(source: ClipSource, data: DataConfig, *, masked: bool) -> list[Foota
         if subjects is not None and len(subjects) != len(frames):
             raise DataError(f"{len(subjects)} mask frames for {len(frames)} frames of the {role} video")
         found.append(
-            Footage(frames=frames, subjects=np.zeros(frames.shape[:3], np.uint8) if subjects is None else subjects)
+            Footage(
+                clip=source.id,
+                frames=frames,
+                subjects=np.zeros(frames.shape[:3], np.uint8) if subjects is None else subjects,
+            )
         )
     return found
 
@@ -223,15 +235,14 @@ class CodecTraining:
         train, rng = self.recipe.train, np.random.default_rng([self.recipe.seed, step])
         pictures = training.picture_steps(train, fresh=not self.recipe.codec.path)
         plan = training.plan_batch(step, train, pictures, *self.videos[0].frames.shape[1:3])
-        video, weight = training.draw_batch(self.videos, plan, train.subject_weight, rng)
+        video, weight, names = training.draw_batch(self.videos, plan, train.subject_weight, rng)
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         lr = training.learning_rate(step, train, pictures)
-        parts = training.train_step(
-            self.vae, self.optimizers, video.to(self.device), weight.to(self.device),
-            lr=lr, clip_norm=train.clip_norm, generator=noise,
-        )  # fmt: skip
-        if not np.isfinite(parts["l1"]):
-            raise DataError(f"the loss is {parts['l1']} at step {step}", fix="lower train.lr")
+        with naming(step, names):
+            parts = training.train_step(
+                self.vae, self.optimizers, video.to(self.device), weight.to(self.device),
+                lr=lr, clip_norm=train.clip_norm, generator=noise,
+            )  # fmt: skip
         if self.average is not None:
             self.average.step(self.parameters)
         return {"step": step + 1, **parts}
@@ -260,7 +271,8 @@ def _train(training: CodecTraining, writer: ArtifactWriter, key: str, reporter: 
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(training.recipe))
     log = log_until(writer.path / LOG, start)
-    with log, reporter.progress("training the codec", train.steps - start, "step") as advance:
+    shown = reporter.progress("training the codec", train.steps - start, "step")
+    with log, shown as advance, naming_the_last(writer, key):
         for step in range(start, train.steps):
             log.write(json.dumps(training.step(step)) + "\n")
             advance(1)
@@ -328,7 +340,8 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
         if trains_encoder(recipe.train):  # otherwise latents stay what they were, and so does their normalisation
             mean, std = training.latent_statistics(vae, seen)
             vae.register_to_config(latents_mean=mean, latents_std=std)
-        vae.half().save_pretrained(writer.staged / VAE)
+        require_finite_weights(vae.half().state_dict())
+        vae.save_pretrained(writer.staged / VAE)
         counts = {"steps": state.step, "videos": len(clips.training), "held_out": len(clips.held_out)}
         manifest = writer.finish(order, counts=counts, attributes=scores, files=[LOG, RECIPE])
     else:

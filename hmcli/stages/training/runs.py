@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hmcli.errors import StoppedEarly, UsageError
+from hmcli.errors import NotFiniteError, StoppedEarly, UsageError
 from hmcli.runtime import StopFlag
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
@@ -47,6 +49,19 @@ def logged_losses(writer: ArtifactWriter) -> list[float]:
         writer.reporter.warn(f"{LOG} is gone: the losses of this run are lost, its weights are whole")
         write_text(file, "")
     return [json.loads(line)["loss"] for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@contextmanager
+def naming(step: int, clips: Sequence[str]) -> Iterator[None]:
+    """Say of a loss or gradient that is not finite in which step it came up and on which clips."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(
+            f"{error.what} in step {step + 1}, which is not applied", where={"clips": ", ".join(dict.fromkeys(clips))},
+            fix="look at these clips (hm inspect), lower train.lr or lengthen train.warmup; run again, with the same "
+            "recipe or into another --out: the last good checkpoint is whole",
+        ) from error  # fmt: skip
 
 
 def say_stopped(stop: StopFlag, step: int, steps: int) -> None:

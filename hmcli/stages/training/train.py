@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
-from hmcli.errors import DataError, UsageError
+from hmcli.errors import DataError, NotFiniteError, UsageError
 from hmcli.recipe.reading import from_dict, sections, to_yaml
 from hmcli.recipe.sections import LoraConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, pick_dtype, stopping_at_boundaries
@@ -36,7 +36,14 @@ from hmcli.stages.models.folders import (
     read_otherwise,
 )
 from hmcli.stages.shared.outcome import planned, result_of
-from hmcli.stages.training.checkpoints import CHECKPOINTS, kept_steps, read_checkpoint, step_name, write_checkpoint
+from hmcli.stages.training.checkpoints import (
+    CHECKPOINTS,
+    kept_steps,
+    naming_the_last,
+    read_checkpoint,
+    step_name,
+    write_checkpoint,
+)
 from hmcli.stages.training.learning import (
     Batch,
     Question,
@@ -48,7 +55,15 @@ from hmcli.stages.training.learning import (
     make_average,
     make_batch,
 )
-from hmcli.stages.training.runs import LOG, RECIPE, log_until, logged_losses, refuse_another_run, say_stopped
+from hmcli.stages.training.runs import (
+    LOG,
+    RECIPE,
+    log_until,
+    logged_losses,
+    naming,
+    refuse_another_run,
+    say_stopped,
+)
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
@@ -223,16 +238,20 @@ class Training:
         return Prepared(step=step, clips=clips, batch=batch, question=question, retrieval=retrieval)
 
     def step(self, prepared: Prepared) -> dict[str, float]:
-        """Train on one batch. Returns what the log says of it."""
+        """Train on one batch. Returns what the log says of it.
+
+        Raises NotFiniteError, and changes no weight, where loss or gradient is not finite.
+        """
         train, step = self.recipe.train, prepared.step
         rate = learning_rate(train, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.loss(prepared)
-        value = float(loss.detach())
-        _require_finite(value, step, prepared.clips)
-        self.accelerator.backward(loss)
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, train.clip_norm))
+        with naming(step, [clip.id for clip in prepared.clips]):
+            loss = self.loss(prepared)
+            value = _finite("the loss", float(loss.detach()))
+            self.accelerator.backward(loss)
+            clipped = self.accelerator.clip_grad_norm_(self.parameters, train.clip_norm)
+            norm = _finite("the gradient's norm", float(clipped))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -255,7 +274,7 @@ class Training:
             for number, first in enumerate(range(0, len(clips), size)):
                 part = clips[first : first + size]
                 values += [float(self.loss(self.prepare(number, part, tested=True)))] * len(part)
-        return sum(values) / len(values)
+        return _finite("the loss on held-out clips", sum(values) / len(values))
 
 
 def _prepare(
@@ -324,7 +343,8 @@ def _train(
     log = log_until(writer.path / LOG, start)
     jobs = zip(range(start, train.steps), order, strict=False)
     ahead = 0 if training.device == "cpu" else STEPS_AHEAD
-    with log, reporter.progress("training", train.steps - start, "step") as advance:
+    shown = reporter.progress("training", train.steps - start, "step")
+    with log, shown as advance, naming_the_last(writer, key):
         for prepared in prepared_ahead(prepare, jobs, ahead):
             step, row = prepared.step, training.step(prepared)
             last = step + 1 == train.steps
@@ -381,12 +401,10 @@ def _accelerator(device: str, train: TrainConfig) -> Any:
     return accelerator
 
 
-def _require_finite(loss: float, step: int, chosen: list[LatentClip]) -> None:
-    if not math.isfinite(loss):
-        raise DataError(
-            f"the loss is {loss} at step {step + 1}", where={"clips": ", ".join(clip.id for clip in chosen)},
-            fix="look at these clips (hm inspect), lower train.lr; the last checkpoint is whole",
-        )  # fmt: skip
+def _finite(what: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise NotFiniteError(f"{what} is {value}")
+    return value
 
 
 # --- the run as an artifact ----------------------------------------------------------------------------------------
