@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hmcli.codecs.tiling import TileGrid
 from hmcli.codecs.wan_files import load_wan_vae
 from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
-from hmcli.errors import DataError, MissingPartError
+from hmcli.errors import DataError, MissingPartError, NotFiniteError
 from hmcli.recipe.sections import CodecConfig
 
 MINI_WEIGHTS = Path(__file__).parents[1] / "weights" / "mini" / "vae"
@@ -85,6 +85,8 @@ class WanCodec:
                 passes = _Passes(self.vae.decoder, TileGrid.cover(piece.shape[3:], tile, 1))
             z = piece.float().cpu() * self._std + self._mean
             video = passes.run(z, self._decode_tile, up=SPACE_STRIDE)
+            if not bool(torch.isfinite(video).all()):  # clamping would make infinite pixels white
+                raise NotFiniteError(f"codec {self.name} in {self.vae.dtype} made pixels that are not finite")
             yield video.float().clamp(-1.0, 1.0).to(piece.device)
 
     def _encode_tile(self, tile: Tensor, memory: _CausalMemory) -> Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 
 from hmcli.errors import DataError
 from hmcli.store.files import inside
+from hmcli.store.finite import require_finite
 
 if TYPE_CHECKING:
     import zarr
@@ -155,17 +156,20 @@ class StackReader:
     """Rows of one array, read one by one; opens when first used, anew in every process, and can be pickled.
 
     `reader[i]` is one row; bfloat16 comes as float32, or as its uint16 bits with `bits=True`. A missing shard, a
-    missing row or a flipped bit is a DataError that names array and row.
+    missing row, a flipped bit or a number that is not finite is a DataError that names array and row; NaN is let
+    through where `undefined` says that it means something.
     """
 
-    def __init__(self, path: Path | str, *, bits: bool = False) -> None:
+    def __init__(self, path: Path | str, *, bits: bool = False, undefined: bool = False) -> None:
         self.path = Path(path)
         self.bits = bits
+        self.undefined = undefined
         self._array: zarr.Array | None = None
         self._whole_shards: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "bits": self.bits, "_array": None, "_whole_shards": set()}
+        kept = {"path": self.path, "bits": self.bits, "undefined": self.undefined}
+        return kept | {"_array": None, "_whole_shards": set()}
 
     @property
     def array(self) -> zarr.Array:
@@ -210,6 +214,9 @@ class StackReader:
             values = np.asarray(self.array[row])
         except Exception as error:  # zarr and its codecs raise whatever they like on bad bytes
             raise DataError("a row is damaged", where=where | {"at": error}, fix=_fix(self.path)) from error
+        half = {"values"} if self.attributes.get("dtype") == BFLOAT16 else set()
+        undefined = {"values"} if self.undefined else set()
+        require_finite({"values": values}, where=where, undefined=undefined, bfloat16=half)
         return bfloat16_values(values) if self._widens else values
 
     def shard_file(self, row: int) -> Path:
@@ -256,7 +263,7 @@ def write_item_group(
     """Make `folder` (empty or absent) one item's group; one chunk per entry of each array's first axis.
 
     `dtypes` names the arrays that hold bfloat16 (as float32 or uint16 bits); the others keep their own dtype. Returns
-    the description of every array: axes, shape, dtype, units.
+    the description of every array: axes, shape, dtype, units. Raises NotFiniteError for NaN or infinity.
     """
     import zarr
 
@@ -265,6 +272,8 @@ def write_item_group(
     for name, values in arrays.items():
         dtype = (dtypes or {}).get(name, str(np.asarray(values).dtype))
         stored = stored_form(np.asarray(values), dtype, name)
+        half = {name} if dtype == BFLOAT16 else set()
+        require_finite({name: stored}, where={"group": folder.name}, bfloat16=half)
         if stored.ndim == 0 or len(axes[name]) != stored.ndim:
             raise ValueError(f"{name}: axes {list(axes[name])} do not fit shape {stored.shape}")
         entry = {"axes": list(axes[name]), "dtype": dtype, "units": units[name]}

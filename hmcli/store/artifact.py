@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ from hmcli.contracts import Quarantined, Reporter
 from hmcli.errors import DataError
 from hmcli.store.asked import Asked, Outlook, outlook, refuse_loss, some
 from hmcli.store.files import file_name, inside, sync_folder, write_bytes
+from hmcli.store.finite import require_finite
 from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_json, hash_tree
 from hmcli.store.journal import Journal, flat_name
 from hmcli.store.lock import ArtifactLock
@@ -226,16 +227,25 @@ class ArtifactWriter:
     # -- items -------------------------------------------------------------------------------------------------------
 
     def put_arrays(
-        self, item: str, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None
+        self,
+        item: str,
+        key: str,
+        arrays: Mapping[str, np.ndarray],
+        meta: Mapping[str, Any] | None = None,
+        *,
+        undefined: Collection[str] = (),
+        bfloat16: Collection[str] = (),
     ) -> None:
         """Finish an item that is rows of stacked arrays: kept as a part file until `stack` and `finish`.
 
-        bfloat16 has to come as its uint16 bits (`arrays.bfloat16_bits`) and be named so to `stack`.
+        bfloat16 has to come as its uint16 bits (`arrays.bfloat16_bits`) and be named so here and to `stack`. Raises
+        NotFiniteError for NaN or infinity; the arrays named by `undefined` may hold NaN.
         """
         from safetensors.numpy import save
 
-        self._begin()
         solid = {name: np.array(values, order="C", copy=None) for name, values in arrays.items()}
+        require_finite(solid, where={"item": item}, undefined=undefined, bfloat16=bfloat16)
+        self._begin()
         data = save(solid)
         file = self._journal.part_file(item, key)
         write_bytes(file, data)

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from hmcli.errors import NotFiniteError
 from hmcli.store.names import listed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_BFLOAT16_EXPONENT = np.uint16(0x7F80)  # all ones in NaN and infinity
+
+
+def require_finite(
+    arrays: Mapping[str, np.ndarray], *, where: Mapping[str, object], undefined: Collection[str] = (),
+    bfloat16: Collection[str] = (),
+) -> None:  # fmt: skip
+    """Raise NotFiniteError for the first array that holds NaN or infinity.
+
+    NaN means something in those named by `undefined` (the box of a subject that is not seen), infinity in none.
+    `bfloat16` names those that are the bits of such numbers, as uint16.
+    """
+    for name, values in arrays.items():
+        if name in bfloat16 and values.dtype == np.uint16:
+            wrong = (values & _BFLOAT16_EXPONENT) == _BFLOAT16_EXPONENT
+        elif values.dtype.kind == "f":
+            wrong = np.isinf(values) if name in undefined else ~np.isfinite(values)
+        else:
+            continue
+        if wrong.any():
+            raise NotFiniteError(f"{name}: {int(wrong.sum())} of {values.size} numbers are not finite", where=where)
+
+
+def narrowed(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """The values in a narrower dtype. Raises NotFiniteError for those that are beyond it."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(dtype)
+    if np.isfinite(values).all() and not np.isfinite(narrow).all():
+        raise NotFiniteError(f"{name} reaches {np.abs(values).max():.4g}, {dtype} ends at {np.finfo(dtype).max:.5g}")
+    return narrow
 
 
 def require_finite_weights(weights: Mapping[str, Tensor], *, where: Mapping[str, object] | None = None) -> None:

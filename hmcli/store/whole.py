@@ -67,7 +67,7 @@ class Wholeness:
     def _reader(self, path: str) -> StackReader:
         from hmcli.store.arrays import StackReader
 
-        return self._readers.setdefault(path, StackReader(inside(self.artifact, path), bits=True))
+        return self._readers.setdefault(path, StackReader(inside(self.artifact, path), bits=True, undefined=True))
 
     def _shard(self, path: str, row: int) -> Path | None:
         try:

@@ -6,7 +6,7 @@ docs/artifacts.md; hmcli.stages.latents.view reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,24 +15,28 @@ from typing import Any
 import numpy as np
 
 from hmcli import registry
-from hmcli.contracts import Reporter, StageResult, TextEncoder, VideoCodec
+from hmcli.contracts import Quarantined, Reporter, StageResult, TextEncoder, VideoCodec
+from hmcli.errors import NotFiniteError
 from hmcli.recipe.reading import sections
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.data.loading import LoadedClip, load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.latents.pixels import encode_video
-from hmcli.stages.latents.subjects import latent_masks, subject_arrays
+from hmcli.stages.latents.subjects import UNDEFINED, latent_masks, subject_arrays
 from hmcli.stages.models.identity import codec_hash, text_hash
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.store.artifact import ArtifactWriter
+from hmcli.store.finite import narrowed
 from hmcli.store.hashing import hash_json
 from hmcli.world.files.captions import natural_key
 
 READS = ("data", "poses", "codec", "text")
 _CAPTION = "caption "  # items that hold embeddings; clip ids are prefixed too, so neither can be taken for the other
 _CLIP = "clip "
+_NO_EMBEDDING = "the embedding of its caption is not finite"
+_OTHER_TEXT = "set text.dtype to float32 or bfloat16; otherwise look at the text encoder's weights"
 _AXES: dict[str, tuple[list[str], str]] = {
     "latents": (["clip", "channel", "time", "y", "x"], "VAE latent, unit variance"),
     "camera": (["clip", "time", "row"], "3x4 pose relative to the first target camera, row by row; metres"),
@@ -76,11 +80,19 @@ def run(
         under=under,
     ) as writer:  # fmt: skip
         writer.ask(asked)
-        done = [c.item for c in dataset.quarantined if writer.quarantine(c.item, c.reason, [_CLIP + c.item])]
-        done += _encode_clips(writer, dataset, units, recipe, device, processes)
+        captions = _encode_captions(writer, (clip.caption for clip in dataset.clips), recipe, text_key, device)
+        mute = [clip.id for clip in dataset.clips if clip.caption not in captions]
+        unused = [*dataset.quarantined, *(Quarantined(item=clip, reason=_NO_EMBEDDING) for clip in mute)]
+        done = [left.item for left in unused if writer.quarantine(left.item, left.reason, [_CLIP + left.item])]
+        done += _encode_clips(
+            writer, dataset, [unit for unit in units if unit.id not in mute], recipe, device, processes
+        )
         require_some(done, writer.quarantined, data)
         done.sort(key=natural_key)
-        captions = _encode_captions(writer, done, recipe, text_key, device)
+        told = [writer.items[_CLIP + clip]["meta"]["caption"] for clip in done]  # of clips that stay, an earlier one
+        captions = _encode_captions(writer, told, recipe, text_key, device)
+        if any(caption not in captions for caption in told):
+            raise NotFiniteError(_NO_EMBEDDING, where={"artifact": writer.path}, fix=_OTHER_TEXT)
         return _finish(writer, dataset, done, captions, recipe)
 
 
@@ -88,10 +100,13 @@ def run(
 
 
 def _encode_captions(
-    writer: ArtifactWriter, done: list[str], recipe: Recipe, text_key: str, device: str
+    writer: ArtifactWriter, captions: Iterable[str], recipe: Recipe, text_key: str, device: str
 ) -> dict[str, str]:
-    """Encode each distinct caption of the encoded clips once, the empty one first; returns caption -> item."""
-    distinct = list(dict.fromkeys(["", *(writer.items[_CLIP + clip]["meta"]["caption"] for clip in done)]))
+    """Encode each distinct caption once, the empty one first; returns caption -> item.
+
+    Captions whose embedding is not finite are left out; NotFiniteError when that of the empty one is not.
+    """
+    distinct = list(dict.fromkeys(["", *captions]))
     items = {caption: _CAPTION + hash_json(caption)[7:23] for caption in distinct}
     keys = {caption: hash_json([text_key, recipe.text.length, caption]) for caption in distinct}
     wanted = [caption for caption in distinct if not writer.kept(items[caption], keys[caption])]
@@ -101,7 +116,13 @@ def _encode_captions(
             padded = np.zeros((encoder.length, encoder.dim), np.float32)
             padded[: len(rows)] = rows
             count = np.array(len(rows), np.int32)
-            writer.put_arrays(items[caption], keys[caption], {"text": padded, "text_rows": count}, {"caption": caption})
+            arrays, about = {"text": padded, "text_rows": count}, {"caption": caption}
+            try:
+                writer.put_arrays(items[caption], keys[caption], arrays, about)
+            except NotFiniteError as error:
+                if not caption:
+                    raise NotFiniteError(_NO_EMBEDDING, where={"caption": '""'}, fix=_OTHER_TEXT) from error
+                del items[caption]
     return items
 
 
@@ -117,7 +138,7 @@ def _encode_clips(
 
     def keep(unit: Unit, made: Encoded, _: Path) -> None:
         for item, key in unit.items.items():
-            writer.put_arrays(item, key, made.arrays, made.about)
+            writer.put_arrays(item, key, made.arrays, made.about, undefined=UNDEFINED)
 
     return each(writer, units, encoder, keep, label="encoding", processes=processes)
 
@@ -163,7 +184,7 @@ def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, n
     """The arrays of one clip, as they are stored (docs/artifacts.md, latents)."""
     videos = [clip.context] if clip.target is None else [clip.context, clip.target]
     latents = np.concatenate([encode_video(video, codec, device) for video in videos], axis=1)
-    arrays: dict[str, np.ndarray] = {"latents": latents.astype(np.float16)}
+    arrays: dict[str, np.ndarray] = {"latents": narrowed(latents, "float16", "latents")}
     arrays["camera"] = clip.camera_rows.astype(np.float32)
     if clip.context_poses is not None and clip.target_poses is not None:
         arrays["poses"] = np.concatenate([clip.context_poses, clip.target_poses]).astype(np.float64)

@@ -6,6 +6,8 @@ import numpy as np
 
 from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
 
+UNDEFINED = ("boxes",)  # arrays of a latents artifact in which NaN means something: not seen
+
 
 def latent_masks(mask: np.ndarray) -> np.ndarray:
     """(T, H, W) labels -> (F, h, w): a latent pixel shows the highest label anywhere in what it covers."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from hmcli.contracts import SPACE_STRIDE, Quarantined, Reporter
 from hmcli.errors import DataError, UsageError
+from hmcli.stages.latents.subjects import UNDEFINED
 from hmcli.store.arrays import ROOT, StackReader
 from hmcli.store.files import inside
 from hmcli.store.manifest import Manifest, read_manifest
@@ -170,7 +171,8 @@ class LatentsView:
 
     def _reader(self, path: str) -> StackReader:
         if path not in self._readers:
-            self._readers[path] = StackReader(inside(self.path, f"{ROOT}/{path}"))
+            undefined = path.rpartition("/")[2] in UNDEFINED
+            self._readers[path] = StackReader(inside(self.path, f"{ROOT}/{path}"), undefined=undefined)
         return self._readers[path]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from hmcli import registry
 from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter, VideoCodec
-from hmcli.errors import DataError, UsageError
+from hmcli.errors import DataError, NotFiniteError, UsageError
 from hmcli.recipe.reading import from_dict, sections
 from hmcli.recipe.sections import MemoryConfig, Recipe, SampleConfig
 from hmcli.runtime import pick_dtype
@@ -32,6 +32,7 @@ from hmcli.stages.memory.policy_inputs import (
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.stages.models.identity import codec_hash, text_hash
 from hmcli.stages.shared.chance import clip_seed
+from hmcli.store.finite import require_finite
 from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import read_manifest
 
@@ -111,6 +112,7 @@ class Job:
         rows = registry.find("text", config.name)(config, self.device).encode([self.sample.negative])[0]
         padded = np.zeros(self.view.text_shape, np.float32)
         padded[: len(rows)] = rows
+        require_finite({"text": padded}, where={"sample.negative": self.sample.negative})
         return padded
 
 
@@ -213,7 +215,7 @@ def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
         negative_text=tensor_of(job.negative)[None].to(job.device), **past,
     )  # fmt: skip
     if not bool(torch.isfinite(result).all()):
-        raise DataError("the model produced numbers that are not finite", where={"clip": clip.id})
+        raise NotFiniteError("the model produced numbers that are not finite", where={"clip": clip.id})
     return result[0].float().cpu().numpy()
 
 

@@ -16,7 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hmcli.stages.shared.makers import Maker, Unit, make_all
+from hmcli.errors import NotFiniteError
+from hmcli.stages.shared.makers import Made, Maker, Unit, make_all
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
 
@@ -29,7 +30,8 @@ def each(
     """Make the items that the artifact does not hold yet; returns the ids of the units that are in it, in their order.
 
     `maker` gets those items of a unit that are missing, `keep` puts what it made into the artifact, here and one at a
-    time. A unit that cannot be made (DataError) is quarantined; what was made of it earlier may stay.
+    time. A unit that cannot be made (DataError), or is made of numbers that are not finite, is quarantined; what was
+    made of it earlier may stay.
     """
     there: set[str] = set()
     numbers = count()
@@ -50,15 +52,20 @@ def each(
         closing(make_all(maker, missing(), place, processes, writer.reporter)) as results,
     ):
         for made in results:
-            if made.error is not None:
-                if writer.quarantine(made.unit.id, str(made.error), list(made.unit.items)):
-                    there.add(made.unit.id)
-            else:
-                keep(made.unit, made.value, made.place)
+            error = made.error or _put(keep, made)
+            if error is None or writer.quarantine(made.unit.id, str(error), list(made.unit.items)):
                 there.add(made.unit.id)
             _remove(made.place)
             advance(made.unit.clips)
     return [unit.id for unit in units if unit.id in there]
+
+
+def _put(keep: Keep, made: Made) -> NotFiniteError | None:
+    try:
+        keep(made.unit, made.value, made.place)
+    except NotFiniteError as error:
+        return error
+    return None
 
 
 def asked_for(units: Sequence[Unit], **more: Any) -> Asked:
