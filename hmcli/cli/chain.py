@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hmcli.cli import readers
 from hmcli.cli.app import app
 from hmcli.cli.shared import (
     ArtifactOut,
@@ -32,6 +33,7 @@ from hmcli.cli.shared import (
     given_all,
     made_with,
     named,
+    recipe_for,
     recorded,
 )
 from hmcli.contracts import StageResult
@@ -55,11 +57,9 @@ def render(
     prune: Prune = False,
 ) -> StageResult:
     """Render clips with exit-entry events from a seed. Each: video, masks, depth, cameras, subjects, caption."""
-    from hmcli.recipe.reading import load_recipe
-
     more = [] if clips is None else [f"world.clips={clips}"]
     more += [] if captioner is None else [f"world.captioner={json.dumps(str(captioner))}"]
-    resolved = load_recipe(recipe, [*(override or []), *more])
+    resolved = recipe_for("render", recipe, [*(override or []), *more], readers.RENDER)
     from hmcli.runtime import pick_device
     from hmcli.stages.rendering import render as stage
 
@@ -82,9 +82,7 @@ def encode(
     prune: Prune = False,
 ) -> StageResult:
     """Encode a folder of clips. Videos become VAE latents, captions embeddings, poses camera rows."""
-    from hmcli.recipe.reading import load_recipe
-
-    resolved = load_recipe(recipe, override)
+    resolved = recipe_for("encode", recipe, override, readers.ENCODE)
     source = find_input(data, "dataset")
     from hmcli.runtime import pick_device
     from hmcli.stages.latents import encode as stage
@@ -119,11 +117,9 @@ def tokenize_memory(
     prune: Prune = False,
 ) -> StageResult:
     """Describe the memory slots of each clip. With --model (context: frozen) also compute their keys and values."""
-    from hmcli.recipe.reading import load_recipe
-
     weights = given(model)
     base = recorded(weights)
-    resolved = load_recipe(recipe, override, base=base)
+    resolved = recipe_for("tokenize-memory", recipe, override, readers.of_memory(weights), base)
     source = find_input(latents, "latents", accept=made_with(base, "codec"))
     from hmcli.runtime import pick_device
     from hmcli.stages.memory import tokenize as stage
@@ -153,9 +149,9 @@ def train(
     prune: Prune = False,
 ) -> StageResult:
     """Train what the recipe says, from where it last stopped."""
-    from hmcli.recipe.reading import load_recipe, to_dict
+    from hmcli.recipe.reading import to_dict
 
-    resolved = load_recipe(recipe, override)
+    resolved = recipe_for("train", recipe, override, readers.of_training())
     codec = resolved.train.part == "codec"
     accept = made_with(to_dict(resolved), "codec", "text")
     source = find_input(latents, "dataset" if codec else "latents", accept=accept)
@@ -201,14 +197,12 @@ def generate(
     prune: Prune = False,
 ) -> StageResult:
     """Generate each clip's target along its target cameras."""
-    from hmcli.recipe.reading import load_recipe
-
     asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
     weights = find_input(model, "run")
     base = recorded(weights)
     found = find_input(asked, "latents", "dataset", accept=made_with(base, "codec"))
     base.get("data", {}).pop("split", None)  # how the training clips were cut; a folder of clips is generated whole
-    resolved = load_recipe(recipe, override, base=base)
+    resolved = recipe_for("generate", recipe, override, readers.of_sampling(weights, found), base)
     from hmcli.runtime import pick_device
     from hmcli.stages.sampling import generate as stage
 
@@ -238,15 +232,14 @@ def evaluate(
     prune: Prune = False,
 ) -> StageResult:
     """Score generated videos. Metrics: psnr, ssim, subject-consistency, background-consistency."""
-    from hmcli.recipe.reading import load_recipe
-
-    resolved = load_recipe(recipe, override)
     source = find_input(generation, "generation")
+    chosen = [f"eval.metrics={json.dumps(metric)}"] if metric else []
+    resolved = recipe_for("eval", recipe, [*(override or []), *chosen], readers.of_scoring(source))
     from hmcli.runtime import pick_device
     from hmcli.stages.scoring import evaluate as stage
 
     return stage.run(
-        resolved, generation=source, reference=given(reference), metrics=tuple(metric or resolved.eval.metrics),
+        resolved, generation=source, reference=given(reference), metrics=resolved.eval.metrics,
         out=named(out, source, "evaluation"), force=force, prune=prune, device=pick_device(device), processes=processes,
         reporter=Console(), dry_run=dry_run,
     )  # fmt: skip

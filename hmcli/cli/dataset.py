@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from hmcli.cli.shared import Clips, DatasetIn, Overrides, command, find_input, named
+from hmcli.cli.readers import DATASET
+from hmcli.cli.shared import Clips, DatasetIn, Overrides, command, find_input, named, recipe_for
 from hmcli.contracts import Description, StageResult
 from hmcli.registry import normal
 from hmcli.runtime import Console
@@ -24,9 +25,7 @@ FolderOut = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 @command(dataset_app, "check")
 def check(data: DatasetIn = None, override: Overrides = None) -> Description:
     """Say what is missing, contradictory or unreadable. Finds events and the field of view too."""
-    from hmcli.recipe.reading import load_recipe
-
-    resolved = load_recipe(None, override)
+    resolved = recipe_for("dataset check", None, override, DATASET)
     source = find_input(data, "dataset")
     from hmcli.stages.data import check as stage
 
@@ -46,9 +45,7 @@ def split(
     override: Overrides = None,
 ) -> StageResult:
     """Divide a folder of clips into train/ and test/, folders of links. The same clips always go the same way."""
-    from hmcli.recipe.reading import load_recipe
-
-    resolved = load_recipe(None, override)
+    resolved = recipe_for("dataset split", None, override, DATASET)
     source = find_input(data, "dataset")
     from hmcli.stages.data import split as stage
 
@@ -103,9 +100,7 @@ def show(
     override: Overrides = None,
 ) -> StageResult:
     """Make a gallery that plays the clips, and open it. One static page: timeline, contact sheet, view from above."""
-    from hmcli.recipe.reading import load_recipe
-
-    resolved = load_recipe(None, override)
+    resolved = recipe_for("dataset show", None, override, DATASET)
     source = find_input(data, "dataset")
     from hmcli.stages.data import show as stage
 

@@ -18,6 +18,7 @@ from hmcli.cli.app import app
 from hmcli.cli.bench import bench_app
 from hmcli.cli.dataset import dataset_app
 from hmcli.cli.output import explain, unprinted
+from hmcli.cli.readers import of_sampling
 from hmcli.cli.recipes import recipes_app
 from hmcli.cli.shared import (
     ArtifactOut,
@@ -33,6 +34,7 @@ from hmcli.cli.shared import (
     given,
     given_all,
     named,
+    recipe_for,
     recorded,
 )
 from hmcli.contracts import Description, StageResult
@@ -84,10 +86,8 @@ def inspect(
 
         return stage.run(find_input(artifact), verify=verify, reporter=Console())
     _refuse_idle({"--verify": verify}, "with --latents", fix="hm inspect ARTIFACT --verify")
-    from hmcli.recipe.reading import load_recipe
-
     weights, source = find_input(artifact), find_input(latents)
-    resolved = load_recipe(None, override, base=recorded(weights))
+    resolved = recipe_for("inspect", None, override, of_sampling(weights, None), recorded(weights))
     from hmcli.runtime import pick_device
     from hmcli.stages.inspecting import memory as inspect_memory
 

@@ -14,9 +14,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from hmcli.recipe.readers import Readers
+    from hmcli.recipe.sections import Recipe
 
 from hmcli.cli.output import Result, emit, explain
 from hmcli.errors import UsageError
@@ -136,6 +140,19 @@ def find_input(text: str | Path | None, *kinds: str, accept: Callable[[Any], boo
     found = find_newest(Path.cwd(), kinds, accept=accept)
     Console().note(f"using {found} (the newest {' or '.join(kinds)} here)")
     return found
+
+
+def recipe_for(
+    command: str, name: str | None, overrides: list[str] | None, readers: Readers, base: dict[str, Any] | None = None
+) -> Recipe:
+    """The recipe of a command. A `--set` key that it does not read is refused; a file without any it reads is said."""
+    from hmcli.recipe.readers import says_nothing
+    from hmcli.recipe.reading import find_recipe, load_recipe, read_yaml
+
+    recipe = load_recipe(name, overrides, base, readers=readers, command=f"hm {command}")
+    if name is not None and says_nothing(read_yaml(find_recipe(name)), readers):
+        Console().note(f"{name} says nothing that hm {command} reads: it goes by the defaults")
+    return recipe
 
 
 def named(out: Path | None, source: str | Path | None, kind: str, model: Path | None = None) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hmcli.aligned import own_weights
-from hmcli.errors import DataError, MissingPartError
+from hmcli.errors import DataError, MissingPartError, UsageError
 from hmcli.recipe.sections import TextConfig
 
 MINI_DIM = 64  # channels of a mini row: one sign bit of a hash each
@@ -114,7 +114,13 @@ def _each_distinct_once(captions: list[str], encode_one: Callable[[str], np.ndar
 
 
 def mini_text(config: TextConfig, device: str | torch.device) -> MiniText:
-    """The offline embedding; it has no weights, so `device` and `text.path` do not matter to it."""
+    """The offline embedding. It has no weights, so a path is refused; it computes in float32, whatever the device."""
+    for key, given in (("text.path", config.path), ("text.dtype", config.dtype != "float32" and config.dtype)):
+        if given:
+            raise UsageError(
+                f"the text encoder mini has no weights: {key} has no effect", where={"recipe": f"{key}={given}"},
+                fix=f"leave {key} out, or set text.name to umt5",
+            )  # fmt: skip
     return MiniText(name="mini", length=config.length)
 
 

@@ -441,11 +441,17 @@ def _check_choices(**given: str) -> None:
             raise ValueError(f"{name}={value!r}: known are {' and '.join(_CHOICES[name])}")
 
 
-def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> HydraTransformer3DModel:
-    """Load a saved transformer folder; unlike `from_pretrained`, refuses weights that do not fit exactly."""
+def load_model(
+    path: str | Path, dtype: torch.dtype = torch.float32, policy: str | None = None
+) -> HydraTransformer3DModel:
+    """Load a saved transformer folder; unlike `from_pretrained`, refuses weights that do not fit exactly.
+
+    With `policy` the same weights read memory by another one than they were saved with.
+    """
     model, found = HydraTransformer3DModel.from_pretrained(
-        str(path), torch_dtype=dtype, output_loading_info=True, local_files_only=True
-    )
+        str(path), torch_dtype=dtype, output_loading_info=True, local_files_only=True,
+        **({} if policy is None else {"policy": policy}),
+    )  # fmt: skip
     wrong = {
         kind: [str(name) for name in found.get(f"{kind}_keys", [])] for kind in ("missing", "unexpected", "mismatched")
     }

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -31,8 +31,8 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "views": "hm train, generate and inspect where the policy compares fields of view or model.positions is rays",
     "generate": "hm generate",
     "clips": "hm generate from a folder of clips",
-    "codec path": "hm generate with a model that names its codec by path",
-    "text path": "hm generate with a model that names its text encoder by path",
+    "codec path": "hm generate and inspect with a model that names its codec by path",
+    "text path": "hm generate and inspect with a model that names its text encoder by path",
     "inspect": "hm inspect --latents",
     "eval": "hm eval",
     "features": "hm eval with a metric that needs a backbone",
@@ -52,6 +52,7 @@ def key(
     *,
     by: tuple[Reader, ...],
     unit: str = "",
+    hint: str = "",
     names: str = "",
     also: tuple[str, ...] = (),
     ends: tuple[str, ...] = ("",),
@@ -59,10 +60,13 @@ def key(
 ) -> Any:
     """What one key means (`meaning`, `unit`), who reads it (`by`), and what it may be (pydantic's `ge`, `lt`, ...).
 
+    `hint` is said to who sets it where nobody reads it.
+
     A key that holds names of the registry says their kind in `names`, what else is allowed in `also`, and in `ends`
     what each name is followed by.
     """
     about: Plain = {"read_by": list(by)} | ({"unit": unit} if unit else {})
+    about |= {"hint": hint} if hint else {}
     about |= {"names": names, "also": list(also), "ends": list(ends)} if names else {}
     return Field(description=meaning, json_schema_extra=about, **limits)
 
@@ -114,6 +118,11 @@ def _lowest_and_highest(shares: tuple[float, float]) -> tuple[float, float]:
     return shares
 
 
+def _switch(value: Any) -> Any:
+    """YAML reads on and off as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 MOST_SUBJECTS = 3  # of a clip
 SMALLEST_SUBJECT = 0.1  # of the picture's height
 Frames = Annotated[int, AfterValidator(_four_k_plus_one)]
@@ -125,6 +134,7 @@ Kernel = tuple[_Cells, _Cells, _Cells]
 Patch = Annotated[tuple[int, int, int], AfterValidator(_patch)]
 Counts = Annotated[tuple[int, int], AfterValidator(_fewest_and_most)]
 Heights = Annotated[tuple[float, float], AfterValidator(_lowest_and_highest)]
+Switch = Annotated[Literal["on", "off"], BeforeValidator(_switch)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 FRAMES, SIZE = "video frames, 4k+1", f"pixels: height, width, multiples of {SPACE_STRIDE}"  # their units
 
@@ -154,6 +164,10 @@ class Key:
     @property
     def unit(self) -> str:
         return str(self.about.get("unit", ""))
+
+    @property
+    def hint(self) -> str:
+        return str(self.about.get("hint", ""))
 
     @property
     def readers(self) -> tuple[Reader, ...]:

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hmcli.errors import RecipeError
 from hmcli.recipe.keys import section_in
+from hmcli.recipe.readers import Readers, stated, without_effect
 from hmcli.recipe.rules import impossible, unknown_names
 from hmcli.recipe.sections import FORMAT, Recipe
 
@@ -81,35 +82,53 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def load_recipe(
-    name: str | Path | None = None, overrides: list[str] | None = None, base: dict[str, Any] | None = None
+    name: str | Path | None = None,
+    overrides: list[str] | None = None,
+    base: dict[str, Any] | None = None,
+    *,
+    readers: Readers | None = None,
+    command: str = "",
 ) -> Recipe:
     """Read, override and check a recipe. Raises RecipeError with every problem in one report.
 
     `name` is a YAML file or the name of a packaged recipe; None means `base` (a recipe recorded in a manifest) or all
-    defaults. Each override is `section.key=value`, the value read as YAML.
+    defaults. Each override is `section.key=value`, the value read as YAML; with `readers`, those of `command`, one
+    that none of them reads is a problem, and so is a key that is set twice.
     """
     unnamed = "the model's own" if base else "the defaults"
     source = unnamed if name is None else str(path := find_recipe(name))
-    values = copy.deepcopy(base or {}) if name is None else _read_yaml(path)
+    values = copy.deepcopy(base or {}) if name is None else read_yaml(path)
     problems: list[str] = []
     for override in overrides or []:
         problems += _override(values, override)
     problems += _unknown_keys(values, Recipe)
     recipe: Recipe | None = None
     try:
-        recipe = _ADAPTER.validate_python(values)
-        problems += impossible(recipe) + unknown_names(recipe)
+        rest = recipe = _ADAPTER.validate_python(values)
     except ValidationError as error:
         problems += [_sentence(item) for item in error.errors() if item["type"] not in _OWN_REPORT]
         rest = _rest(values, error)
-        problems += impossible(rest) + unknown_names(rest)
+    own_model = readers is None or not {"generate", "inspect"} & set(readers) or "train" in readers
+    problems += impossible(rest, own_model=own_model) + unknown_names(rest)
+    if readers is not None:
+        problems += _without_effect(overrides or [], rest, readers, command)
     if problems or recipe is None:
-        raise RecipeError(
-            f"{len(problems)} problem{'s' * (len(problems) != 1)} in the recipe",
-            where={"recipe": source, **{f"({i})": text for i, text in enumerate(problems, 1)}},
-            fix="correct the keys above; `hm recipes show mini/hydra` prints a whole recipe",
-        )
+        raise _refusal(problems, source)
     return recipe
+
+
+def check_overrides(overrides: list[str], readers: Readers, command: str) -> None:
+    """Raise RecipeError for `--set` keys that no reader reads, where a command settles its recipe itself."""
+    if problems := _without_effect(overrides, Recipe(), readers, command):
+        raise _refusal(problems, "--set")
+
+
+def _refusal(problems: list[str], source: str) -> RecipeError:
+    return RecipeError(
+        f"{len(problems)} problem{'s' * (len(problems) != 1)} in the recipe",
+        where={"recipe": source, **{f"({i})": text for i, text in enumerate(problems, 1)}},
+        fix="correct the keys above; `hm recipes show mini/hydra` prints a whole recipe",
+    )
 
 
 def from_dict(values: dict[str, Any]) -> Recipe:
@@ -154,7 +173,23 @@ _ROUNDS = 3  # in which everything refused is left out: keys, then sections that
 _OWN_REPORT = {"unexpected_keyword_argument", "extra_forbidden"}  # reported by _unknown_keys, with a suggestion
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _without_effect(overrides: list[str], recipe: Recipe, readers: Readers, command: str) -> list[str]:
+    """Keys set by `--set` that nobody reads, or that another `--set` sets too."""
+    problems: list[str] = []
+    seen: set[str] = set()
+    for override in overrides:
+        asked: dict[str, Any] = {}
+        if _override(asked, override):
+            continue  # reported already
+        problems += without_effect(asked, recipe, readers, command)
+        keys = {key.path for key in stated(asked)}
+        problems += [f"{path} is set twice" for path in sorted(keys & seen)]
+        seen |= keys
+    return problems
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The values a recipe file states. Raises RecipeError where it is none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -26,9 +26,12 @@ def unknown_names(r: Recipe) -> list[str]:
     return found
 
 
-def impossible(r: Recipe) -> list[str]:
-    """Values that are possible each for itself but not together, and what would be."""
-    rules = (_world, _shapes, _memory, _flow, _train)
+def impossible(r: Recipe, *, own_model: bool = True) -> list[str]:
+    """Values that are possible each for itself but not together, and what would be.
+
+    Without `own_model` it is another recipe's model that samples: what this one says of training tells nothing of it.
+    """
+    rules = (_world, _shapes, _memory, _flow, _train, *((_sample,) if own_model else ()))
     return [problem for rule in rules for problem in rule(r)]
 
 
@@ -57,16 +60,23 @@ def _memory(r: Recipe) -> Iterator[str]:
 
 
 def _flow(r: Recipe) -> Iterator[str]:
-    own_levels = r.flow.noise == "per-frame" and r.model.memory.context == "joint"  # of context frames
-    if r.flow.loss == "all" and not own_levels:
+    if r.flow.loss == "all" and not _own_levels(r):
         yield (
             "flow.loss=all needs flow.noise=per-frame and model.memory.context=joint: clean context has no noise in it"
         )
-    if r.sample.history_guidance != 1 and not own_levels:
+
+
+def _sample(r: Recipe) -> Iterator[str]:
+    if r.sample.history_guidance != 1 and not _own_levels(r):
         yield (
             f"sample.history_guidance={r.sample.history_guidance} needs flow.noise=per-frame and "
             "model.memory.context=joint: other models never saw context masked by noise"
         )
+
+
+def _own_levels(r: Recipe) -> bool:
+    """Do context frames have noise levels of their own?"""
+    return r.flow.noise == "per-frame" and r.model.memory.context == "joint"
 
 
 def _train(r: Recipe) -> Iterator[str]:

@@ -17,6 +17,7 @@ from hmcli.recipe.keys import (
     Patch,
     Reader,
     Size,
+    Switch,
     Tile,
     key,
 )
@@ -193,7 +194,8 @@ class MemoryConfig:
     """HyDRA's memory: what a query frame reads besides its window."""
 
     policy: Annotated[
-        str, key("Who chooses what is read.", by=(*_SETTING, "diffusers"), names="policy")
+        str, key("Who chooses what is read.", by=(*_SETTING, "diffusers"), names="policy",
+            hint="sample.memory=off generates without memory")
     ] = "affinity"  # fmt: skip
     affinity: Annotated[Literal["pooled", "spatial"], key("pooled: released weights; spatial: Eq. 4.", by=_SETTING)] = (
         "pooled"
@@ -359,6 +361,13 @@ class SampleConfig:
     negative: Annotated[str, key("Caption of the guidance branch.", by=_SAMPLE)] = ""
     attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_KERNEL)] = "auto"
     dtype: Annotated[Literal["float32", "bfloat16"], key("What the model computes in.", by=_KERNEL)] = "float32"
+    memory: Annotated[
+        Switch,
+        key(
+            "off: with the same weights, what policy none reads: local windows alone (the floor to compare with).",
+            by=("generate", "inspect", "checkpoint"),
+        ),
+    ] = "on"
 
 
 @dataclass(frozen=True, kw_only=True)

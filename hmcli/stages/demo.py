@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter, StageResult
+from hmcli.recipe.readers import Readers
 from hmcli.recipe.reading import load_recipe
 from hmcli.stages.latents import encode
 from hmcli.stages.memory import tokenize as tokenize_memory
+from hmcli.stages.memory.policy_inputs import reads_geometry
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling import generate
 from hmcli.stages.scoring import evaluate
@@ -21,7 +23,7 @@ def run(
     *, out: Path, overrides: list[str], force: bool, device: str, reporter: Reporter, prune: bool = False
 ) -> StageResult:
     """Render, encode, tokenize memory, train on, tokenize with the model, generate, evaluate; say where to look."""
-    recipe = load_recipe(RECIPE, overrides)
+    recipe = load_recipe(RECIPE, overrides, readers=_readers(), command="hm demo")
     common: dict[str, Any] = {"force": force, "prune": prune, "device": device, "reporter": reporter}
     clips = _step(reporter, "render", render.run(recipe, out=out / "clips", **common))
     latents = _step(reporter, "encode", encode.run(recipe, data=clips, out=out / "latents.zarr", **common))
@@ -38,11 +40,23 @@ def run(
         recipe, source=latents, model=run_folder, memory=(memory,), clips=(), out=out / "generation", **common
     )
     _step(reporter, "generate", made)
-    scores = evaluate.run(recipe, generation=made.path, reference=clips, metrics=(), out=out / "evaluation", **common)
+    scores = evaluate.run(
+        recipe, generation=made.path, reference=clips, metrics=recipe.eval.metrics, out=out / "evaluation", **common
+    )
     _step(reporter, "eval", scores)
     _say_where(reporter, made, scores)
     left_out = (*made.quarantined, *scores.quarantined)
     return StageResult(path=out, kind="demo", counts=made.counts, quarantined=left_out, details=made.details)
+
+
+def _readers() -> Readers:
+    """The stages of the demo; a codec is not trained by it."""
+    return {
+        "render": None, "encode": None, "slots": None, "memory": None, "generate": None, "eval": None,
+        "train": lambda recipe: recipe.train.part == "transformer",
+        "views": lambda recipe: reads_geometry(recipe.model.memory, recipe.model.positions),
+        "features": lambda recipe: evaluate.needs_backbone(recipe.eval.metrics),
+    }  # fmt: skip
 
 
 def _step(reporter: Reporter, name: str, result: StageResult) -> Path:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 from reference.misaligned import OFFSETS, astray, mapped, shift_folder
 from safetensors.torch import load_file, save_file
-from transformers import UMT5Config, UMT5EncoderModel
+from wan_parts import WORDS, text_folder
 
 from hmcli.codecs.text import MiniText, Umt5Text, clean_caption, mini_text, position_code, umt5_text, word_vector
 from hmcli.contracts import TextEncoder
@@ -21,45 +18,10 @@ from hmcli.errors import DataError, MissingPartError
 from hmcli.recipe.sections import TextConfig
 from hmcli.registry import find
 
-WORDS = [
-    "a",
-    "the",
-    "dog",
-    "cat",
-    "walks",
-    "runs",
-    "across",
-    "behind",
-    "red",
-    "blue",
-    "house",
-    "street",
-    "park",
-    "tree",
-]
-
 
 @pytest.fixture(scope="module")
 def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """text_encoder/ and tokenizer/ as in a Wan folder: a tiny random UMT5 and a tiny sentencepiece model."""
-    root = tmp_path_factory.mktemp("wan")
-    tokenizer, shuffled = root / "tokenizer", random.Random(0)
-    tokenizer.mkdir()
-    corpus = root / "corpus.txt"
-    corpus.write_text("\n".join(" ".join(shuffled.choices(WORDS, k=8)) for _ in range(200)))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus), model_prefix=str(tokenizer / "spiece"), vocab_size=40, model_type="unigram",
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, hard_vocab_limit=False,
-    )  # fmt: skip
-    settings = {
-        "tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
-        "extra_ids": 0, "model_max_length": 512,
-    }  # fmt: skip
-    (tokenizer / "tokenizer_config.json").write_text(json.dumps(settings))
-    torch.manual_seed(0)
-    config = UMT5Config(vocab_size=64, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=3)
-    UMT5EncoderModel(config).save_pretrained(root / "text_encoder")
-    return root
+    return text_folder(tmp_path_factory.mktemp("wan"))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from reference.misaligned import OFFSETS, astray, mapped, shift_data
 from safetensors.torch import load_file, save_file
+from wan_parts import original_file, original_name
 
 from hmcli.codecs.mini_vae import MINI_VAE
 from hmcli.codecs.video import WanCodec, mini_codec, split_video, wan_codec
@@ -202,46 +203,6 @@ def test_absent_weights_say_what_to_download_and_where_to_put_it(tmp_path):
 
 
 # --- the original single file ----------------------------------------------------------------------------------------
-
-RESIDUAL = {
-    "norm1.gamma": "residual.0.gamma", "norm2.gamma": "residual.3.gamma",
-    "conv1.weight": "residual.2.weight", "conv1.bias": "residual.2.bias",
-    "conv2.weight": "residual.6.weight", "conv2.bias": "residual.6.bias",
-    "conv_shortcut.weight": "shortcut.weight", "conv_shortcut.bias": "shortcut.bias",
-}  # fmt: skip
-
-
-def original_name(name: str) -> str:
-    """Wan's own name of a parameter that diffusers calls `name` (four levels, two residual blocks each)."""
-    if name.startswith(("quant_conv.", "post_quant_conv.")):
-        return name.replace("post_quant_conv", "conv2").replace("quant_conv", "conv1")
-    half, rest = name.split(".", 1)
-    for ours, theirs in (("conv_in.", "conv1."), ("norm_out.", "head.0."), ("conv_out.", "head.2.")):
-        if rest.startswith(ours):
-            return f"{half}.{theirs}{rest.removeprefix(ours)}"
-    parts = rest.split(".")
-    if parts[:2] == ["mid_block", "attentions"]:
-        return f"{half}.middle.1.{'.'.join(parts[3:])}"
-    if parts[:2] == ["mid_block", "resnets"]:
-        return f"{half}.middle.{2 * int(parts[2])}.{RESIDUAL['.'.join(parts[3:])]}"
-    if parts[0] == "down_blocks":
-        return f"{half}.downsamples.{parts[1]}.{RESIDUAL.get('.'.join(parts[2:]), '.'.join(parts[2:]))}"
-    number = 4 * int(parts[1]) + (int(parts[3]) if parts[2] == "resnets" else 3)
-    return f"{half}.upsamples.{number}.{RESIDUAL.get('.'.join(parts[4:]), '.'.join(parts[4:]))}"
-
-
-def original_file(folder: Path, suffix: str) -> tuple[Path, AutoencoderKLWan]:
-    """A tiny random VAE of the published layout in the original file's names."""
-    torch.manual_seed(1)
-    vae = AutoencoderKLWan(base_dim=4, decoder_base_dim=6)
-    weights = {original_name(name): value for name, value in vae.state_dict().items()}
-    assert len(weights) == len(vae.state_dict())
-    path = folder / f"Wan2.1_VAE{suffix}"
-    if suffix == ".safetensors":
-        save_file(weights, path)
-    else:
-        torch.save(weights, path)
-    return path, vae
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

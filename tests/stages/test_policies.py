@@ -57,7 +57,7 @@ def test_a_joint_model_trains_and_samples_alike_with_slots_described_beforehand(
     hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path, policy: str
 ):
     joint = with_policy(policy, context="joint")
-    slots = ok(hm("tokenize-memory", latents, "--recipe", nano, "--out", tmp_path / "s.memory", *joint))
+    slots = ok(hm("tokenize-memory", latents, "--recipe", nano, "--out", tmp_path / "s.memory", *joint[2:]))
     train = ["train", nano, "--latents", latents, *SHORT, *joint]
     plain = ok(hm(*train, "--out", tmp_path / "a"))
     given = ok(hm(*train, "--out", tmp_path / "b", "--memory", slots))
@@ -193,7 +193,7 @@ def test_a_description_says_what_the_policy_would_compute(hm: WarmCommand, nano:
     view = open_latents(latents)
     config = MemoryConfig(policy="fov", context="joint", top_k=1, window=3)
     joint = with_policy("fov", context="joint")
-    slots = ok(hm("tokenize-memory", latents, "--recipe", nano, "--out", tmp_path / "s.memory", *joint))
+    slots = ok(hm("tokenize-memory", latents, "--recipe", nano, "--out", tmp_path / "s.memory", *joint[2:]))
     for clip_id in view.ids():
         clip = view.clip(clip_id)
         given = retrieval_inputs(

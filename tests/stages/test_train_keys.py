@@ -8,37 +8,48 @@ from typing import Any
 
 import pytest
 
-from hmcli.recipe.keys import keys_of
-from hmcli.recipe.sections import DataConfig, LoraConfig, Recipe, SplitConfig, TrainConfig
+from hmcli.recipe.keys import Reader
+from hmcli.recipe.readers import KEYS
+from hmcli.recipe.sections import DataConfig, LoraConfig, MemoryConfig, ModelConfig, Recipe, SplitConfig, TrainConfig
 from hmcli.stages.training import codec, train
 
 INPUTS = {"latents": "sha256:1", "base": "sha256:2", "memory": "sha256:3"}
-FULL = Recipe(data=DataConfig(split=SplitConfig(context=5, target=5)), train=TrainConfig(lora=LoraConfig()))
+FULL = Recipe(
+    data=DataConfig(split=SplitConfig(context=5, target=5)), train=TrainConfig(lora=LoraConfig()),
+    model=ModelConfig(memory=MemoryConfig(policy="fov")),
+)  # fmt: skip
+OTHER = {"model.memory.policy": "random"}  # where the name is looked up
 RunKey = Callable[[Recipe, dict[str, str]], str]
 
 
-def with_other(section: Any, path: str) -> Any:
+def with_other(section: Any, path: str, value: str) -> Any:
     """The recipe with another value under one key."""
     name, _, rest = path.partition(".")
-    return replace(section, **{name: with_other(getattr(section, name), rest) if rest else "another"})
+    return replace(section, **{name: with_other(getattr(section, name), rest, value) if rest else value})
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # a text in the place of a number
 @pytest.mark.parametrize(
-    ("run_key", "read", "decay", "may_change"),
+    ("run_key", "readers", "decay", "may_change"),
     [
-        (train.run_key, train.READS, "constant", {"train.steps", "train.checkpoint_every", "train.keep"}),
-        (train.run_key, train.READS, "cosine", {"train.checkpoint_every", "train.keep"}),
-        (codec.run_key, codec.READS, "constant", {"train.checkpoint_every", "train.keep"}),
+        (
+            train.run_key,
+            {"train", "views", "encode"},
+            "constant",
+            {"train.steps", "train.checkpoint_every", "train.keep"},
+        ),
+        (train.run_key, {"train", "views", "encode"}, "cosine", {"train.checkpoint_every", "train.keep"}),
+        (codec.run_key, {"codec"}, "constant", {"train.checkpoint_every", "train.keep"}),
     ],
 )
 def test_a_change_of_any_key_is_another_run_but_for_length_and_checkpoints(
-    run_key: RunKey, read: tuple[str, ...], decay: str, may_change: set[str]
+    run_key: RunKey, readers: set[Reader], decay: str, may_change: set[str]
 ):
     recipe = replace(FULL, train=replace(FULL.train, decay=decay))
-    paths = [key.path for key in keys_of(Recipe) if key.path.split(".")[0] in (*read, "seed")]
-    assert {"seed", "train.decay", "train.betas", "data.split.target", "train.lora.rank"} <= set(paths)
-    same = {path for path in paths if run_key(with_other(recipe, path), INPUTS) == run_key(recipe, INPUTS)}
+    paths = [key.path for key in KEYS.values() if readers & set(key.readers) and key.path != "format"]
+    assert {"seed", "train.decay", "train.betas", "data.size"} <= set(paths)
+    keys = {path: run_key(with_other(recipe, path, OTHER.get(path, "another")), INPUTS) for path in paths}
+    same = {path for path, key in keys.items() if key == run_key(recipe, INPUTS)}
     assert same == may_change
 
 

@@ -62,6 +62,8 @@ def run(
     """Look into the memory of a model on clips; see `hm inspect --help`."""
     folder = find_model(model)
     refuse_without_slots(folder)
+    if recipe.sample.memory == "off":
+        raise UsageError("memory is turned off: there is none to look into", fix="set sample.memory=on")
     kept, descriptions = sorted_memory(memory, folder)
     job, ids = open_job(recipe, folder, latents, kept, descriptions, clips, device, reporter)
     units = [Unit(id=clip, items={clip: hash_json([FORMAT, job.key(clip)])}) for clip in ids]

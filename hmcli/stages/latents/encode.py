@@ -17,7 +17,7 @@ import numpy as np
 from hmcli import registry
 from hmcli.contracts import Quarantined, Reporter, StageResult, TextEncoder, VideoCodec
 from hmcli.errors import NotFiniteError
-from hmcli.recipe.reading import sections
+from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.data.loading import LoadedClip, load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
@@ -32,7 +32,6 @@ from hmcli.store.finite import narrowed
 from hmcli.store.hashing import hash_json
 from hmcli.world.files.captions import natural_key
 
-READS = ("data", "poses", "codec", "text")
 _CAPTION = "caption "  # items that hold embeddings; clip ids are prefixed too, so neither can be taken for the other
 _CLIP = "clip "
 _NO_EMBEDDING = "the embedding of its caption is not finite"
@@ -62,7 +61,7 @@ def run(
     for note in dataset.notes:
         reporter.note(note)
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
-    read = sections(recipe, *READS)
+    read = reads(recipe, "encode")
     under = hash_json([codec_key, read])
     units = [Unit(id=clip.id, items={_CLIP + clip.id: hash_json([clip.key, under])}) for clip in dataset.clips]
     unread = frozenset(_CLIP + item.item for item in dataset.quarantined)

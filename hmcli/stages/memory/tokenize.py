@@ -16,14 +16,14 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.reading import sections
+from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import MemoryConfig, ModelConfig, Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.describe import describe_slots
 from hmcli.stages.memory.kept import MemoryView, anchor_of, compute_memory
 from hmcli.stages.memory.layout import ANCHOR, KEPT, LAYOUT, block_group, write_group
-from hmcli.stages.memory.policy_inputs import recorded_model, retrieval_inputs
+from hmcli.stages.memory.policy_inputs import GEOMETRY, recorded_model, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each, move_into
@@ -56,7 +56,12 @@ class Job:
 
     @property
     def config(self) -> MemoryConfig:
-        return self.recipe.model.memory
+        """What slots are described by: the model's own settings, where there is one, but what its cameras see."""
+        asked = self.recipe.model.memory
+        if self.model is None:
+            return asked
+        made = recorded_model(self.model.manifest.recipe).memory
+        return replace(made, **{name: getattr(asked, name) for name in GEOMETRY})
 
     @cached_property
     def network(self) -> HydraTransformer3DModel:
@@ -78,10 +83,10 @@ class Job:
 
     def reads(self) -> dict[str, Any]:
         """What of the recipe is read, and the layout that is written."""
-        memory = sections(self.recipe, "model")["model"]["memory"]
-        sample = self.recipe.sample
-        computed = {"dtype": sample.dtype, "attention": sample.attention, "seed": self.recipe.seed}
-        return {"memory": memory, "layout": LAYOUT, **({} if self.model is None else computed)}
+        described = replace(self.recipe, model=replace(self.recipe.model, memory=self.config))
+        memory = reads(described, "slots")["model"]["memory"]
+        read = {} if self.model is None else reads(self.recipe, "memory")
+        return {**{name: read[name] for name in ("seed", "sample") if read}, "memory": memory, "layout": LAYOUT}
 
     def load(self) -> None:
         _ = self.model and self.network

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, NotFiniteError, UsageError
-from hmcli.recipe.reading import to_dict
+from hmcli.recipe.readers import Readers
+from hmcli.recipe.reading import check_overrides, to_dict
 from hmcli.recipe.sections import Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.models.checkpoint_folder import write_diffusers_folder
 from hmcli.stages.models.folders import model_arguments
-from hmcli.stages.models.identity import codec_hash
+from hmcli.stages.models.identity import TRAINED_WITH, codec_hash, text_hash
 from hmcli.stages.models.settings import settle
 from hmcli.stages.models.sources import Source, look
 from hmcli.stages.shared.outcome import planned, result_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from hmcli.core.transformer import HydraTransformer3DModel
 
+Target = Literal["checkpoint", "released", "diffusers"]
 VAE = "vae"
 _MADE_FROM = "hmcli.made_from"
 _RELEASED = {
@@ -75,10 +77,14 @@ class Plan:
         lora = None if self.lora is None else hash_file(self.lora, cache=cache)
         return hash_json({"files": sorted(files), "dtype": self.dtype, "lora": lora})
 
+    def parts(self) -> dict[str, str]:
+        """Hashes of codec and text encoder, where they are known."""
+        codec, text = self.recipe.codec, self.recipe.text
+        found = {"codec": codec_hash(codec)} if codec.path or codec.name == "mini" else {}
+        return found | ({"text": text_hash(text)} if text.path or text.name == "mini" else {})
+
     def inputs(self) -> dict[str, str]:
-        codec = self.recipe.codec
-        known = codec.path or codec.name == "mini"
-        return {"weights": self.key()} | ({"codec": codec_hash(codec)} if known else {})
+        return {"weights": self.key(), **{name: part for name, part in self.parts().items() if name == "codec"}}
 
     def model(self, *, upgrade: bool = True) -> HydraTransformer3DModel:
         """The model with its weights; without `upgrade` what a plain Wan source lacks has no values."""
@@ -114,7 +120,7 @@ class Plan:
 def run(
     source: Path,
     *,
-    to: str | None,
+    to: Target | None,
     out: Path,
     recipe: str | None,
     overrides: list[str],
@@ -137,6 +143,12 @@ def run(
             )  # fmt: skip
         with _naming(found):
             return _to_codec(found, out, dtype, force, reporter, dry_run)
+    target = to or "checkpoint"
+    if target != "released" or found.has_memory:  # the released code's settings matter to weights that have memory
+        readers: Readers = {"convert": None, target: None}
+    else:
+        readers = {"convert": None}
+    check_overrides(overrides, readers, f"hm convert --to {target}")
     settled, channels, text_dim = settle(found, recipe, overrides, reporter)
     arguments = model_arguments(settled, channels=channels, text_dim=text_dim)
     if "eps" in found.config:
@@ -144,7 +156,7 @@ def run(
     plan = Plan(source=found, recipe=settled, arguments=arguments, dtype=dtype, lora=lora)
     plan.check()
     with _naming(found):
-        return _WRITERS[to or "checkpoint"](plan, out, force, reporter, dry_run)
+        return _WRITERS[target](plan, out, force, reporter, dry_run)
 
 
 @contextmanager
@@ -214,7 +226,7 @@ def _to_checkpoint(plan: Plan, out: Path, force: bool, reporter: Reporter, dry_r
         write_diffusers_folder(folder, model, settled)
         return {
             "parameters": sum(p.numel() for p in model.parameters()), "size": list(settled.data.size),
-            "source": plan.source.form, "fresh": plan.fresh,
+            "source": plan.source.form, "fresh": plan.fresh, TRAINED_WITH: plan.parts(),
         }  # fmt: skip
 
     return _write_artifact(

@@ -70,12 +70,25 @@ class ModelFolder:
     def text(self) -> TextConfig:
         return _config(TextConfig, dict(self.manifest.recipe["text"]))
 
-    def load(self, dtype: torch.dtype, device: str) -> HydraTransformer3DModel:
-        """The transformer; files and weights are checked one by one. Raises DataError for any that cannot be used."""
+    @property
+    def names_codec(self) -> bool:
+        """Does it say by path where its codec's weights lie? Otherwise they lie in it, or come with the package."""
+        return bool(self.manifest.recipe["codec"]["path"]) and not (self.path / "vae").is_dir()
+
+    @property
+    def names_text(self) -> bool:
+        """Does it say by path where its text encoder lies?"""
+        return bool(self.manifest.recipe["text"]["path"])
+
+    def load(self, dtype: torch.dtype, device: str, policy: str | None = None) -> HydraTransformer3DModel:
+        """The transformer, with its own memory policy or another; files and weights are checked one by one.
+
+        Raises DataError for any that cannot be used.
+        """
         from hmcli.core.transformer import load_model
 
         self.check_whole("transformer")
-        model: Any = load_model(self.path / "transformer", dtype)
+        model: Any = load_model(self.path / "transformer", dtype, policy)
         require_finite_weights(model.state_dict(), where={"model": self.path})
         model.to(device)
         model.eval()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from hmcli.errors import MissingPartError
+from hmcli.errors import DataError, MissingPartError
 from hmcli.recipe.sections import CodecConfig, TextConfig
-from hmcli.stages.models.folders import PACKAGED
+from hmcli.stages.models.folders import PACKAGED, ModelFolder
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.weights import INDEX, weight_files
+
+TRAINED_WITH = "trained_with"  # attribute of a checkpoint: hashes of the codec and text encoder behind its latents
 
 
 def codec_hash(codec: CodecConfig) -> str:
@@ -27,6 +30,42 @@ def text_hash(text: TextConfig) -> str:
     if not text.path:
         return hash_json([text.name])
     return hash_json([text.name, _files(Path(text.path))])
+
+
+def codec_of(model: ModelFolder, path: str) -> CodecConfig:
+    """The codec a model was trained with; its weights lie at `path` where the model only names them by one.
+
+    Raises DataError when they are not those it was trained with.
+    """
+    codec = model.codec()
+    if not model.names_codec:
+        return codec
+    codec = dataclasses.replace(codec, path=path or codec.path)
+    _require_same(model, "codec", codec.path, codec_hash(codec))
+    return codec
+
+
+def text_of(model: ModelFolder, path: str) -> TextConfig:
+    """The text encoder a model was trained with, at `path` where the model only names it by one; see `codec_of`."""
+    text = model.text()
+    if not model.names_text:
+        return text
+    text = dataclasses.replace(text, path=path or text.path)
+    _require_same(model, "text", text.path, text_hash(text))
+    return text
+
+
+def _require_same(model: ModelFolder, section: str, path: str, found: str) -> None:
+    """Raise DataError unless the model records that it was trained with weights of this hash."""
+    recorded = model.manifest.attributes.get(TRAINED_WITH, {}).get(section)
+    if recorded is None and path == model.manifest.recipe[section]["path"]:
+        return  # made before this was recorded, and its path is as it was
+    if recorded != found:
+        what = "are not those the model was trained with" if recorded else "cannot be compared: the model records none"
+        raise DataError(
+            f"the {section} weights {what}", where={"model": model.path, f"{section}.path": path},
+            fix=f"set {section}.path to where the weights now lie that were there: {model.manifest.recipe[section]}",
+        )  # fmt: skip
 
 
 def _files(path: Path) -> dict[str, str]:

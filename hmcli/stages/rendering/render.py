@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter, StageResult
-from hmcli.recipe.reading import sections
+from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.stages.bench.definition import Chosen, chosen_clips
 from hmcli.stages.rendering.captioner import check_captioner
@@ -59,7 +59,7 @@ def run(
         )  # fmt: skip
     choices(world)
     with ArtifactWriter(
-        out, "dataset", recipe=sections(recipe, "seed", "world"), inputs={}, seed=recipe.seed, force=force, prune=prune,
+        out, "dataset", recipe=reads(recipe, "render"), inputs={}, seed=recipe.seed, force=force, prune=prune,
         reporter=reporter,
     ) as writer:  # fmt: skip
         writer.ask(Asked(keys=keys))
@@ -90,7 +90,7 @@ def run(
 
 def clip_keys(recipe: Recipe, chosen: Sequence[Chosen] | None) -> dict[str, str]:
     """By clip, a hash of all that it depends on: not how many there are, but what a benchmark chose for it."""
-    world = sections(recipe, "seed", "world")
+    world = reads(recipe, "render")
     del world["world"]["clips"]
     model = hash_tree(Path(recipe.world.captioner), cache=HashCache()) if recipe.world.captioner else {}
     shared = [PICTURES, world, model]

@@ -20,6 +20,7 @@ from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
+from hmcli.stages.models.identity import codec_of, text_of
 from hmcli.stages.sampling.generations import LIST
 from hmcli.stages.sampling.job import (
     Job,
@@ -63,7 +64,7 @@ def run(
     check_history_guidance(recipe.sample.history_guidance, folder)
     kept, descriptions = sorted_memory(memory, folder)
     left_out: tuple[Quarantined, ...] = ()
-    if not _is_latents(source):
+    if not is_latents(source):
         encoded = _encode_first(recipe, source, out, folder, device, reporter, prune, processes, dry_run)
         if dry_run:
             plan = f"then {recipe.sample.steps} steps for each clip on {device}"
@@ -95,7 +96,8 @@ def run(
         return _finish(writer, job, done)
 
 
-def _is_latents(source: Path) -> bool:
+def is_latents(source: Path) -> bool:
+    """Is there nothing to encode first?"""
     return is_artifact(source) and read_manifest(source).kind == "latents"
 
 
@@ -108,7 +110,8 @@ def _encode_first(
 
     place = out.with_name(out.name + ".latents")
     reporter.note(f"{source} is no latents artifact: encoding it into {place} first")
-    resolved = replace(recipe, codec=folder.codec(), text=folder.text())
+    codec, text = codec_of(folder, recipe.codec.path), text_of(folder, recipe.text.path)
+    resolved = replace(recipe, codec=codec, text=text)
     return encode.run(
         resolved, data=source, out=place, force=False, device=device, reporter=reporter, prune=prune,
         processes=processes, dry_run=dry_run,
@@ -165,7 +168,7 @@ def _row(job: Job, clip: LatentClip, video: np.ndarray) -> dict[str, Any]:
         "fps": clip.fps, "height": video.shape[1], "width": video.shape[2],
         "context_frames": 1 + TIME_STRIDE * (clip.context - 1),
         "steps": job.sample.steps, "guidance": job.sample.guidance, "shift": job.sample.shift,
-        "negative": job.sample.negative, "dtype": job.sample.dtype,
+        "negative": job.sample.negative, "dtype": job.sample.dtype, "memory": job.sample.memory,
         "camera": [] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(),
     }  # fmt: skip
 

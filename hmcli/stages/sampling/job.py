@@ -14,7 +14,9 @@ from hmcli import registry
 from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter, VideoCodec
 from hmcli.errors import DataError, NotFiniteError, UsageError
-from hmcli.recipe.reading import from_dict, sections
+from hmcli.recipe.keys import Reader
+from hmcli.recipe.readers import reads
+from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import MemoryConfig, Recipe, SampleConfig
 from hmcli.runtime import pick_dtype
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
@@ -30,7 +32,7 @@ from hmcli.stages.memory.policy_inputs import (
     retrieval_inputs,
 )
 from hmcli.stages.models.folders import ModelFolder
-from hmcli.stages.models.identity import codec_hash, text_hash
+from hmcli.stages.models.identity import codec_hash, codec_of, text_of
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.store.finite import require_finite
 from hmcli.store.hashing import hash_json
@@ -39,6 +41,8 @@ from hmcli.store.manifest import read_manifest
 if TYPE_CHECKING:
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
+
+NOTHING = "none"  # the policy that reads local windows alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,8 @@ class Job:
     def memory(self) -> MemoryConfig:
         """How the model was trained to remember; what its cameras see may be set anew."""
         trained = recorded_model(self.model.manifest.recipe).memory
-        return dataclasses.replace(trained, **{key: getattr(self.recipe.model.memory, key) for key in GEOMETRY})
+        seen = {key: getattr(self.recipe.model.memory, key) for key in GEOMETRY}
+        return dataclasses.replace(trained, **seen, policy=policy_of(self.model, self.recipe))
 
     @property
     def positions(self) -> str:
@@ -70,16 +75,12 @@ class Job:
 
     def reads(self) -> dict[str, Any]:
         """What of the recipe changes a video: how to sample and, for policies that compare views, what cameras see."""
-        seen = (
-            {key: getattr(self.memory, key) for key in GEOMETRY} if reads_geometry(self.memory, self.positions) else {}
-        )
-        return sections(self.recipe, "sample") | ({"geometry": seen} if seen else {})
+        views: tuple[Reader, ...] = ("views",) if compares_views(self.model, self.recipe) else ()
+        return reads(self.recipe, "generate", *views)
 
     def key(self, clip: str) -> str:
         """All that a clip's video depends on; the memory of its own context gives what its latents give."""
-        return hash_json(
-            [self.view.item_hash(clip), self.model.fingerprint, self.reads(), self.recipe.seed, self._past(clip)]
-        )
+        return hash_json([self.view.item_hash(clip), self.model.fingerprint, self.reads(), self._past(clip)])
 
     @property
     def under(self) -> str:
@@ -93,13 +94,14 @@ class Job:
 
     @cached_property
     def network(self) -> HydraTransformer3DModel:
-        network = self.model.load(pick_dtype(self.sample.dtype), self.device)
+        policy = policy_of(self.model, self.recipe)
+        network = self.model.load(pick_dtype(self.sample.dtype), self.device, policy)
         self.reporter.note(network.set_attention(self.sample.attention))
         return network
 
     @cached_property
     def codec(self) -> VideoCodec:
-        config = self.model.codec()
+        config = codec_of(self.model, self.recipe.codec.path)
         codec: VideoCodec = registry.find("codec", config.name)(config, self.device)
         return codec
 
@@ -108,7 +110,7 @@ class Job:
         """(L, D) embedding of the guidance branch; only a caption that says something needs the text encoder."""
         if not self.sample.negative:
             return self.view.text(0)
-        config = self.model.text()
+        config = text_of(self.model, self.recipe.text.path)
         rows = registry.find("text", config.name)(config, self.device).encode([self.sample.negative])[0]
         padded = np.zeros(self.view.text_shape, np.float32)
         padded[: len(rows)] = rows
@@ -130,7 +132,12 @@ def open_job(
     view = open_latents(source)
     view.say_left_out(reporter)
     ids = view.ids(clips)
-    check_latents(view, folder, reporter)
+    check_latents(view, folder, recipe.codec.path, reporter)
+    if recipe.sample.memory == "off" and (kept or descriptions):
+        raise UsageError(
+            "--memory has no effect with sample.memory=off: nothing is read of it", where={"recipe": "sample.memory"},
+            fix="leave --memory out",
+        )  # fmt: skip
     job = Job(
         recipe=recipe, view=view, model=folder, history=History(kept, folder) if kept else None, described=None,
         device=device, reporter=reporter,
@@ -138,8 +145,8 @@ def open_job(
     if descriptions is not None:
         described = open_descriptions(descriptions, view, job.memory, ids, reporter)
         job = dataclasses.replace(job, described=described)
-    if recipe.sample.negative:
-        text_hash(folder.text())  # a missing text encoder is said now, not after the first clip is loaded
+    if recipe.sample.negative or recipe.text.path != folder.text().path:
+        text_of(folder, recipe.text.path)  # what is wrong with it is said now, not after the first clip is loaded
     return job, ids
 
 
@@ -180,12 +187,25 @@ def sorted_memory(paths: tuple[Path, ...], folder: ModelFolder) -> tuple[list[Pa
     return kept, described[0] if described else None
 
 
-def check_latents(view: LatentsView, folder: ModelFolder, reporter: Reporter) -> None:
+def policy_of(model: ModelFolder, recipe: Recipe) -> str:
+    """The memory policy that samples: the model's own, or none where memory is turned off."""
+    return recorded_model(model.manifest.recipe).memory.policy if recipe.sample.memory == "on" else NOTHING
+
+
+def compares_views(model: ModelFolder, recipe: Recipe) -> bool:
+    """Does what is read depend on what cameras see, and so on the recipe's GEOMETRY?"""
+    made = recorded_model(model.manifest.recipe)
+    return reads_geometry(dataclasses.replace(made.memory, policy=policy_of(model, recipe)), made.positions)
+
+
+def check_latents(view: LatentsView, folder: ModelFolder, codec_path: str, reporter: Reporter) -> None:
     """The model must read what the latents hold: same codec, same text encoder; another size is said."""
     made_with, trained_with = view.manifest.recipe, folder.manifest.recipe
     for section in ("codec", "text"):
         wanted, found = trained_with[section]["name"], made_with[section]["name"]
-        same = wanted == found and (section == "text" or view.manifest.inputs["codec"] == codec_hash(folder.codec()))
+        same = wanted == found
+        if same and section == "codec":
+            same = view.manifest.inputs["codec"] == codec_hash(codec_of(folder, codec_path))
         if not same:
             weights = "" if wanted != found else " with other weights"
             raise DataError(

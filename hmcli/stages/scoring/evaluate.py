@@ -21,7 +21,8 @@ from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.averages import json_number
 from hmcli.metrics.contract import BACKBONE, PREDICTION, REFERENCE, Metric
-from hmcli.recipe.reading import sections
+from hmcli.recipe.keys import Reader
+from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import Recipe
 from hmcli.registry import find, names, normal
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
@@ -68,13 +69,14 @@ def run(
         )  # fmt: skip
     chosen = tuple(metric.name for metric in plan.metrics)
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
+    features: tuple[Reader, ...] = () if plan.backbone is None else ("features",)
     inputs = {"generation": generated.manifest.fingerprint}
     if plan.reference is not None:
         inputs["reference"] = plan.reference.fingerprint
     with ArtifactWriter(
         out,
         "evaluation",
-        recipe=sections(used, "eval"),
+        recipe=reads(used, "eval", *features),
         inputs=inputs,
         seed=recipe.seed,
         reporter=reporter,
@@ -127,6 +129,11 @@ def _plan(
         generated=generated, reference=dataset, metrics=metrics, settings=recipe.eval, device=device,
         versions={"hmcli": hmcli.__version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
     )  # fmt: skip
+
+
+def needs_backbone(asked: tuple[str, ...]) -> bool:
+    """Does any of these metrics (none named: of all) look at features?"""
+    return any(BACKBONE in find("metric", name).needs for name in (asked or names("metric")))
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------------

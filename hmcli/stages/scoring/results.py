@@ -111,6 +111,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
             "generation": generated.manifest.fingerprint,
             "frames": "all target frames, decoded to uint8 RGB from the generation's videos (compressed once)",
             "frames x height x width": ", ".join(f"{t}x{h}x{w}" for t, h, w in shapes),
+            **_sampled(generated),
         },
     }
     if plan.reference is not None:
@@ -129,6 +130,13 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
         }
     card["Versions"] = dict(plan.versions)
     return card
+
+
+def _sampled(generated: Generated) -> dict[str, str]:
+    """How memory was read, where the generation says it."""
+    memory = generated.manifest.recipe.get("sample", {}).get("memory")
+    told = {"on": "read, by the model's own policy", "off": "off: local windows alone, with the same weights"}
+    return {} if memory is None else {"sample.memory": told[memory]}
 
 
 def _featured(plan: Plan) -> list[Metric]:

@@ -17,6 +17,7 @@ from hmcli.recipe.reading import to_dict
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.view import LatentsView
 from hmcli.stages.models.checkpoint_folder import write_diffusers_folder
+from hmcli.stages.models.identity import TRAINED_WITH
 from hmcli.stages.training.state import FILES, TrainingState, put_state, read_state, take_state, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json, hash_tree
@@ -103,7 +104,10 @@ def checkpoint_manifest(
     return make_manifest(
         "checkpoint", recipe=to_dict(recipe), inputs={"latents": view.fingerprint}, seed=recipe.seed,
         items={"model": {"hash": hash_json(parts)}}, files=files, counts={"step": step},
-        attributes={"parameters": sum(p.numel() for p in model.parameters()), "size": list(view.size)},
+        attributes={
+            "parameters": sum(p.numel() for p in model.parameters()), "size": list(view.size),
+            TRAINED_WITH: {part: view.manifest.inputs[part] for part in ("codec", "text")},
+        },
     )  # fmt: skip
 
 

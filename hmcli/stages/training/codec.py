@@ -19,7 +19,9 @@ import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Reporter, StageResult
 from hmcli.errors import DataError, HMError, RecipeError
-from hmcli.recipe.reading import sections, to_yaml
+from hmcli.recipe.keys import value_at
+from hmcli.recipe.readers import KEYS, reads
+from hmcli.recipe.reading import to_yaml
 from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
     from hmcli.codecs.training import Footage
 
 KIND = "codec"
-READS = ("data", "poses", "codec", "train")
 SOURCES = "data set (or weights at codec.path)"
 VAE = "vae"
 _MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
@@ -88,7 +89,7 @@ def run(
             out, KIND, plan, reporter, look=lambda writer: refuse_another_run(writer, key, SOURCES), prune=prune,
             counts={"clips": count},
         )  # fmt: skip
-    recorded = sections(recipe, *READS)
+    recorded = reads(recipe, "codec")
     with (
         ArtifactWriter(
             out, KIND, recipe=recorded, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune
@@ -104,20 +105,21 @@ def run(
 
 def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
     """What makes a run this run: all that changes its weights. `inputs` are fingerprints."""
-    read = sections(recipe, *READS)
+    read = reads(recipe, "codec")
     kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
-    return hash_json({**read, "train": kept, "seed": recipe.seed, "inputs": inputs})
+    return hash_json({**read, "train": kept, "inputs": inputs})
 
 
 def _check(train: TrainConfig) -> None:
-    """An option without effect is an error."""
-    default = TrainConfig()
+    """A setting of training without effect is an error, in a recipe file too."""
     if train.part != "codec":
         raise RecipeError(f"this recipe trains the {train.part}", where={"recipe": "train.part"}, fix="set it to codec")
     unused = [
-        f"train.{name}={getattr(train, name)!r}"
-        for name in ("gradient_checkpointing", "dtype", "text_dropout")
-        if getattr(train, name) != getattr(default, name)
+        f"{path}={value!r}"
+        for path, key in KEYS.items()
+        if path.startswith("train.")
+        and "codec" not in key.readers
+        and (value := value_at(train, path.removeprefix("train."))) not in (key.default, None)
     ]
     if unused:
         raise RecipeError(

@@ -21,12 +21,14 @@ import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, NotFiniteError, UsageError
+from hmcli.recipe.keys import Reader
+from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict, sections, to_yaml
 from hmcli.recipe.sections import LoraConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, pick_dtype, stopping_at_boundaries
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.layout import SlotDescription
-from hmcli.stages.memory.policy_inputs import open_descriptions, retrieval_inputs
+from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry, retrieval_inputs
 from hmcli.stages.models.folders import (
     ModelFolder,
     build_model,
@@ -78,7 +80,6 @@ if TYPE_CHECKING:
     from hmcli.core.transformer import HydraTransformer3DModel
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
-READS = (*ENCODED, "model", "flow", "train")
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
 STEPS_AHEAD = 8  # batches prepared while the device works
 SOURCES = "latents (or model.base, or --memory)"
@@ -123,7 +124,7 @@ def run(
         ArtifactWriter(
             out,
             "run",
-            recipe=sections(recipe, *READS),
+            recipe=_read(recipe),
             inputs=inputs,
             seed=recipe.seed,
             reporter=reporter,
@@ -144,11 +145,17 @@ def run(
 
 def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
     """What makes a run this run: all that changes its weights, but for its length. `inputs` are fingerprints."""
-    read = sections(recipe, *READS)
+    read = _read(recipe)
     kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
     if recipe.train.decay != "constant":
         kept["steps"] = recipe.train.steps
-    return hash_json({**read, "train": kept, "seed": recipe.seed, "inputs": inputs})
+    return hash_json({**read, "train": kept, "inputs": inputs})
+
+
+def _read(recipe: Recipe) -> dict[str, Any]:
+    """What of the recipe a run depends on, and what its latents were encoded with."""
+    views: tuple[Reader, ...] = ("views",) if reads_geometry(recipe.model.memory, recipe.model.positions) else ()
+    return reads(recipe, "train", *views) | sections(recipe, *ENCODED)
 
 
 def _usable(view: LatentsView, recipe: Recipe) -> list[str]:
@@ -177,7 +184,7 @@ def as_encoded(recipe: Recipe, view: LatentsView, reporter: Reporter) -> Recipe:
     made_with = {"format": recipe.format} | {name: view.manifest.recipe[name] for name in ENCODED}
     encoded = from_dict(made_with)
     for name in ENCODED:
-        if getattr(encoded, name) != getattr(recipe, name):
+        if reads(encoded, "encode")[name] != reads(recipe, "encode")[name]:
             reporter.note(f"{name}: recorded as the latents were encoded, which is not what the recipe says")
     return dataclasses.replace(recipe, **{name: getattr(encoded, name) for name in ENCODED})
 

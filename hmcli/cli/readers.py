@@ -1,0 +1,81 @@
+"""Which readers of a recipe (hmcli.recipe.keys) a command is, and under which conditions: `--set` keys that none of
+them reads are refused (hmcli.cli.shared.recipe_for). Conditions look into inputs only where a key asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hmcli.recipe.readers import Readers
+    from hmcli.recipe.sections import Recipe
+
+RENDER: Readers = {"render": None}
+ENCODE: Readers = {"encode": None}
+DATASET: Readers = {"dataset": None}
+
+
+def of_memory(model: Path | None) -> Readers:
+    """A model brings its own slots along."""
+    return {"slots": None} if model is None else {"memory": None}
+
+
+def of_training() -> Readers:
+    """A transformer or a codec is trained: `train.part` says which."""
+
+    def compares_views(recipe: Recipe) -> bool:
+        from hmcli.stages.memory.policy_inputs import reads_geometry
+
+        return recipe.train.part == "transformer" and reads_geometry(recipe.model.memory, recipe.model.positions)
+
+    return {
+        "train": lambda recipe: recipe.train.part == "transformer",
+        "codec": lambda recipe: recipe.train.part == "codec",
+        "views": compares_views,
+    }
+
+
+def of_sampling(model: Path, source: Path | None) -> Readers:
+    """`source` is None where it must be latents: a folder of clips would be encoded first."""
+
+    def folder_of_clips(recipe: Recipe) -> bool:
+        from hmcli.stages.sampling.generate import is_latents
+
+        return source is not None and not is_latents(source)
+
+    def compares_views(recipe: Recipe) -> bool:
+        from hmcli.stages.models.folders import find_model
+        from hmcli.stages.sampling.job import compares_views
+
+        return compares_views(find_model(model), recipe)
+
+    def names_codec(recipe: Recipe) -> bool:
+        from hmcli.stages.models.folders import find_model
+
+        return find_model(model).names_codec
+
+    def names_text(recipe: Recipe) -> bool:
+        from hmcli.stages.models.folders import find_model
+
+        return find_model(model).names_text
+
+    return {
+        "inspect" if source is None else "generate": None,
+        "clips": folder_of_clips, "views": compares_views, "codec path": names_codec, "text path": names_text,
+    }  # fmt: skip
+
+
+def of_scoring(generation: Path) -> Readers:
+    """Features are read by metrics that need a backbone; cameras of other people's videos as the recipe says."""
+
+    def needs_backbone(recipe: Recipe) -> bool:
+        from hmcli.stages.scoring.evaluate import needs_backbone
+
+        return needs_backbone(recipe.eval.metrics)
+
+    def says_no_poses(recipe: Recipe) -> bool:
+        from hmcli.store.manifest import read_manifest
+
+        return "poses" not in read_manifest(generation).recipe
+
+    return {"eval": None, "features": needs_backbone, "foreign": says_no_poses}
