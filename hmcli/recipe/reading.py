@@ -35,12 +35,12 @@ def _forbid_unknown_keys(kind: type) -> None:
 
 
 _forbid_unknown_keys(Recipe)
-_ADAPTER = TypeAdapter(Recipe)
+ADAPTER = TypeAdapter(Recipe)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain YAML/JSON values, defaults included."""
-    return _ADAPTER.dump_python(recipe, mode="json")
+    return ADAPTER.dump_python(recipe, mode="json")
 
 
 def sections(recipe: Recipe, *names: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def load_recipe(
     problems += _unknown_keys(values, Recipe)
     recipe: Recipe | None = None
     try:
-        rest = recipe = _ADAPTER.validate_python(values)
+        rest = recipe = ADAPTER.validate_python(values)
     except ValidationError as error:
         problems += [_sentence(item) for item in error.errors() if item["type"] not in _OWN_REPORT]
         rest = _rest(values, error)
@@ -134,7 +134,7 @@ def _refusal(problems: list[str], source: str) -> RecipeError:
 def from_dict(values: dict[str, Any]) -> Recipe:
     """A recipe from a manifest. Raises RecipeError when this version cannot read it."""
     try:
-        return _ADAPTER.validate_python(values)
+        return ADAPTER.validate_python(values)
     except ValidationError as error:
         raise RecipeError(
             "the recorded recipe does not fit this version of hm",
@@ -150,7 +150,7 @@ def _rest(values: dict[str, Any], error: ValidationError) -> Recipe:
         places = [item["loc"][: -1 if item["type"] == "missing" else None] for item in error.errors()]
         values = _without(values, places)
         try:
-            return _ADAPTER.validate_python(values)
+            return ADAPTER.validate_python(values)
         except ValidationError as next_error:
             error = next_error
     return Recipe()

@@ -85,7 +85,7 @@ class Job:
     @property
     def under(self) -> str:
         """All that the videos of every clip depend on alike."""
-        return hash_json([self.model.fingerprint, self.reads(), self.recipe.seed])
+        return hash_json([self.model.fingerprint, self.reads()])
 
     def _past(self, clip: str) -> list[str]:
         """Hashes of the clip's earlier history, of artifacts that hold it."""
