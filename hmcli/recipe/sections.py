@@ -87,7 +87,7 @@ class WorldConfig:
     ] = (0.3, 0.95)
     detail: Annotated[Literal["full", "low"], key("low: flat textures and few clouds.", by=_RENDER)] = "full"
     split: Annotated[
-        Literal["easy", "hard", "crowd", "mixed"],
+        Literal["easy", "hard", "crowd", "mixed", "absent"],
         key("What the hidden motion asks for (docs/world.md).", by=_RENDER),
     ] = "mixed"
     hold_out: Annotated[

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmcli.world.bodies import Biped, Person, Quadruped, posed
+from hmcli.world.bodies import Biped, Person, Quadruped, posed, settled
 from hmcli.world.bodies.gait import foot_path, reach
 from hmcli.world.space import extent
-from hmcli.world.space.shapes import ROUND_CONE, Shapes
+from hmcli.world.space.shapes import ROUND_CONE, Shapes, corners
 from hmcli.world.subjects import SUBJECTS, Subject
 
 
@@ -106,3 +106,29 @@ def test_shapes_turn_and_move_with_the_subject():
         moved.axes @ moved.axes.transpose(0, 1, 3, 2), np.broadcast_to(np.eye(3), moved.axes.shape), atol=1e-9
     )
     assert (moved.owner == 2).all()
+
+
+@pytest.mark.parametrize("family", ["walker", "ostrich", "kangaroo"])
+def test_who_stands_has_all_feet_on_the_ground_whatever_the_phase(family):
+    figure = SUBJECTS[family](np.random.default_rng(0)).figure
+    phase = np.linspace(0, 1, 25)
+    walking, standing = (posed(figure, phase, 1, lift) for lift in (1.0, np.zeros(25)))
+    lifted, resting = (highest_foot(shapes) for shapes in (walking, standing))
+    assert lifted.max() > 0.02
+    assert resting.max() < 0.01
+
+
+def highest_foot(shapes: Shapes) -> np.ndarray:
+    """(T,) metres: how high the lowest shape is on that side of the body where it is higher."""
+    low = corners(shapes)[..., 2].min(-1)
+    sides = [np.where(sign * shapes.centre[..., 1] > 0.02, low, np.inf).min(1) for sign in (1, -1)]
+    return np.asarray(np.maximum(*sides))
+
+
+def test_feet_settle_before_somebody_stands_and_not_while_it_slows_down_a_little():
+    step = np.concatenate([np.full(10, 0.1), np.linspace(0.1, 0.0, 6), np.zeros(6), np.full(6, 0.1)])
+    lift = settled(step.cumsum())
+    assert lift[:8].min() == 1.0
+    assert lift[17:20].max() == 0.0
+    assert lift[-2:].min() == 1.0
+    assert settled(np.linspace(0.3, 1.0, 20).cumsum()).min() == 1.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmcli.world.hidden.cover import covered, somebody_covered
+from hmcli.world.hidden.cover import LOOKED_AT, covered, somebody_covered
 from hmcli.world.space.obstacles import blocked, clearance, footprints
-from hmcli.world.space.shapes import BOX, CYLINDER, Paint, ShapeList, turn_about_z
+from hmcli.world.space.shapes import BOX, CYLINDER, Paint, ShapeList, Shapes, turn_about_z
 from hmcli.world.staging.company import Walker, not_too_near
 from hmcli.world.staging.paths import Course, walk
 from hmcli.world.staging.shooting import Lens
@@ -74,17 +74,25 @@ def watching(frames: int, height: float = 2.0) -> CameraTrack:
 
 def test_a_crowd_wants_somebody_covered_for_so_many_frames_on_end():
     frames = 31
-    wall, body, other = ShapeList(), ShapeList(frames, owner=1), ShapeList(frames, owner=2)
+    wall = ShapeList()
     wall.add(BOX, (0.0, -2.0, 1.5), (1.0, 0.1, 1.5), GREY)
     places = np.stack([np.linspace(-3.0, 3.0, frames), np.zeros(frames), np.full(frames, 0.9)], -1)
-    body.add(BOX, places, (0.2, 0.2, 0.8), GREY)
-    other.add(BOX, (0.0, 5.0, 0.9), (0.2, 0.2, 0.8), GREY)  # stands behind the wall
+    behind = np.tile([0.0, 5.0, 0.9], (frames, 1))
     poses = watching(frames, 1.5).world_from_camera()
-    count = int(covered(body.shapes(), [wall.shapes()], poses).sum())
+    count = int(covered(somebody(places), [wall.shapes()], poses).sum())
     assert 5 <= count <= 9
-    assert somebody_covered([body.shapes()], wall.shapes(), poses, 0.8, count - 1)
-    assert not somebody_covered([body.shapes()], wall.shapes(), poses, 0.8, count + 2)
-    assert somebody_covered([body.shapes(), other.shapes()], wall.shapes(), poses, 0.8, frames)
+    one, other = (somebody(way[LOOKED_AT]) for way in (places, behind))
+    poses = poses[LOOKED_AT]
+    assert somebody_covered([one], wall.shapes(), poses, 0.8, count - 1)
+    assert not somebody_covered([one], wall.shapes(), poses, 0.8, count + 2)
+    assert somebody_covered([one, other], wall.shapes(), poses, 0.8, frames)
+
+
+def somebody(places: np.ndarray) -> Shapes:
+    """A box of a person at these places (T, 3)."""
+    body = ShapeList(len(places), owner=1)
+    body.add(BOX, places, (0.2, 0.2, 0.8), GREY)
+    return body.shapes()
 
 
 def test_a_thing_close_before_the_camera_blocks_its_view():

@@ -68,3 +68,32 @@ def test_plain_captions_have_no_colours_and_no_names(clip, family):
     assert "another " in plain  # two of the same kind are told apart
     assert plain[0].isupper()
     assert plain.endswith(".")
+
+
+def walking(clip: ClipDescription, heading: np.ndarray, pace: np.ndarray) -> ClipDescription:
+    """The first subject alone, with this heading and pace (a share of a metre) in each frame."""
+    actor = clip.actors[0]
+    steps = pace[:, None] * np.stack([np.cos(heading), np.sin(heading), 0 * heading], -1)
+    walk = replace(actor.walk, position=steps.cumsum(0), heading=heading, distance=pace.cumsum())
+    return replace(clip, actors=(replace(actor, walk=walk),))
+
+
+def told(clip: ClipDescription, heading: np.ndarray, pace: np.ndarray, visible: int) -> str:
+    pixels = np.where(np.arange(clip.frames) < visible, 9, 0)
+    shown = walking(clip, heading, pace)
+    return plain_caption(shown, [Visibility(subject=shown.actors[0].name, seen=pixels, inside=pixels)])
+
+
+def test_manners_come_from_the_visible_frames_alone(clip):
+    frame, even = np.arange(clip.frames), np.full(clip.frames, 0.2)
+    straight, bend = 0.0 * frame, 0.1 * frame
+    assert "bend" not in told(clip, straight, even, 15)
+    assert " in a bend" in told(clip, bend, even, 15)
+    assert "bend" not in told(clip, bend, even, 4)  # it has hardly turned yet
+    assert " in a circle" in told(clip, 0.4 * frame, even, 15)
+    swing = 0.7 * np.sin(2 * np.pi * frame / 10)
+    assert " in curves to both sides" in told(clip, swing, even, 15)
+    stops = np.where(frame % 6 < 3, 0.2, 0.0)
+    assert ", stopping again and again" in told(clip, straight, stops, 15)
+    assert ", stopping once" in told(clip, straight, stops, 9)
+    assert "stopping" not in told(clip, straight, stops, 4)

@@ -28,11 +28,11 @@ from hmcli.store.hashing import HashCache, hash_json, hash_tree
 from hmcli.store.video import read_video
 from hmcli.world.scenes import SCENES
 from hmcli.world.staging.choices import choices
-from hmcli.world.staging.clip import clip_id, describe_clip
+from hmcli.world.staging.clip import TRIES, clip_id, describe_clip
 from hmcli.world.staging.splits import on_side
 from hmcli.world.subjects import SUBJECTS
 
-PICTURES = 4  # raise when the same clip would look or move differently: older clips are then redone
+PICTURES = 5  # raise when the same clip would look or move differently: older clips are then redone
 
 Captioner = Callable[[Any], str]  # (T, H, W, 3) uint8 frames of the context -> caption
 
@@ -70,6 +70,8 @@ def run(
 
         def keep(unit: Unit, rows: dict[str, dict[str, Any]], drawn: Path) -> None:
             for clip, row in rows.items():
+                if row["further_seeds"]:
+                    reporter.note(f"{clip}: drawn on with a further seed after {TRIES} draws")
                 if caption is not None:
                     row["caption"] = caption(read_video(drawn / clip / "cond.mp4"))
                 with writer.item_folder(clip, unit.items[clip], meta=row) as folder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmcli.world.bodies.gait import foot_path, reach
+from hmcli.world.bodies.gait import Lift, foot_path, reach
 from hmcli.world.bodies.parts import Part, anchor, attach
 from hmcli.world.space.shapes import ELLIPSOID, ROUND_CONE, Paint, ShapeList, Shapes, axes_along
 
@@ -55,14 +55,14 @@ class Biped:
         return self.stride * self.height
 
 
-def biped(who: Biped, phase_T: np.ndarray, owner: int) -> Shapes:
+def biped(who: Biped, phase_T: np.ndarray, owner: int, lift: Lift = 1.0) -> Shapes:
     """The animal's shapes in the body frame, (T, N)."""
     tall, frames = who.height, len(phase_T)
     body = ShapeList(frames, owner)
     hips = np.zeros((frames, 3))
-    hips[:, 2] = tall * (who.hip + _rise(who, phase_T))
+    hips[:, 2] = tall * (who.hip + lift * _rise(who, phase_T))
     for side, shift in ((1, 0.0), (-1, 0.0 if who.hop else 0.5)):
-        _leg(body, who, phase_T + shift, hips + np.array([0.0, side * who.apart * who.girth * tall, 0.0]))
+        _leg(body, who, phase_T + shift, lift, hips + np.array([0.0, side * who.apart * who.girth * tall, 0.0]))
     ahead = np.array([np.cos(who.slope), 0.0, np.sin(who.slope)])
     trunk = anchor(hips + who.forward * tall * ahead, tall, -who.slope)
     long_axes = axes_along(np.broadcast_to(ahead, (frames, 3)))
@@ -90,11 +90,11 @@ def _rise(who: Biped, phase_T: np.ndarray) -> np.ndarray:
     return np.where(cycle > who.duty, who.hop * 4 * flight * (1 - flight), -0.2 * who.hop * np.sin(np.pi * landed))
 
 
-def _leg(body: ShapeList, who: Biped, phase_T: np.ndarray, hip_T3: np.ndarray) -> None:
+def _leg(body: ShapeList, who: Biped, phase_T: np.ndarray, lift: Lift, hip_T3: np.ndarray) -> None:
     tall = who.height
     thin, ankle = who.leg_radius * tall, who.leg_radius * 1.1 * tall
-    x, lift = foot_path(phase_T, who.stride_metres, who.duty, 0.06 * tall + 0.6 * who.hop * tall)
-    foot = np.stack([hip_T3[:, 0] + x, hip_T3[:, 1], ankle + lift], -1)
+    x, rise = foot_path(phase_T, who.stride_metres, who.duty, (0.06 * tall + 0.6 * who.hop * tall) * lift)
+    foot = np.stack([hip_T3[:, 0] + x, hip_T3[:, 1], ankle + rise], -1)
     half = who.bent * np.hypot((who.hip + 0.008) * tall - ankle, who.stride_metres * who.duty / 2) / 2
     knee, end = reach(hip_T3, foot, half, half, bend=-1.0)
     body.limb(hip_T3, knee, who.thigh_radius * tall, thin * 1.1, who.thigh)

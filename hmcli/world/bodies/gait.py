@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import numpy as np
 
+Lift = float | np.ndarray  # how high feet are lifted, as a share, in all frames or in each (T,)
+_STANDS, _GOES = 0.04, 0.16  # shares of its fastest pace: below, feet rest on the ground; above, they are lifted
 
-def foot_path(phase_T: np.ndarray, stride: float, duty: float, lift: float) -> tuple[np.ndarray, np.ndarray]:
+
+def settled(distance_T: np.ndarray) -> np.ndarray:
+    """(T,) how high feet are lifted, as a share: 1 while somebody walks, 0 where it stands, by the metres walked."""
+    pace = np.gradient(distance_T) if len(distance_T) > 1 else np.ones(len(distance_T))
+    share = pace / max(float(pace.max()), 1e-9)
+    return np.asarray(np.clip((share - _STANDS) / (_GOES - _STANDS), 0.0, 1.0))
+
+
+def foot_path(
+    phase_T: np.ndarray, stride: float, duty: float, lift: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Offsets of one foot along x and z (metres) from its resting place below the hip.
 
     The foot stands for the share `duty` of a stride and then swings forward, `lift` metres high.

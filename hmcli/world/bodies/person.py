@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmcli.world.bodies.gait import foot_path, reach
+from hmcli.world.bodies.gait import Lift, foot_path, reach
 from hmcli.world.bodies.parts import Anchor, Part, anchor, attach, turned
 from hmcli.world.space.shapes import ELLIPSOID, Colour, Paint, ShapeList, Shapes
 
@@ -59,7 +59,7 @@ class Person:
         return self.stride * self.height
 
 
-def person(who: Person, phase_T: np.ndarray, owner: int) -> Shapes:
+def person(who: Person, phase_T: np.ndarray, owner: int, lift: Lift = 1.0) -> Shapes:
     """The person's shapes in the body frame, (T, N)."""
     tall, wide = who.height, who.height * who.build
     body = ShapeList(len(phase_T), owner)
@@ -72,7 +72,7 @@ def person(who: Person, phase_T: np.ndarray, owner: int) -> Shapes:
 
     hands = {}
     for side, shift, arm, name in ((1, 0.0, who.left, "left_hand"), (-1, 0.5, who.right, "right_hand")):
-        _leg(body, who, phase_T + shift, hips + np.array([0.0, 0.052 * side * wide, 0.0]))
+        _leg(body, who, phase_T + shift, lift, hips + np.array([0.0, 0.052 * side * wide, 0.0]))
         shoulder = above(chest, -0.002, 0.112 * side * who.build, 0.015)
         hands[name] = anchor(_arm(body, who, arm, phase_T + shift + 0.5, shoulder, side), tall)
     body.limb(above(hips, 0, 0, 0.03), above(chest, 0.003, 0, -0.055), 0.078 * wide, 0.094 * wide, who.top)
@@ -109,9 +109,9 @@ def _hip_height(who: Person, phase_T: np.ndarray) -> np.ndarray:
     return (high + low) / 2 + (high - low) / 2 * np.cos(4 * np.pi * (phase_T - who.duty / 2))
 
 
-def _leg(body: ShapeList, who: Person, phase_T: np.ndarray, hip_T3: np.ndarray) -> None:
+def _leg(body: ShapeList, who: Person, phase_T: np.ndarray, lift: Lift, hip_T3: np.ndarray) -> None:
     tall, ankle = who.height, _ANKLE * who.height
-    lift = (0.045 if who.duty > 0.5 else 0.12) * tall
+    lift = (0.045 if who.duty > 0.5 else 0.12) * tall * lift
     x, rise = foot_path(phase_T, who.stride_metres, who.duty, lift)
     foot = np.stack([x, hip_T3[:, 1], ankle + rise], -1)
     knee, end = reach(hip_T3, foot, 0.505 * _LEG * tall, 0.495 * _LEG * tall, bend=1.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmcli.world.bodies.gait import foot_path, reach
+from hmcli.world.bodies.gait import Lift, foot_path, reach
 from hmcli.world.bodies.parts import Anchor, Part, anchor, attach
 from hmcli.world.space.shapes import ELLIPSOID, Paint, ShapeList, Shapes
 
@@ -56,7 +56,7 @@ class Quadruped:
         return self.stride * self.height
 
 
-def quadruped(who: Quadruped, phase_T: np.ndarray, owner: int) -> Shapes:
+def quadruped(who: Quadruped, phase_T: np.ndarray, owner: int, lift: Lift = 1.0) -> Shapes:
     """The animal's shapes in the body frame, (T, N)."""
     tall, frames = who.height, len(phase_T)
     body = ShapeList(frames, owner)
@@ -71,7 +71,8 @@ def quadruped(who: Quadruped, phase_T: np.ndarray, owner: int) -> Shapes:
     body.limb(at(-half, 0, back), at(half, 0, back + 0.01), round_ * who.rump * tall, round_ * 1.06 * tall, who.coat)
     corners = ((half * 0.95, 1), (half * 0.95, -1), (-half, 1), (-half, -1))
     for (x, side), shift in zip(corners, who.gait, strict=True):
-        _leg(body, who, phase_T + shift, at(x, side * round_ * 0.55, back - 0.06), bend=1.0 if x > 0 else -1.0)
+        hip = at(x, side * round_ * 0.55, back - 0.06)
+        _leg(body, who, phase_T + shift, lift, hip, bend=1.0 if x > 0 else -1.0)
     rise = np.array([np.cos(who.neck_slope), 0.0, np.sin(who.neck_slope)])
     poll = np.array([half + 0.03, 0.0, back + 0.08]) + who.neck * rise
     body.limb(
@@ -86,12 +87,12 @@ def quadruped(who: Quadruped, phase_T: np.ndarray, owner: int) -> Shapes:
     return body.shapes()
 
 
-def _leg(body: ShapeList, who: Quadruped, phase_T: np.ndarray, hip_T3: np.ndarray, bend: float) -> None:
+def _leg(body: ShapeList, who: Quadruped, phase_T: np.ndarray, lift: Lift, hip_T3: np.ndarray, bend: float) -> None:
     """A leg that is long enough for its steps; fore legs bend forward, hind legs back."""
     tall, thick = who.height, who.leg * who.height
     ankle, carried = 0.043 * thick, (who.back - 0.06) * tall
-    x, lift = foot_path(phase_T, who.stride_metres, duty=0.5, lift=0.085 * carried)
-    foot = np.stack([hip_T3[:, 0] + x, hip_T3[:, 1], ankle + lift], -1)
+    x, rise = foot_path(phase_T, who.stride_metres, duty=0.5, lift=0.085 * carried * lift)
+    foot = np.stack([hip_T3[:, 0] + x, hip_T3[:, 1], ankle + rise], -1)
     length = who.bent * np.hypot(carried + who.bob * tall - ankle, who.stride_metres / 4)
     knee, end = reach(hip_T3, foot, 0.506 * length, 0.494 * length, bend)
     body.limb(hip_T3, knee, who.girth * who.thigh * tall, 0.058 * thick, who.thighs)

@@ -17,6 +17,7 @@ from hmcli.world.views.cameras import world_point_from_unreal
 
 PartName = Literal["context", "target"]
 Reason = Literal["left the frame", "occluded"]
+_ADDED = 3  # fields of a hidden stretch that older renders lack, the last ones
 _PARTS: tuple[tuple[PartName, str], ...] = (("context", "cond"), ("target", "tgt"))  # ours, prefix of released keys
 
 
@@ -57,7 +58,8 @@ class Event:
 class HiddenStretch:
     """Frames `first` to `last` without a subject, over context and target together, and what predicting them takes.
 
-    Errors at re-entry are in metres, by name (frozen, constant_velocity, oracle); None where there is none to measure.
+    Errors are those of guesses (picture_centre, frozen, constant_velocity, oracle) half a second after re-entry; None
+    where there is none to measure. Renders made before `absent` was measured have neither it nor the fields after it.
     """
 
     first: int
@@ -69,6 +71,9 @@ class HiddenStretch:
     error_metres: Mapping[str, float | None]
     error_bodies: Mapping[str, float | None]  # the same in body lengths
     law: str  # what the oracle took the motion for
+    absent: bool | None = None  # it does not come back, and is surely not where the camera looks for it again
+    shown_seconds: float | None = None  # for which half of its body was seen before
+    error_degrees: Mapping[str, float | None] | None = None  # seen from the camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +189,9 @@ def parse_states(content: Any) -> tuple[SubjectState, ...]:
 
 
 def _hidden(content: Any, place: str) -> HiddenStretch:
-    return HiddenStretch(**_mapping(content, place, tuple(field.name for field in fields(HiddenStretch))))
+    keys = tuple(field.name for field in fields(HiddenStretch))
+    older = isinstance(content, Mapping) and "absent" not in content
+    return HiddenStretch(**_mapping(content, place, keys[:-_ADDED] if older else keys))
 
 
 def parse_events(content: Any) -> tuple[Event, ...]:

@@ -18,7 +18,8 @@ _FILLS = {BOX: 0.8, ELLIPSOID: 0.68, ROUND_CONE: 0.75, CYLINDER: 0.8, CONE: 0.45
 _NEAREST = 0.3  # metres before the camera
 _STAGE = 12.0  # metres from the origin within which things may cover a subject
 _TALL = 0.6  # metres: lower things cover nobody
-_EVERY = 2  # frames looked at
+_EVERY = 2
+LOOKED_AT = slice(None, None, _EVERY)  # frames
 
 
 def somebody_covered(
@@ -26,17 +27,17 @@ def somebody_covered(
 ) -> bool:
     """Is one of the subjects, while its middle is in the picture, behind something for so many frames on end?
 
+    Bodies and poses are those of the frames LOOKED_AT, every second one; `frames` counts all.
     `half_width` is half the picture's width at distance 1.
     """
     things = _on_stage(still)
-    bodies, poses = [_of_frames(body, slice(None, None, _EVERY)) for body in bodies], poses_T44[::_EVERY]
     for body in bodies:
-        spot, depth = _projected(body.centre.mean(1)[:, None, None], poses)
+        spot, depth = _projected(body.centre.mean(1)[:, None, None], poses_T44)
         hidden = (np.abs(spot[:, 0, 0, 0]) < half_width) & (depth[:, 0, 0] > _NEAREST)
         if not (when := np.flatnonzero(hidden)).size:
             continue
         others = [things, *(_of_frames(other, when) for other in bodies if other is not body)]
-        hidden[when] = covered(_of_frames(body, when), others, poses[when])
+        hidden[when] = covered(_of_frames(body, when), others, poses_T44[when])
         if longest_run(hidden) > (frames - 1) // _EVERY:
             return True
     return False

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hmcli.world.hidden.certify import Certificate
+from hmcli.world.hidden.certify import GUESSES, Certificate
 from hmcli.world.hidden.events import Visibility, find_events
 from hmcli.world.staging.clip import ClipDescription
 from hmcli.world.staging.verdict import Certificates
@@ -104,23 +104,24 @@ def subjects(
 def hidden_row(one: Certificate, fps: float) -> dict[str, Any]:
     """One hidden stretch: frames over context and target together, seconds, metres and body lengths.
 
-    Errors are null where the subject was seen too little before, or does not come back.
+    Errors are those of guesses (hmcli/world/hidden/certify.py) half a second after re-entry, null where the subject was
+    seen too little before, or does not come back.
     """
-    errors = {
-        "frozen": one.frozen_error,
-        "constant_velocity": one.constant_velocity_error,
-        "oracle": one.oracle_error,
-    }
+    metres = one.metres or dict.fromkeys(GUESSES)
+    degrees = one.degrees or dict.fromkeys(GUESSES)
     return {
         "first": one.first,
         "last": one.last,
         "reason": one.reason,
         "certified": one.certified,
+        "absent": one.absent,
         "visible_seconds": _rounded(one.visible_frames / fps),
+        "shown_seconds": _rounded(one.shown_frames / fps),
         "hidden_seconds": _rounded(one.hidden_frames / fps),
-        "error_metres": {name: _rounded(error) for name, error in errors.items()},
+        "error_degrees": {name: _rounded(error) for name, error in degrees.items()},
+        "error_metres": {name: _rounded(error) for name, error in metres.items()},
         "error_bodies": {
-            name: None if error is None else _rounded(error / one.body_length) for name, error in errors.items()
+            name: None if error is None else _rounded(error / one.body_length) for name, error in metres.items()
         },
         "law": one.law,
     }
@@ -159,6 +160,7 @@ def index_row(clip: ClipDescription, found: Certificates, caption: str, plain: s
         "seed": clip.seed,
         "index": clip.index,
         "draw": clip.draw,
+        "further_seeds": clip.further_seeds,
         "split": clip.split,
         "scene": clip.scene.family,
         "subjects": [actor.subject.family for actor in clip.actors],

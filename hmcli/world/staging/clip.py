@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from hmcli.errors import UsageError
 from hmcli.recipe.sections import WorldConfig
-from hmcli.world.bodies import posed
-from hmcli.world.hidden.certify import Needs, certify
-from hmcli.world.hidden.cover import somebody_covered
+from hmcli.world.bodies import posed, settled
+from hmcli.world.hidden.certify import FROZEN_BODIES, ORACLE_BODIES, Needs, Watched, certify, judged_frame
+from hmcli.world.hidden.cover import LOOKED_AT, somebody_covered
 from hmcli.world.hidden.events import Hidden
 from hmcli.world.scenes import Scene, scene_family
 from hmcli.world.scenes.detail import flat_light, flat_scene
@@ -31,22 +32,26 @@ from hmcli.world.staging.shooting import FOLLOWED, Lens, Moments, Taken, Task, m
 from hmcli.world.staging.splits import COVERED_SECONDS, SplitName
 from hmcli.world.subjects import Subject, subject_family
 from hmcli.world.views.cameras import focal_length
-from hmcli.world.views.sight import sight
+from hmcli.world.views.sight import Body, sight
 from hmcli.world.views.trajectories import STARTS, CameraTrack
 
-TRIES = 800  # draws of one clip before it is given up
+TRIES = 800  # draws of one clip before a further seed is tried
+FURTHER_SEEDS = 3  # tried before it is given up
+_FURTHER = 1_000_003  # from one of them to the next
 _PER_CAST = 50  # draws after which a clip is cast anew: not every subject suits every trajectory and length
 _BRISKEST = 2.0  # times a subject's usual pace
 _COMPANIES = 5  # companies tried for a crowd's first subject, until somebody is covered for long enough
 _CAMERA_ROOM = 0.5  # metres between the camera and things
 _VIEW = 3.0  # metres: what is nearer blocks the camera's view ...
 _BLOCKED = 0.4  # ... of which it may fill this share, from left to right
+_CLEAR = 0.2  # share of a subject between the picture's edges from which on it is clearly visible
+_FEW_DRAWS = 6  # of what eyes saw, before anything is drawn
 _STRATA = 10  # equal parts of a range that clips are dealt, so that a few clips cover all of it
 _ABOUT = 0.12  # share by which a subject's height in the picture may miss its range
 _FOLLOWED_IN_CONTEXT = 4.6  # metres that a follow shot is to cover within the context, where its subject can
 _SALTS = {
     "scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16, "company": 17, "follow": 18,
-    "height": 19, "place": 20,
+    "height": 19, "place": 20, "eyes": 21,
 }  # fmt: skip
 
 
@@ -65,9 +70,16 @@ class Actor:
         """Name of the subject within its clip."""
         return f"{self.subject.family}_{self.number}"
 
-    def shapes(self) -> Shapes:
-        body = posed(self.subject.figure, self.phase, self.number)
-        return body.placed(self.walk.position, self.walk.heading)
+    @property
+    def body(self) -> Body:
+        """What sight needs to know of it."""
+        track, who = self.walk.position[:, :2], self.subject
+        return Body(track=track, heading=self.walk.heading, radius=who.radius, tall=who.tall)
+
+    def shapes(self, frames: slice = slice(None)) -> Shapes:
+        """Its shapes in these frames, (T, N)."""
+        body = posed(self.subject.figure, self.phase[frames], self.number, lift=settled(self.walk.distance)[frames])
+        return body.placed(self.walk.position[frames], self.walk.heading[frames])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +99,16 @@ class ClipDescription:
     follows: bool  # does a dolly carry the camera along with the first subject?
     world_from_camera: np.ndarray  # (T, 4, 4) float64, metres, camera axes right, down, forward
     field_of_view: float  # degrees, horizontal
+    aspect: float  # of the pictures: height / width
     fps: int
     needs: Needs
     target_frames: int
     texture_seed: int
+
+    @property
+    def further_seeds(self) -> int:
+        """How many seeds beyond the clip's own were tried."""
+        return self.draw // TRIES
 
     @property
     def context_frames(self) -> int:
@@ -99,6 +117,23 @@ class ClipDescription:
     @property
     def frames(self) -> int:
         return self.context_frames + self.target_frames
+
+    @property
+    def half_angle(self) -> float:
+        """Radians: half the horizontal field of view."""
+        return float(np.deg2rad(self.field_of_view)) / 2
+
+    @property
+    def camera(self) -> CameraTrack:
+        """The camera's places and directions."""
+        pose = self.world_from_camera
+        return CameraTrack(eye=pose[:, :3, 3], yaw=np.arctan2(pose[:, 1, 2], pose[:, 0, 2]))
+
+    def inside(self, actor: Actor) -> np.ndarray:
+        """(T,) about which share of a subject's body lies between the edges of the picture."""
+        seen, tall = sight(self.camera, actor.body), actor.subject.tall
+        high = self.aspect * float(np.tan(self.half_angle))
+        return seen.inside(self.half_angle, high, tall, self.world_from_camera[:, 2, 3])
 
     def focal(self, width: int) -> float:
         """Focal length in pixels of pictures `width` pixels wide."""
@@ -162,25 +197,37 @@ class Scenario:
 
 
 def describe_clip(world: WorldConfig, seed: int, index: int, first_draw: int = 0) -> ClipDescription:
-    """The first acceptable draw of clip `index`, from `first_draw` on. Raises UsageError after too many tries."""
+    """The first acceptable draw of clip `index`, from `first_draw` on.
+
+    An unlucky clip is drawn on with a further seed after every TRIES draws. Raises UsageError after FURTHER_SEEDS of
+    them, and at once when all draws of the first failed for one reason.
+    """
     may = choices(world)
-    cast = _cast(may, seed, index, first_draw // _PER_CAST)
+    cast = _cast(may, _seed_of(seed, first_draw), index, first_draw // _PER_CAST)
     reasons: dict[str, int] = {}
-    for draw in range(first_draw, TRIES):
+    for draw in range(first_draw, (1 + FURTHER_SEEDS) * TRIES):
+        own = _seed_of(seed, draw)
+        if draw == TRIES and len(reasons) == 1 and first_draw == 0:
+            break
         if draw % _PER_CAST == 0 and draw > first_draw:
-            cast = _cast(may, seed, index, draw // _PER_CAST)
-        drawn = _draw(may, cast, seed, index, draw)
-        found = _peopled(may, cast, drawn, seed, index, draw) if isinstance(drawn, Scenario) else drawn
+            cast = _cast(may, own, index, draw // _PER_CAST)
+        drawn = _draw(may, cast, own, index, draw)
+        found = _peopled(may, cast, drawn, own, index, draw) if isinstance(drawn, Scenario) else drawn
         if isinstance(found, ClipDescription):
-            return found
+            return replace(found, id=clip_id(seed, index), seed=seed)
         reasons[found] = reasons.get(found, 0) + 1
     most = max(reasons, key=lambda reason: reasons[reason], default="every draw was used up")
     raise UsageError(
-        f"no exit and re-entry found in {TRIES} draws of a clip: mostly, {most}",
+        f"no exit and re-entry found in {sum(reasons.values())} draws of a clip: mostly, {most}",
         where={"clip": clip_id(seed, index), "recipe": "world"},
         fix=f"turn the camera further (world.camera.degrees={world.camera.degrees:g}, horizontal field of view"
         f" {world.field_of_view:g}) or use more context and target frames",
     )
+
+
+def _seed_of(seed: int, draw: int) -> int:
+    """The seed that a draw is made with: the clip's own, or after every TRIES draws a further one."""
+    return seed + draw // TRIES * _FURTHER
 
 
 def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
@@ -214,11 +261,17 @@ def _first_subject(may: Choices, seed: int, index: int, *, follows: bool, height
     """The next family that can fill so much of the picture and walk as far as a follow shot goes; else the next one."""
     names = [_dealt(may.subjects, seed, index + further, "subject") for further in range(len(may.subjects))]
     for name in names:
-        usual = subject_family(name)(np.random.default_rng(0))
+        usual = _usual(name)
         far_enough = usual.speed * _BRISKEST * may.frames / may.world.fps >= 1.2 * FOLLOWED[0]
         if may.lens.tallest(usual) >= height and (far_enough or not follows):
             return name
     return names[0]
+
+
+@cache
+def _usual(name: str) -> Subject:
+    """Some member of a family, to tell what its members can do."""
+    return subject_family(name)(np.random.default_rng(0))
 
 
 def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenario | str:
@@ -235,6 +288,7 @@ def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenari
     task = Task(
         trajectory=cast.trajectory, start=start, stand=lens.stand(subject, cast.height, rng),
         turn=float(np.deg2rad(may.world.camera.degrees)), half_width=lens.half_angle, follows=cast.follows,
+        absent=may.split.absent,
         place=1 - _part("place", seed, index) - rng.uniform(0, 1 / _STRATA),
         body=first.body, needs=may.needs, fps=may.world.fps,
     )  # fmt: skip
@@ -244,7 +298,7 @@ def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenari
         return "the camera does not lose the subject in the context and find it again in the target"
     if refused := _in_the_way(cast, taken.camera, lens) or _misframed(first, taken, cast, may):
         return refused
-    if refused := _unforeseeable(first, taken, may):
+    if refused := _unforeseeable(first, taken, may, np.random.default_rng([seed, index, draw + 1, _SALTS["eyes"]])):
         return refused
     return Scenario(first=first, camera=taken.camera, moments=taken.moments, start=start)
 
@@ -284,15 +338,37 @@ def _misframed(first: Walker, taken: Taken, cast: Cast, may: Choices) -> str:
     return ""
 
 
-def _unforeseeable(first: Walker, taken: Taken, may: Choices) -> str:
-    """Why the first subject's hidden stretch is not worth certifying, or nothing."""
-    when = taken.moments
-    seen = sight(taken.camera, first.body).partly(may.lens.half_angle)
-    stretch = Hidden(subject="", first=when.leave, last=when.return_ - 1, reason="left the frame")
-    told = certify(stretch, seen, seen, first.body.track, may.world.fps, first.subject.body_length, may.needs)
+def _unforeseeable(first: Walker, taken: Taken, may: Choices, rng: np.random.Generator) -> str:
+    """Why the first subject's hidden stretch is not worth certifying, or nothing. A few draws of what eyes saw do."""
+    when, lens, frames = taken.moments, may.lens, may.frames
+    seen = sight(taken.camera, first.body)
+    partly = seen.partly(lens.half_angle)
+    inside = seen.inside(lens.half_angle, lens.half_height, first.subject.tall, taken.camera.eye[:, 2])
+    watched = Watched(
+        track_T2=first.body.track, seen_T=partly, clear_T=inside >= _CLEAR, half_T=inside >= 0.5, camera=taken.camera,
+        half_angle=lens.half_angle, body_length=first.subject.body_length, fps=may.world.fps,
+    )  # fmt: skip
+    last = (frames if may.split.absent else when.return_) - 1
+    if not may.split.absent and _hardly_moves(first, when, may):
+        return "where the subject comes back is where it left, or straight on"
+    stretch = Hidden(subject="", first=when.leave, last=last, reason="left the frame")
+    told = certify(stretch, watched, may.needs, rng, draws=_FEW_DRAWS)
+    if may.split.absent:
+        return "" if told.absent else "the subject may be where the camera looks for it again"
     if not told.certified:
         return "where the subject comes back cannot be foretold, or is where it left"
     return "" if told.turns or not may.split.turns else "the subject goes straight on while it is hidden"
+
+
+def _hardly_moves(first: Walker, when: Moments, may: Choices) -> bool:
+    """Is standing still, or in a split of turns going straight on, right enough? A cheap look before a careful one."""
+    track, last = first.body.track, when.leave - 1
+    at = int(judged_frame(np.array([when.return_]), may.world.fps, may.frames)[0])
+    moved, straight = track[at] - track[last], (at - last) * (track[last] - track[last - 1])
+    length = first.subject.body_length
+    if np.linalg.norm(moved) <= FROZEN_BODIES * length:
+        return True
+    return may.split.turns and bool(np.linalg.norm(moved - straight) <= ORACLE_BODIES * length)
 
 
 def _peopled(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, draw: int) -> ClipDescription | str:
@@ -337,12 +413,13 @@ def _described(
     return ClipDescription(
         id=clip_id(seed, index), seed=seed, index=index, draw=draw, split=world.split, scene=cast.scene,
         light=cast.light, actors=tuple(actors), trajectory=cast.trajectory, start=found.start, follows=cast.follows,
-        world_from_camera=found.camera.world_from_camera(), field_of_view=world.field_of_view, fps=world.fps,
+        world_from_camera=found.camera.world_from_camera(), field_of_view=world.field_of_view,
+        aspect=world.size[0] / world.size[1], fps=world.fps,
         needs=may.needs, target_frames=world.target_frames, texture_seed=cast.texture_seed,
     )  # fmt: skip
 
 
 def _somebody_covered(clip: ClipDescription, may: Choices) -> bool:
-    bodies = [actor.shapes() for actor in clip.actors]
+    bodies = [actor.shapes(LOOKED_AT) for actor in clip.actors]
     frames = math.ceil(COVERED_SECONDS * clip.fps)
-    return somebody_covered(bodies, clip.scene.shapes, clip.world_from_camera, may.lens.half_width, frames)
+    return somebody_covered(bodies, clip.scene.shapes, clip.world_from_camera[LOOKED_AT], may.lens.half_width, frames)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hmcli.world.hidden.certify import SEEN_AGAIN, Needs
+from hmcli.world.hidden.certify import SEEN_AGAIN, Needs, judged_frame
 from hmcli.world.subjects import Subject
 from hmcli.world.views.sight import Body, Sight, sight
 from hmcli.world.views.trajectories import (
@@ -40,11 +40,10 @@ _NEVER = 1e6
 _RETURNS = 128  # tried at once
 _HOME = 1.3  # half widths of the picture by which the last view is beside the first one, at most
 _SLOWEST = 2.2  # times the least time that a return may take
-WISH_SECONDS = 0.5  # after the re-entry, when the subject is about where the clip wishes ...
-_WISHED = 0.15  # ... to within this share of half the picture's width
+_WISHED = 0.15  # share of half the picture's width by which a subject may miss the place that was wished for it
 _ASIDE = (1.5, 2.4)  # half widths of the picture by which a camera looks aside before it turns to its subject
 _LEAD_IN = 8  # frames before it sees its subject that such a camera needs at least
-_KEPT = (0.25, 1.0)  # share of the subject's pace at which a dolly goes on without it
+_KEPT = (0.1, 0.8)  # share of the subject's pace at which a dolly goes on without it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ class Lens:
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Frames in which the subject is first seen, leaves and comes back."""
+    """Frames in which the subject is first seen, leaves and comes back (or the camera, where the subject does not)."""
 
     arrive: int
     leave: int
@@ -103,7 +102,8 @@ class Task:
     turn: float  # how far a pan turns, radians
     half_width: float  # of the field of view, radians
     follows: bool  # does a dolly carry the camera along with the subject?
-    place: float  # of half the picture's width, from its middle, where the subject is half a second after re-entry
+    place: float  # of half the picture's width, from its middle, where the subject is half a second after re-entry ...
+    absent: bool  # ... or, where it does not come back, where it was last seen, in the end
     body: Body
     needs: Needs
     fps: float
@@ -205,11 +205,17 @@ def _coming_back(task: Task, shot: Shot, timing: Timing, when: Moments, rng: np.
     tried = replace(timing, back=back, back_frames=back_frames)
     seen = task.seen(shot, tried, home)
     partly = seen.partly(half)
-    found = _first(partly, when.leave)
     earliest = max(needs.context_frames + 1, when.leave + needs.hidden_frames)
-    stays = (partly | (np.arange(frames) < found[:, None])).all(1) & (np.abs(seen.beside[:, -1]) < half)
-    later = np.minimum(found + round(WISH_SECONDS * task.fps), frames - 1)
-    place = np.take_along_axis(seen.beside, later[:, None], 1)[:, 0] / half
+    if task.absent:
+        there = np.repeat(task.body.track[None, when.leave - 1], frames, 0)
+        beside = sight(film(shot, tried, home), replace(task.body, track=there)).beside
+        found = _first(np.abs(beside) < half, earliest)
+        place, stays = beside[:, -1] / half, ~partly[:, when.leave :].any(1)
+    else:
+        found = _first(partly, when.leave)
+        later = judged_frame(found, task.fps, frames)
+        place = np.take_along_axis(seen.beside, later[:, None], 1)[:, 0] / half
+        stays = (partly | (np.arange(frames) < found[:, None])).all(1) & (np.abs(seen.beside[:, -1]) < half)
     miss = np.abs(np.abs(place) - task.place)
     fits = stays & (_first(~partly, when.arrive) == when.leave)
     fits &= (found >= earliest) & (found <= latest_return(frames, needs.context_frames))

@@ -14,7 +14,7 @@ from typing import Literal
 
 from hmcli.world.staging.paths import PATHS
 
-SplitName = Literal["easy", "hard", "crowd", "mixed"]
+SplitName = Literal["easy", "hard", "crowd", "mixed", "absent"]
 HoldOut = Literal["all", "train", "test"]
 COVERED_SECONDS = 0.3  # for which somebody in a crowd is out of sight behind something, at least
 TEST_FAMILIES = 0.45  # share of the families, on average ...
@@ -29,6 +29,7 @@ class Split:
     paths: tuple[str, ...]
     turns: bool = False  # constant velocity is wrong by more than half a body length
     crowd: bool = False  # the most subjects allowed, one of them for COVERED_SECONDS behind something else
+    absent: bool = False  # the camera comes back to where the subject was last seen, and it is certainly elsewhere
 
 
 SPLITS: dict[SplitName, Split] = {
@@ -36,6 +37,7 @@ SPLITS: dict[SplitName, Split] = {
     "hard": Split(paths=tuple(name for name in PATHS if name not in ("straight", "pace_change")), turns=True),
     "crowd": Split(paths=tuple(PATHS), crowd=True),
     "mixed": Split(paths=tuple(PATHS)),
+    "absent": Split(paths=tuple(PATHS), absent=True),
 }
 
 

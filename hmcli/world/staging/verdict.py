@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hmcli.world.hidden.certify import Certificate, certify
+import numpy as np
+
+from hmcli.world.hidden.certify import Certificate, Watched, certify
 from hmcli.world.hidden.events import Visibility, covered_frames, hidden_stretches
 from hmcli.world.staging.clip import ClipDescription
 from hmcli.world.staging.splits import COVERED_SECONDS, SPLITS
@@ -16,11 +18,15 @@ def certificates(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str,
     """Every stretch in which a subject that had been visible is hidden, measured."""
     found: dict[str, list[Certificate]] = {}
     for actor, of in zip(clip.actors, seen, strict=True):
-        track, length = actor.walk.position[:, :2], actor.subject.body_length
+        shown = clip.inside(actor) * of.share()
+        watched = Watched(
+            track_T2=actor.walk.position[:, :2], seen_T=of.seen > 0, clear_T=of.clear(), half_T=shown >= 0.5,
+            camera=clip.camera, half_angle=clip.half_angle, body_length=actor.subject.body_length, fps=clip.fps,
+        )  # fmt: skip
         found[actor.name] = [
-            certify(stretch, of.seen > 0, of.clear(), track, clip.fps, length, clip.needs)
-            for stretch in hidden_stretches(of)
-            if stretch.first > 0
+            certify(stretch, watched, clip.needs, np.random.default_rng([clip.seed, clip.index, actor.number, number]))
+            for number, stretch in enumerate(hidden_stretches(of))
+            if (of.seen[: stretch.first] > 0).any()
         ]
     return found
 
@@ -31,6 +37,8 @@ def refusal(clip: ClipDescription, seen: Sequence[Visibility], found: Certificat
     if not all(of.clear().any() for of in seen):
         return "a subject is never clearly visible"
     certified = [one for several in found.values() for one in several if one.certified]
+    if split.absent:
+        return _absence(found, certified)
     if not certified:
         return "no subject leaves, is hidden long enough and comes back where that can be foretold"
     if split.turns and not any(one.turns for one in certified):
@@ -38,3 +46,10 @@ def refusal(clip: ClipDescription, seen: Sequence[Visibility], found: Certificat
     if split.crowd and max(map(covered_frames, seen)) < COVERED_SECONDS * clip.fps:
         return "no subject is long enough behind another one or behind a thing"
     return ""
+
+
+def _absence(found: Certificates, certified: Sequence[Certificate]) -> str:
+    """Why the clip is not one of an empty place, or nothing."""
+    if not any(one.absent for several in found.values() for one in several):
+        return "no subject is surely elsewhere where the camera looks for it again"
+    return "a subject comes back" if certified else ""

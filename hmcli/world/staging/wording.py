@@ -1,6 +1,8 @@
 """Wording: captions from a clip's description. They tell what can be seen in the context, and nothing of the target.
 
-The plain variant has no colours and no names of families: who does what, in what kind of place.
+How a subject walks is read off the frames in which it is visible, never off the law that it follows: who has not yet
+turned walks straight on. The plain variant has no colours and no names of families: who does what, in what kind of
+place.
 """
 
 from __future__ import annotations
@@ -9,16 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hmcli.world.hidden.events import Visibility
+from hmcli.world.hidden.events import Visibility, stretches
 from hmcli.world.staging.clip import Actor, ClipDescription
 
 _NOTICED = 3  # frames of the context in which a subject must be visible to be mentioned
 _HEAD_ON = 0.85  # share of a movement along the view axis from which it goes away or comes closer
-_MANNERS = {
-    "pace_change": "", "straight": "", "arc": " in a bend", "loop": " in a circle", "spiral": " in a spiral",
-    "weave": " in gentle curves", "zigzag": " in zigzags", "figure_eight": " in wide loops",
-    "turn_back": " in a narrow round", "stop_and_go": ", stopping again and again",
-}  # fmt: skip
+_STANDS = 0.2  # share of its fastest pace below which a subject stands still
+_TURNS = 0.5  # radians by which a heading changes before it is called a turn
+_ROUND = 4.5  # radians of a turn to one side from which on it is called a circle
 
 
 def caption(clip: ClipDescription, seen: Sequence[Visibility]) -> str:
@@ -53,7 +53,42 @@ def _manner(clip: ClipDescription, actor: Actor, when: np.ndarray) -> str:
         way = "walks away" if ahead > 0 else "walks closer"
     else:
         way = "walks to the right" if aside > 0 else "walks to the left"
-    return way + _MANNERS[actor.path]
+    return way + _stops(actor, when) + _turns(actor.walk.heading[when])
+
+
+def _stops(actor: Actor, when: np.ndarray) -> str:
+    """Whether it is seen to stop and go on: stops count that lie between visible steps."""
+    steps = np.flatnonzero(np.diff(when) == 1)
+    pace = np.diff(actor.walk.distance)[when[steps]]
+    stands = pace < _STANDS * pace.max(initial=0.0)
+    moving = np.flatnonzero(~stands)
+    between = stands[moving[0] : moving[-1] + 1] if moving.size else stands[:0]
+    stops = len(stretches(between))
+    return ", stopping again and again" if stops > 1 else ", stopping once" if stops else ""
+
+
+def _turns(heading: np.ndarray) -> str:
+    """What shape the visible way has, from its headings (n,) radians: each turn to one side is one bend."""
+    bends = _bends(heading)
+    if not bends:
+        return ""
+    if len(bends) > 1:
+        return " in curves to both sides"
+    return " in a circle" if abs(bends[0]) >= _ROUND else " in a bend"
+
+
+def _bends(heading: np.ndarray) -> list[float]:
+    """Turns to alternating sides, radians, small ones to and fro left out."""
+    bends: list[float] = []
+    start = extreme = float(heading[0])
+    for angle in heading[1:].tolist():
+        if abs(angle - start) > abs(extreme - start) and (angle - start) * (extreme - start) >= 0:
+            extreme = angle
+        elif abs(angle - extreme) >= _TURNS:
+            if abs(extreme - start) >= _TURNS:
+                bends.append(extreme - start)
+            start, extreme = extreme, angle
+    return [*bends, extreme - start] if abs(extreme - start) >= _TURNS else bends
 
 
 def _sentence(names: Sequence[str], manners: Sequence[str], place: str) -> str:

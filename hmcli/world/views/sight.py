@@ -42,6 +42,13 @@ class Sight:
         """(..., T) bool: is all of it?"""
         return np.asarray((np.abs(self.beside) + self.half < half_width) & (self.ahead > _NEAREST))
 
+    def inside(self, half_width: float, half_height: float, tall: float, eye_height: np.ndarray) -> np.ndarray:
+        """(..., T) share of it that is between the edges of the picture, which is `half_height` high at distance 1."""
+        across = (half_width - np.abs(self.beside) + self.half) / np.maximum(2 * self.half, 1e-9)
+        reach = half_height * np.maximum(self.ahead, _NEAREST)
+        shown = np.minimum(eye_height + reach, tall) - np.maximum(eye_height - reach, 0.0)
+        return np.asarray(np.clip(across, 0, 1) * np.clip(shown / tall, 0, 1) * (self.ahead > _NEAREST))
+
 
 def sight(camera: CameraTrack, body: Body) -> Sight:
     """Where the camera sees the body in each frame."""
