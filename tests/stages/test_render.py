@@ -22,6 +22,7 @@ from hmcli.stages.rendering.render import run
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video
 from hmcli.world.files.schema import parse_check, parse_subjects
+from hmcli.world.hidden.certify import GUESSES
 from hmcli.world.hidden.events import find_events, hidden_stretches, longest_run, visibility
 from hmcli.world.render import draw_clip
 from hmcli.world.scenes import SCENES
@@ -115,13 +116,16 @@ def test_events_and_certificates_agree_with_the_masks_to_the_frame(folder):
                 assert gone.visible_seconds == pytest.approx(of.clear()[: gone.first].sum() / 5)
             for gone in (gone for gone in state.hidden if gone.certified):
                 certified += 1
-                moved = np.linalg.norm(state.position[gone.last + 1] - state.position[gone.first - 1])
+                judged = min(gone.last + 1 + 2, CONTEXT + TARGET - 1)  # half a second after re-entry
+                moved = np.linalg.norm(state.position[judged] - state.position[gone.first - 1])
                 assert gone.error_metres["frozen"] == pytest.approx(moved, abs=1e-3)
                 assert gone.error_bodies["frozen"] == pytest.approx(moved / state.body_length, abs=1e-3)
                 assert gone.error_bodies["frozen"] > 1
                 assert gone.error_bodies["oracle"] <= 0.5
                 assert gone.first < CONTEXT <= gone.last < CONTEXT + TARGET - 1
                 assert gone.visible_seconds >= 2
+                assert gone.shown_seconds >= 1
+                assert not gone.absent
                 assert gone.hidden_seconds >= 1.5
             check = parse_check(load(folder / row["id"] / "check.json"))
             rows = [(p.part, frame, inside) for p in check if p.actor == state.name for frame, inside in p.frames]
@@ -207,6 +211,19 @@ def test_in_a_crowd_somebody_passes_behind_something(tmp_path):
         seen = (found.instances == state.number).any((1, 2))
         behind.append(longest_run(~seen & found.amodal[state.number - 1].any((1, 2)) & (seen.cumsum() > 0)))
     assert max(behind) >= 0.3 * world.fps
+
+
+def test_an_empty_place_is_one_that_the_camera_sees_again_and_the_subject_does_not(tmp_path):
+    world = replace(WORLD, clips=1, split="absent", subjects_per_clip=(1, 1))
+    out = tmp_path / "clips"
+    run(replace(RECIPE, world=world), out=out, reporter=Silent())
+    (row,) = clip_rows(out)
+    (state,) = read_annotations(out / row["id"]).subjects
+    gone = state.hidden[-1]
+    assert gone.absent
+    assert not any(one.certified for one in state.hidden)
+    assert gone.last == CONTEXT + TARGET - 1
+    assert gone.error_degrees == dict.fromkeys(GUESSES)
 
 
 def test_rendering_again_keeps_everything_and_more_clips_keep_the_first_ones(folder, tmp_path):

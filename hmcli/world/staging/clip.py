@@ -40,7 +40,7 @@ FURTHER_SEEDS = 3  # tried before it is given up
 _FURTHER = 1_000_003  # from one of them to the next
 _PER_CAST = 50  # draws after which a clip is cast anew: not every subject suits every trajectory and length
 _BRISKEST = 2.0  # times a subject's usual pace
-_COMPANIES = 5  # companies tried for a crowd's first subject, until somebody is covered for long enough
+_COMPANIES = 10  # companies tried for a crowd's first subject, until somebody is covered for long enough
 _CAMERA_ROOM = 0.5  # metres between the camera and things
 _VIEW = 3.0  # metres: what is nearer blocks the camera's view ...
 _BLOCKED = 0.4  # ... of which it may fill this share, from left to right
@@ -378,7 +378,8 @@ def _peopled(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, d
     for _ in range(_COMPANIES if may.split.crowd else 1):
         walkers = _together(found, cast, may, rng)
         if walkers is None:
-            return "there is no room for another subject"
+            refused = refused or "there is no room for another subject"
+            continue
         clip = _described(may, cast, found, walkers, seed, index, draw)
         if not may.split.crowd or _somebody_covered(clip, may):
             return clip
