@@ -176,7 +176,7 @@ def test_low_detail_flattens_textures_and_moves_nothing():
     assert low.light.cloud == pytest.approx(0.3 * full.light.cloud)
 
 
-@pytest.mark.parametrize(("name", "side"), [("nano/clips", "train"), ("nano/test", "test"), ("nano/hydra", "train")])
+@pytest.mark.parametrize(("name", "side"), [("nano/clips", "train"), ("nano/test", "test")])
 def test_nano_has_two_scenes_and_six_subjects_on_each_side(name, side):
     world = load_recipe(name).world
     assert (len(world.scenes), len(world.subjects), world.hold_out) == (2, 6, side)
