@@ -13,6 +13,7 @@ from hmcli.stages.memory import tokenize as tokenize_memory
 from hmcli.stages.memory.policy_inputs import reads_geometry
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling import generate
+from hmcli.stages.sampling.layout import SHEET
 from hmcli.stages.scoring import evaluate
 from hmcli.stages.training import train
 
@@ -66,7 +67,7 @@ def _step(reporter: Reporter, name: str, result: StageResult) -> Path:
 
 def _say_where(reporter: Reporter, made: StageResult, scores: StageResult) -> None:
     reporter.note("")
-    reporter.note(f"pictures  {made.path / generate.SHEET}   (context, true target, generated; one row each)")
+    reporter.note(f"pictures  {made.path / SHEET}   (context, true target, generated; one row each)")
     reporter.note(f"videos    {made.path / 'videos'}")
     reporter.note(f"scores    {scores.path / 'scores.json'}   (how they are formed: {scores.path / 'protocol.md'})")
     reporter.note(

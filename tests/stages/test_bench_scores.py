@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_generations as small
 from tiny_bench import TinyBench
 
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.intervals import RESAMPLES, bootstrap_means, interval
 from hmcli.recipe.reading import load_recipe
-from hmcli.recipe.sections import PosesConfig
+from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench import score, score_file
 from hmcli.stages.bench.definition import PACKAGED
@@ -51,16 +52,11 @@ def generated(data: Path, out: Path, noise: int, *, left_out: str = "", model: s
             video = true + np.random.default_rng(number).normal(0, noise, true.shape)
             with writer.item_file(source.id, f"sha256:{noise}", suffix=".mp4", parent="videos") as place:
                 write_video(place, np.clip(video, 0, 255).astype(np.uint8), fps=5, quality="near-lossless")
-            shape = dict(zip(("frames", "height", "width"), true.shape[:3], strict=True))
-            rows.append({"id": source.id, "video": f"videos/{source.id}.mp4", "seconds": 2.0 + number, **shape})
+            rows.append(small.row(source.id, *true.shape[:3], seconds=2.0 + number))
         write_json_lines(writer.staged / "generations.jsonl", rows)
         size = (dataset.clips[0].context_info.height, dataset.clips[0].context_info.width)
-        data_section = {"size": list(size), "fit": "crop", "frames": "refuse", "split": None}
-        attributes = {
-            "data": data_section, "source_dataset": str(dataset.path),
-            "source_dataset_fingerprint": dataset.fingerprint,
-        }  # fmt: skip
-        writer.finish([row["id"] for row in rows], attributes=attributes)
+        about = small.attributes(DataConfig(size=size), source=dataset.path, fingerprint=dataset.fingerprint)
+        writer.finish([line["id"] for line in rows], attributes=about)
     return out
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_generations as small
 
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, MissingPartError, UsageError
@@ -74,7 +76,6 @@ def make_generation(
     folder: Path, lengths: dict[str, int], source: Path | None = None, left_out: tuple[str, ...] = (), seed: int = 0
 ) -> Path:
     """A generation artifact: the true targets with noise on them."""
-    recipe = load_recipe()
     rows = []
     with ArtifactWriter(folder, "generation", recipe={"sample": {}}, inputs={}, seed=seed, reporter=Silent()) as writer:
         for index, (clip, frames) in enumerate(lengths.items()):
@@ -82,20 +83,12 @@ def make_generation(
             video = np.clip(moving(frames, index + 50) + noise, 0, 255).astype(np.uint8)
             with writer.item_file(clip, hash_json([clip, seed]), suffix=".mp4", parent="videos") as place:
                 write_video(place, video, fps=15, quality="near-lossless")
-            rows.append(
-                {
-                    "id": clip, "video": f"videos/{clip}.mp4", "caption": "", "seed": seed, "frames": frames,
-                    "fps": 15.0, "height": HEIGHT, "width": WIDTH, "steps": 1, "guidance": 1.0, "shift": 5.0,
-                }
-            )  # fmt: skip
+            rows.append(small.row(clip, frames, HEIGHT, WIDTH, seed=seed))
         for clip in left_out:
             writer.quarantine(clip, "its context is cut short")
         write_json_lines(writer.staged / "generations.jsonl", rows)
-        data = {"size": [HEIGHT, WIDTH], "fit": recipe.data.fit, "frames": recipe.data.frames, "split": None}
-        writer.finish(
-            list(lengths),
-            attributes={"data": data, "source_dataset": str(source or ""), "source_dataset_fingerprint": ""},
-        )
+        data = dataclasses.replace(load_recipe().data, size=(HEIGHT, WIDTH))
+        writer.finish(list(lengths), attributes=small.attributes(data, source=source or ""))
     return folder
 
 
@@ -359,7 +352,7 @@ def test_a_generation_that_lacks_what_is_needed_is_refused(tmp_path):
     rows = [json.loads(line) for line in (gen / "generations.jsonl").read_text().splitlines()]
     del rows[0]["frames"]
     write_json_lines(gen / "generations.jsonl", rows)
-    with pytest.raises(DataError, match=r"KeyError\('frames'\)"):
+    with pytest.raises(DataError, match=r"line +1\n +frames +field required"):
         evaluated(gen, tmp_path / "eval")
     write_json(gen / "generations.jsonl", {"id": "one"})
     with pytest.raises(DataError, match="not valid JSON"):

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_generations as small
 
 from hmcli.errors import DataError
-from hmcli.recipe.sections import CodecConfig, PosesConfig
+from hmcli.recipe.sections import CodecConfig, DataConfig, PosesConfig
 from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.latents.view import LatentsView
-from hmcli.stages.memory.layout import description_of
+from hmcli.stages.memory.layout import LAYOUT, read_description
 from hmcli.stages.models.folders import ModelFolder, find_model
 from hmcli.stages.models.identity import codec_hash
 from hmcli.stages.sampling.generations import open_generation
@@ -56,11 +57,8 @@ def test_a_generation_that_lists_a_video_elsewhere_is_refused(tmp_path, elsewher
 
 
 def generation(folder: Path, video: str) -> None:
-    about = {"data": {"size": [16, 16]}, "source_dataset": "", "source_dataset_fingerprint": ""}
-    artifact(folder, "generation", attributes=about)
-    write_json_lines(
-        folder / "generations.jsonl", [{"id": "a", "video": video, "frames": 5, "height": 16, "width": 16}]
-    )
+    artifact(folder, "generation", attributes=small.attributes(DataConfig(size=(16, 16))))
+    write_json_lines(folder / "generations.jsonl", [small.row("a", 5, 16, 16, video=video)])
 
 
 def test_a_generation_whose_video_folder_is_a_link_elsewhere_is_refused(tmp_path, elsewhere):
@@ -78,18 +76,23 @@ def test_a_run_whose_checkpoint_lies_elsewhere_is_refused(tmp_path, place):
 
 def test_latents_whose_group_lies_elsewhere_are_refused(tmp_path, elsewhere):
     name = "../../elsewhere"
-    group = {"ids": ["a"], "context": 1, "target": 1, "context_video_frames": 1, "target_video_frames": 1}
-    group |= {"has_target": True, "arrays": ["latents"]}
-    about = {"groups": {name: group}, "size": [16, 16], "channels": 4, "text_length": 1, "text_dim": 1, "source": ""}
-    item = {"key": "", "hash": "", "meta": {"caption": "", "fps": 5}}
+    shape = {"context": 1, "target": 1, "context_video_frames": 1, "target_video_frames": 1, "has_target": True}
+    group = {"name": name, "ids": ["a"], "shape": shape, "arrays": ["latents"]}
+    about = {"groups": [group], "size": [16, 16], "channels": 4, "text_length": 1, "text_dim": 1, "source": ""}
+    meta = {"caption": "", "fps": 5, "shape": shape, "notes": []}
+    item = {"key": "", "hash": "", "meta": meta}
     artifact(tmp_path / "l", "latents", attributes=about, items={"clip a": item})
     refused(lambda: LatentsView(tmp_path / "l").clip("a"), name)
 
 
 def test_memory_that_describes_arrays_elsewhere_is_refused(tmp_path):
     (tmp_path / "m" / "data.zarr" / "a").mkdir(parents=True)
-    record = {"path": "data.zarr/a", "meta": {"described": ["../../../elsewhere"]}}
-    refused(lambda: description_of(tmp_path / "m", record), "../../../elsewhere")
+    about = {"layout": LAYOUT, "latents": "", "described": ["../../../elsewhere"], "slots": 1, "slot_grid": [1, 1]}
+    about |= {"context": 1, "target": 1, "context_slots": 1, "memory": None}
+    files = {"zarr.json": {"hash": "", "bytes": 1}}
+    item = {"key": "", "hash": "", "path": "data.zarr/a", "files": files, "meta": about}
+    artifact(tmp_path / "m", "memory", items={"a": item})
+    refused(lambda: read_description(tmp_path / "m", "a"), "../../../elsewhere")
 
 
 @pytest.mark.parametrize("shard", ["../../elsewhere.safetensors", "/etc/hosts", "a/b.safetensors", 3])

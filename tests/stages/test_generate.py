@@ -197,7 +197,7 @@ def test_context_only_clips_are_generated_along_their_target_cameras(
     for file in alone.rglob("tgt*"):
         file.unlink()
     latents = ok(hm("encode", alone, "--recipe", nano, "--out", tmp_path / "l.zarr"))
-    assert not any(group.has_target for group in open_latents(latents).groups)
+    assert not any(group.shape.has_target for group in open_latents(latents).groups)
     refused = hm("train", nano, "--latents", latents, "--out", tmp_path / "r")
     assert refused.returncode == 3
     assert "data.split" in refused.stderr

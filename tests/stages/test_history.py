@@ -71,7 +71,9 @@ def everything(memory: ContextMemory) -> list[torch.Tensor]:
 def test_memory_is_read_into_aligned_memory_of_its_own(run: Path, latents: Path, parts: tuple[Path, Path]):
     model = find_model(run)
     for clip in open_latents(latents).ids():
-        memory, _ = History(parts[:1], model).load(clip, open_latents(latents).item_hash(clip), DEVICE, torch.float32)
+        memory, _ = History(parts[:1], model).load(
+            clip, open_latents(latents).latents_hash(clip), DEVICE, torch.float32
+        )
         assert not astray(*everything(memory))
 
 
@@ -83,7 +85,7 @@ def test_two_halves_tokenized_apart_are_one_history(run: Path, latents: Path, la
     anchor = anchor_of(clip)
     first, second = (compute_memory(network, c, anchor, None, DEVICE) for c in (clip, clip2))
     computed = first.then(second.starting_at(6))
-    kept, kept_anchor = History(parts, model).load(clip_id, view2.item_hash(clip_id), DEVICE, torch.float32)
+    kept, kept_anchor = History(parts, model).load(clip_id, view2.latents_hash(clip_id), DEVICE, torch.float32)
     np.testing.assert_array_equal(kept_anchor, anchor)
     assert kept.num_context_frames == computed.num_context_frames == 12
     assert kept.span_M2.tolist() == [[2 * slot, 2 * slot + 1] for slot in range(6)]

@@ -31,6 +31,8 @@ from hmcli.stages.bench.score_file import (
 )
 from hmcli.stages.bench.verify import SplitReport, refuse_twice, verify_dataset
 from hmcli.stages.data.opening import open_dataset
+from hmcli.stages.scoring.layout import KIND, SCORES, TABLE, EvaluationAttributes, Judged, Scores
+from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import read_csv, read_json
 from hmcli.store.manifest import Manifest, made_by, read_manifest
 
@@ -43,7 +45,7 @@ class Evaluation:
 
     path: Path
     manifest: Manifest
-    generation: Mapping[str, Any]  # what its manifest says of the generation it judged
+    generation: Judged
     metrics: Mapping[str, MetricEntry]
     scores: Mapping[tuple[str, str], tuple[str, str]]
 
@@ -61,20 +63,20 @@ def run(
         raise UsageError(f"{out} exists", fix="choose another name, or --force")
     frozen = find_benchmark(benchmark)
     evaluations = [open_evaluation(path) for path in paths]
-    sample = _one([e.generation["recipe"]["sample"] for e in evaluations], "settings of the sampler", evaluations)
-    model = _one([e.generation["inputs"]["model"] for e in evaluations], "models", evaluations)
-    seed = _one([e.generation["seed"] for e in evaluations], "seeds", evaluations)
+    sample = _one([e.generation.recipe["sample"] for e in evaluations], "settings of the sampler", evaluations)
+    model = _one([e.generation.inputs["model"] for e in evaluations], "models", evaluations)
+    seed = _one([e.generation.seed for e in evaluations], "seeds", evaluations)
     reports = _verified(frozen, evaluations, data, reporter)
     size = _one([list(report.size) for report in reports], "picture sizes of the clips", evaluations)
     _check_shapes(frozen, evaluations, size)
     metrics = _metrics(evaluations)
     rows = _rows(frozen, evaluations, list(metrics))
-    seconds = [e.generation["seconds_per_clip"] for e in evaluations]
+    seconds = [e.generation.seconds_per_clip for e in evaluations]
     scores = ScoreFile(
         format=FORMAT, kind="hm-bench scores", benchmark=frozen.name, benchmark_fingerprint=frozen.fingerprint,
         made_by=made_by(), model=ModelEntry(name=name, fingerprint=model, training_data=training_data),
         size=(size[0], size[1]), sample=sample, seed=seed,
-        seconds_per_clip=None if None in seconds else round(sum(seconds) / len(seconds), 3),
+        seconds_per_clip=_mean_seconds(seconds),
         hardware=hardware, metrics=metrics, splits=_splits(frozen, evaluations, reports),
         means=means_of(rows, frozen, list(metrics)), complete=is_complete(rows, frozen, list(metrics)), clips=rows,
     )  # fmt: skip
@@ -85,27 +87,32 @@ def run(
     return StageResult(path=out, kind="scores", counts=counts, quarantined=lacking)
 
 
+def _mean_seconds(seconds: Sequence[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return round(sum(known) / len(known), 3) if len(known) == len(seconds) else None
+
+
 def open_evaluation(path: Path) -> Evaluation:
     """Read what `hm eval` wrote. Raises DataError for one of an older hm, which does not say what it judged."""
-    manifest = read_manifest(path, kinds=("evaluation",))
-    content = read_json(path / "scores.json")
+    manifest = read_manifest(path, kinds=(KIND,))
+    about = from_json(EvaluationAttributes, manifest.attributes, "the description", evaluation=path)
+    content = from_json(Scores, read_json(path / SCORES), SCORES, evaluation=path)
+    generation, protocol = about.generation, about.protocol
     try:
-        generation, protocol = manifest.attributes["generation"], manifest.attributes["protocol"]
-        if missing := [
-            name for name, part in (("model", "inputs"), ("sample", "recipe")) if name not in generation[part]
-        ]:
-            raise KeyError(missing[0])
+        for name, said in (("model", generation.inputs), ("sample", generation.recipe)):
+            if name not in said:
+                raise KeyError(name)
         metrics = {
             label: MetricEntry(
-                unit=entry["unit"], better=entry["better"], definition=protocol["Metrics"][label],
-                backbone={} if label == entry["metric"] else _backbone(protocol["Backbone"], label),
+                unit=score.unit, better=score.better, definition=protocol["Metrics"][label],
+                backbone={} if label == score.metric else _backbone(protocol["Backbone"], label),
             )
-            for label, entry in content["metrics"].items()
+            for label, score in content.metrics.items()
         }  # fmt: skip
     except KeyError as error:
         what = f"the evaluation does not say {error}"
         raise DataError(what, where={"evaluation": path}, fix="make it again with this version of hm") from error
-    rows = read_csv(path / "per_clip.csv")
+    rows = read_csv(path / TABLE)
     scores = {(row["clip"], row["metric"]): (row["value"], row["reason"]) for row in rows}
     return Evaluation(path=path, manifest=manifest, generation=generation, metrics=metrics, scores=scores)
 
@@ -133,25 +140,25 @@ def _verified(
 ) -> list[SplitReport]:
     """The reports of the folders the evaluations are over. Raises DataError where a clip differs from the benchmark."""
     datasets = {}
-    for path in [*data, *(Path(e.generation["source"]) for e in evaluations if e.generation["source"])]:
+    for path in [*data, *(Path(e.generation.source) for e in evaluations if e.generation.source)]:
         if path in datasets or not path.is_dir():
             continue
         datasets[path] = open_dataset(path, PosesConfig())
     by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets.values()}
     for one in evaluations:
-        made_from = one.generation["source_fingerprint"]
+        made_from = one.generation.source_fingerprint
         if one.manifest.inputs.get("reference", made_from) != made_from:
             raise DataError(
                 "the reference is another folder than the one the generation was made from",
-                where={"evaluation": one.path}, fix=f"hm eval GENERATION --reference {one.generation['source']}",
+                where={"evaluation": one.path}, fix=f"hm eval GENERATION --reference {one.generation.source}",
             )  # fmt: skip
         if made_from not in by_fingerprint:
             raise DataError(
                 "the clips the generation was made from are not there, or were changed since",
-                where={"evaluation": one.path, "clips": one.generation["source"]},
+                where={"evaluation": one.path, "clips": one.generation.source},
                 fix="name the folder with --data; if it was rendered again, generate and evaluate again, too",
             )  # fmt: skip
-    used = dict.fromkeys(e.generation["source_fingerprint"] for e in evaluations)
+    used = dict.fromkeys(e.generation.source_fingerprint for e in evaluations)
     reports = [r for fingerprint in used for r in verify_dataset(frozen, by_fingerprint[fingerprint], reporter)]
     refuse_twice(reports)
     for report in reports:
@@ -168,7 +175,7 @@ def _check_shapes(frozen: Benchmark, evaluations: Sequence[Evaluation], size: Se
     """Raise DataError unless every generated video has the target's length and the clips' size."""
     lengths = {split.recipe.world.target_frames for split in frozen.splits.values()}
     for one in evaluations:
-        for frames, height, width in one.generation["shapes"]:
+        for frames, height, width in one.generation.shapes:
             if frames not in lengths or [height, width] != list(size):
                 raise DataError(
                     f"a generated video has {frames} frames of {height}x{width}, the clips' targets have"

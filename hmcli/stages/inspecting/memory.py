@@ -20,6 +20,7 @@ from hmcli.recipe.sections import Recipe
 from hmcli.reports.contact_sheet import save_png
 from hmcli.reports.tables import markdown_table
 from hmcli.stages.inspecting.pictures import Look, draw
+from hmcli.stages.latents.layout import VISIBILITY
 from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.memory.policy_inputs import needs_of_policy
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
@@ -154,8 +155,8 @@ def look_at(job: Job, clip_id: str) -> Look:
 
 def _seen(job: Job, clip: str) -> torch.Tensor | None:
     """In which latent frames each subject is seen, (A, S) bool; None where masks do not cover context and target."""
-    visibility, group = job.view.subjects(clip).get("visibility"), job.view.where[clip][0]
-    if visibility is None or len(visibility) != group.context + group.target:
+    visibility, group = job.view.subjects(clip).get(VISIBILITY), job.view.where[clip][0]
+    if visibility is None or len(visibility) != group.shape.context + group.shape.target:
         return None
     return tensor_of(visibility > 0)
 

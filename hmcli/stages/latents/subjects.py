@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
+from hmcli.stages.latents.layout import BOXES, MASKS, VISIBILITY
 
 UNDEFINED = ("boxes",)  # arrays of a latents artifact in which NaN means something: not seen
 
@@ -31,7 +32,7 @@ def subject_arrays(masks: np.ndarray, full: list[np.ndarray]) -> dict[str, np.nd
             y, x = np.nonzero(mask == subject + 1)
             if len(y):
                 boxes[frame, subject] = x.min(), y.min(), x.max() + 1, y.max() + 1
-    return {"masks": masks, "boxes": boxes, "visibility": share}
+    return {MASKS: masks, BOXES: boxes, VISIBILITY: share}
 
 
 def _covered(shown: np.ndarray) -> np.ndarray:

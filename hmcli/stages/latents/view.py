@@ -1,6 +1,6 @@
 """Reading latents artifacts: rows of Zarr arrays -> the numbers of one clip, as the other stages need them.
 
-The layout on disk (docs/artifacts.md) is written by `hmcli.stages.latents.encode`; this is its only reader.
+Written by `hmcli.stages.latents.encode`; what both share stands in `hmcli.stages.latents.layout`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,28 @@ import numpy as np
 
 from hmcli.contracts import SPACE_STRIDE, Quarantined, Reporter
 from hmcli.errors import DataError, UsageError
+from hmcli.stages.latents.layout import (
+    CAMERA,
+    INTRINSICS,
+    KIND,
+    LATENTS,
+    POSES,
+    SUBJECTS,
+    TEXT,
+    TEXT_INDEX,
+    ClipAbout,
+    Group,
+    LatentsAttributes,
+    caption_item,
+    clip_item,
+    latent_rate,
+)
 from hmcli.stages.latents.subjects import UNDEFINED
+from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.arrays import ROOT, StackReader
 from hmcli.store.files import inside
+from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import Manifest, read_manifest
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentGroup:
-    """Clips of one shape. Counts are latent frames; `video_frames` are the poses of context and target."""
-
-    name: str
-    ids: tuple[str, ...]
-    context: int
-    target: int
-    video_frames: tuple[int, int]
-    has_target: bool
-    arrays: tuple[str, ...]  # which arrays the group has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +76,9 @@ class LatentsView:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest: Manifest = read_manifest(path, kinds=("latents",))
-        self.attributes: dict[str, Any] = self.manifest.attributes
-        self.groups = tuple(
-            LatentGroup(
-                name=name, ids=tuple(g["ids"]), context=g["context"], target=g["target"],
-                video_frames=(g["context_video_frames"], g["target_video_frames"]), has_target=g["has_target"],
-                arrays=tuple(g["arrays"]),
-            )
-            for name, g in self.attributes["groups"].items()
-        )  # fmt: skip
+        self.manifest: Manifest = read_manifest(path, kinds=(KIND,))
+        self.attributes = from_json(LatentsAttributes, self.manifest.attributes, "the description", latents=path)
+        self.groups = self.attributes.groups
         self._readers: dict[str, StackReader] = {}
 
     @property
@@ -89,13 +87,12 @@ class LatentsView:
 
     @property
     def channels(self) -> int:
-        return int(self.attributes["channels"])
+        return self.attributes.channels
 
     @property
     def size(self) -> tuple[int, int]:
         """Pixels: height, width of the encoded videos."""
-        height, width = self.attributes["size"]
-        return int(height), int(width)
+        return self.attributes.size
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -106,10 +103,10 @@ class LatentsView:
     @property
     def text_shape(self) -> tuple[int, int]:
         """Rows and width of a text embedding as the model sees it."""
-        return int(self.attributes["text_length"]), int(self.attributes["text_dim"])
+        return self.attributes.text_length, self.attributes.text_dim
 
     @cached_property
-    def where(self) -> dict[str, tuple[LatentGroup, int]]:
+    def where(self) -> dict[str, tuple[Group, int]]:
         """Clip id -> its group and row."""
         return {clip: (group, row) for group in self.groups for row, clip in enumerate(group.ids)}
 
@@ -126,26 +123,40 @@ class LatentsView:
     def clip(self, clip: str) -> LatentClip:
         """Read one clip. Raises DataError when its row is damaged."""
         group, row = self.where[clip]
-        context_video = group.video_frames[0]
-        poses = self._row(group, "poses", row) if "poses" in group.arrays else None
-        about = self.manifest.items[f"clip {clip}"]["meta"]
+        about, shape = self.about(clip), group.shape
         return LatentClip(
             id=clip,
-            latents=self._row(group, "latents", row).astype(np.float32),
-            context=group.context,
-            target=group.target,
-            has_target=group.has_target,
-            camera=self._row(group, "camera", row),
-            poses=None if poses is None else np.concatenate([poses[:context_video:4], poses[context_video::4]]),
-            intrinsics=self._row(group, "intrinsics", row) if "intrinsics" in group.arrays else None,
-            text=self.text(int(self._row(group, "text_index", row))),
-            caption=about["caption"],
-            fps=float(about["fps"]),
+            latents=self._row(group, LATENTS, row).astype(np.float32),
+            context=shape.context,
+            target=shape.target,
+            has_target=shape.has_target,
+            camera=self._row(group, CAMERA, row),
+            poses=latent_rate(self._row(group, POSES, row), shape) if POSES in group.arrays else None,
+            intrinsics=self._row(group, INTRINSICS, row) if INTRINSICS in group.arrays else None,
+            text=self.text(int(self._row(group, TEXT_INDEX, row))),
+            caption=about.caption,
+            fps=about.fps,
         )
 
-    def item_hash(self, clip: str) -> str:
-        """Hash of everything stored of a clip."""
-        return str(self.manifest.items[f"clip {clip}"]["hash"])
+    def about(self, clip: str) -> ClipAbout:
+        """What is said of a clip beside its arrays."""
+        return from_json(
+            ClipAbout, self._record(clip_item(clip)).get("meta"), "a clip's record", latents=self.path, clip=clip
+        )
+
+    def latents_hash(self, clip: str) -> str:
+        """Hash of what is stored of a clip but for its caption: arrays, counts of frames, and their size."""
+        shape = to_json(self.where[clip][0].shape)
+        return hash_json([self._record(clip_item(clip))["hash"], shape, list(self.size)])
+
+    def embedding_hash(self, caption: str) -> str:
+        """Hash of a caption's stored embedding."""
+        return str(self._record(caption_item(caption))["hash"])
+
+    def _record(self, item: str) -> dict[str, Any]:
+        if (record := self.manifest.items.get(item)) is None:
+            raise DataError("the manifest lacks what the arrays hold", where={"latents": self.path, "item": item})
+        return record
 
     @property
     def left_out(self) -> tuple[Quarantined, ...]:
@@ -160,13 +171,13 @@ class LatentsView:
     def subjects(self, clip: str) -> dict[str, np.ndarray]:
         """What is known of subjects at latent rate: `masks` (F, h, w), `boxes` (F, S, 4), `visibility` (F, S)."""
         group, row = self.where[clip]
-        return {name: self._row(group, name, row) for name in ("masks", "boxes", "visibility") if name in group.arrays}
+        return {name: self._row(group, name, row) for name in SUBJECTS if name in group.arrays}
 
     def text(self, index: int) -> np.ndarray:
         """A stored embedding, zero padded to the length the model sees; index 0 is the empty caption."""
-        return self._reader("text")[index]
+        return self._reader(TEXT)[index]
 
-    def _row(self, group: LatentGroup, name: str, row: int) -> np.ndarray:
+    def _row(self, group: Group, name: str, row: int) -> np.ndarray:
         return self._reader(f"{group.name}/{name}")[row]
 
     def _reader(self, path: str) -> StackReader:

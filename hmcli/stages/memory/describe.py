@@ -11,7 +11,9 @@ from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError
 from hmcli.recipe.sections import MemoryConfig
+from hmcli.stages.latents.layout import VISIBILITY
 from hmcli.stages.latents.view import LatentClip, LatentsView
+from hmcli.stages.memory.layout import OVERLAP, POSE, SHOWS, SPAN
 from hmcli.world.views.cameras import focal_length
 
 if TYPE_CHECKING:
@@ -95,18 +97,18 @@ def describe_slots(
             f"{clip.context} context latent frames are shorter than one slot of {time}", where={"clip": clip.id},
             fix="use longer clips or a smaller model.memory.kernel",
         )  # fmt: skip
-    arrays: dict[str, np.ndarray] = {"slot_span": spans}
+    arrays: dict[str, np.ndarray] = {SPAN: spans}
     if clip.poses is not None:
-        arrays["slot_pose"] = mean_poses(slot_rows(clip.poses[:, :3].reshape(-1, CAMERA_ROW), clip, config))[0].numpy()
+        arrays[POSE] = mean_poses(slot_rows(clip.poses[:, :3].reshape(-1, CAMERA_ROW), clip, config))[0].numpy()
     if intrinsics_of(clip, view.size, config) is not None:
         rows_AR, lens = tensor_of(clip.camera), lens_of([clip], view, config)
-        arrays["overlap"] = camera_overlap(rows_AR[None], slot_rows(clip.camera, clip, config), lens)[0].numpy()
+        arrays[OVERLAP] = camera_overlap(rows_AR[None], slot_rows(clip.camera, clip, config), lens)[0].numpy()
     else:
         reporter.note(f"{clip.id}: no intrinsics, so no overlap (HM-World measures model.memory.field_of_view=37)")
     subjects = view.subjects(clip.id)
-    if "visibility" in subjects:
-        arrays["shows"] = shown_subjects(subjects["visibility"], clip_spans(clip, config, "exact")[0])
-    grid = [clip.latents.shape[2] // rows, clip.latents.shape[3] // columns]
+    if VISIBILITY in subjects:
+        arrays[SHOWS] = shown_subjects(subjects[VISIBILITY], clip_spans(clip, config, "exact")[0])
+    grid = (clip.latents.shape[2] // rows, clip.latents.shape[3] // columns)
     counts = {"context": clip.context, "target": clip.target, "context_slots": context_slots}
     return arrays, {"slots": len(spans), "slot_grid": grid, **counts}
 

@@ -1,6 +1,6 @@
 """Memory of clips: computed from latents, and read back from memory artifacts, with one and the same result.
 
-The layout of a memory artifact (docs/artifacts.md) is written by `hmcli.stages.memory.tokenize`; this is its reader.
+Written by `hmcli.stages.memory.tokenize`; what both share stands in `hmcli.stages.memory.layout`.
 Keys and values are read when a block has chosen them, one slot (or frame) of one block at a time.
 """
 
@@ -10,17 +10,34 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hmcli.aligned import tensor_of
 from hmcli.errors import DataError, UsageError
 from hmcli.stages.latents.view import LatentClip
-from hmcli.stages.memory.layout import ANCHOR, KEPT, SlotDescription, block_group, description_of, item_of
+from hmcli.stages.memory.layout import (
+    ANCHOR,
+    CAMERA,
+    DESCRIPTORS,
+    FRAME_CAMERA,
+    KEPT,
+    KIND,
+    SLOT,
+    SPAN,
+    TAIL,
+    TIME,
+    MemoryItem,
+    SlotDescription,
+    block_group,
+    description_of,
+    item_of,
+    keys_of,
+    values_of,
+)
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.store.arrays import StackReader, read_item_array
-from hmcli.store.files import inside
 from hmcli.store.manifest import Manifest, read_manifest
 from hmcli.world.views.cameras import relative_camera_rows
 
@@ -150,7 +167,7 @@ class MemoryView:
 
     def __init__(self, path: Path, model: ModelFolder) -> None:
         self.path = path
-        self.manifest: Manifest = read_manifest(path, kinds=("memory",))
+        self.manifest: Manifest = read_manifest(path, kinds=(KIND,))
         made_with = self.manifest.inputs.get("model")
         if made_with is None:
             raise UsageError(
@@ -163,60 +180,54 @@ class MemoryView:
                 fix=f"make it again: hm tokenize-memory LATENTS --model {model.path}",
             )  # fmt: skip
 
-    def item(self, clip: str) -> dict[str, Any]:
-        """The record of a clip: `hash`, and in `meta` which latents it was made of and what it follows."""
+    def item(self, clip: str) -> MemoryItem:
+        """A clip: its hash, which latents it was made of and what it follows."""
         return item_of(self.path, self.manifest, clip)
 
     def description(self, clip: str) -> SlotDescription:
-        return description_of(self.path, self.item(clip))
+        return description_of(self.item(clip))
 
     def anchor(self, clip: str) -> np.ndarray:
         """The pose (4, 4) that the clip's camera rows are relative to."""
-        return read_item_array(inside(self.path, self.item(clip)["path"]) / KEPT, ANCHOR)
+        return read_item_array(self.item(clip).folder / KEPT, ANCHOR)
 
     def load(self, clip: str, device: str, dtype: torch.dtype, cache: RowCache) -> ContextMemory:
         """A clip's memory, for a model that computes in `dtype`; keys and values stay on disk until they are chosen."""
 
         from hmcli.core.memory import ContextMemory
 
-        record = self.item(clip)
-        about, folder = record["meta"]["memory"], inside(self.path, record["path"])
-        if about["dtype"] != (wanted := str(dtype).removeprefix("torch.")):
+        item = self.item(clip)
+        about, folder = item.kept, item.folder
+        if about.dtype != (wanted := str(dtype).removeprefix("torch.")):
             raise DataError(
-                f"the memory holds {about['dtype']}, but the model is to compute in {wanted}",
+                f"the memory holds {about.dtype}, but the model is to compute in {wanted}",
                 where={"memory": self.path, "clip": clip},
                 fix="set sample.dtype as it was when the memory was made, or make it again",
             )
-        groups = [folder / block_group(block) for block in range(about["blocks"])]
-        shared = {
-            name: tensor_of(read_item_array(folder / KEPT, name))
-            for name in ("slot_span", "slot_time", "slot_camera", "frame_camera")
-        }
+        groups = [folder / block_group(block) for block in range(about.blocks)]
+        shared = {name: tensor_of(read_item_array(folder / KEPT, name)) for name in (SPAN, TIME, CAMERA, FRAME_CAMERA)}
         return ContextMemory(
-            blocks=tuple(_stored_block(group, about, device, cache) for group in groups),
-            span_M2=shared["slot_span"], time_M=shared["slot_time"],
-            camera_BMR=shared["slot_camera"][None].to(device),
-            frame_camera_BAR=shared["frame_camera"][None].to(device), grid=(about["grid"][0], about["grid"][1]),
-            slot_grid=(about["slot_grid"][0], about["slot_grid"][1]), num_context_frames=about["frames"],
-            first_frame=about["first_frame"],
+            blocks=tuple(_stored_block(group, about.dtype, device, cache) for group in groups),
+            span_M2=shared[SPAN], time_M=shared[TIME], camera_BMR=shared[CAMERA][None].to(device),
+            frame_camera_BAR=shared[FRAME_CAMERA][None].to(device), grid=about.grid, slot_grid=about.slot_grid,
+            num_context_frames=about.frames, first_frame=about.first_frame,
         )  # fmt: skip
 
 
-def _stored_block(folder: Path, about: dict[str, Any], device: str, cache: RowCache) -> BlockMemory:
-
+def _stored_block(folder: Path, dtype: str, device: str, cache: RowCache) -> BlockMemory:
     from hmcli.core.memory import BlockMemory
 
-    half = about["dtype"] == "bfloat16"
+    half = dtype == "bfloat16"
 
     def rows(part: str) -> StoredRows:
         return StoredRows(
             folder=folder, part=part, bfloat16=half, device=device, cache=cache,
-            keys=StackReader(folder / f"{part}_keys", bits=half),
-            values=StackReader(folder / f"{part}_values", bits=half),
+            keys=StackReader(folder / keys_of(part), bits=half),
+            values=StackReader(folder / values_of(part), bits=half),
         )  # fmt: skip
 
-    descriptors = tensor_of(read_item_array(folder, "descriptors"))[None].to(device)
-    return BlockMemory(slots=rows("slot"), descriptors_BMC=descriptors, tail=rows("tail"))
+    descriptors = tensor_of(read_item_array(folder, DESCRIPTORS))[None].to(device)
+    return BlockMemory(slots=rows(SLOT), descriptors_BMC=descriptors, tail=rows(TAIL))
 
 
 # --- history ---------------------------------------------------------------------------------------------------------
@@ -249,13 +260,13 @@ class History:
 
     def _check(self, clip: str, latents: str) -> None:
         first, last = self.views[0], self.views[-1]
-        if start := first.item(clip)["meta"]["memory"]["first_frame"]:
+        if start := first.item(clip).kept.first_frame:
             raise DataError(
                 f"this memory begins at latent frame {start} of a longer history, whose beginning is not given",
                 where={"memory": first.path, "clip": clip},
                 fix="give every part in order of time: --memory FIRST --memory NEXT",
             )
-        if last.item(clip)["meta"]["latents"] != latents:
+        if last.item(clip).about.latents != latents:
             raise DataError(
                 "the memory of this clip was made from other latents", where={"memory": last.path, "clip": clip},
                 fix="make it again from these latents: hm tokenize-memory LATENTS --model MODEL",
@@ -264,19 +275,16 @@ class History:
             check_follows(before, after.item(clip), after.path, clip)
 
 
-def check_follows(before: MemoryView, record: dict[str, Any], path: Path, clip: str) -> None:
-    """Raise DataError, with the reason, when the memory in `record` does not go on where `before` ends."""
-    mine, theirs = before.item(clip), record["meta"]["memory"]
-    end = mine["meta"]["memory"]["first_frame"] + mine["meta"]["memory"]["frames"]
+def check_follows(before: MemoryView, item: MemoryItem, path: Path, clip: str) -> None:
+    """Raise DataError, with the reason, when the memory of `item` does not go on where `before` ends."""
+    mine, theirs = before.item(clip), item.kept
+    end = mine.kept.first_frame + mine.kept.frames
     reasons = {
-        f"it was made as the beginning of a history, not after {before.path.name}": theirs["after"] is None,
-        f"it has {theirs['grid']} tokens a frame, the earlier one {mine['meta']['memory']['grid']}": (
-            theirs["grid"] != mine["meta"]["memory"]["grid"]
-        ),
-        f"it begins at latent frame {theirs['first_frame']}, the earlier one ends before {end}": (
-            theirs["first_frame"] != end
-        ),
-        "it was made after another memory (another anchor pose, or other latents)": theirs["after"] != mine["hash"],
+        f"it was made as the beginning of a history, not after {before.path.name}": theirs.after is None,
+        f"it has {list(theirs.grid)} tokens a frame, the earlier one {list(mine.kept.grid)}": theirs.grid
+        != mine.kept.grid,
+        f"it begins at latent frame {theirs.first_frame}, the earlier one ends before {end}": theirs.first_frame != end,
+        "it was made after another memory (another anchor pose, or other latents)": theirs.after != mine.hash,
     }
     if (reason := next((text for text, wrong in reasons.items() if wrong), None)) is not None:
         raise DataError(

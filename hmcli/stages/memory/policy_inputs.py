@@ -19,9 +19,10 @@ from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import MemoryConfig, ModelConfig
+from hmcli.stages.latents.layout import VISIBILITY
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.memory.describe import clip_spans, lens_of, shown_subjects
-from hmcli.stages.memory.layout import SlotDescription, description_of, item_of
+from hmcli.stages.memory.layout import KIND, SlotDescription, description_of, item_of
 from hmcli.store.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ def shown_slots(
     if described is not None:
         return any_subject(described[clip.id], clip.id, config)
     subjects = view.subjects(clip.id)
-    if "visibility" not in subjects:
+    if VISIBILITY not in subjects:
         raise _no_masks(clip.id, config)
-    return shown_subjects(subjects["visibility"], clip_spans(clip, config, "exact")[0]).max(axis=1)
+    return shown_subjects(subjects[VISIBILITY], clip_spans(clip, config, "exact")[0]).max(axis=1)
 
 
 def any_subject(described: SlotDescription, clip: str, config: MemoryConfig) -> np.ndarray:
@@ -153,7 +154,7 @@ def open_descriptions(
     """
     from hmcli.core.retrieval import SLOTS
 
-    manifest = read_manifest(path, kinds=("memory",))
+    manifest = read_manifest(path, kinds=(KIND,))
     needs = needs_of_policy(config.policy)
     if SLOTS not in needs or not needs & {*_LENS, _SHOWS}:
         raise UsageError(
@@ -170,21 +171,21 @@ def open_descriptions(
             )  # fmt: skip
     described = {}
     for clip in clips:
-        record = item_of(path, manifest, clip)
-        if record["meta"]["latents"] != view.item_hash(clip):
+        item = item_of(path, manifest, clip)
+        if item.about.latents != view.latents_hash(clip):
             raise DataError(
                 "the memory artifact describes other latents of this clip",
                 where={"memory": path, "latents": view.path, "clip": clip},
                 fix=f"make it again: hm tokenize-memory {view.path}",
             )
-        described[clip] = description_of(path, record)
+        described[clip] = description_of(item)
     reporter.note(f"overlaps and subjects of {len(described)} clips come from {path}")
     return described
 
 
 def holds_model(path: Path) -> bool:
     """Does this memory artifact hold keys and values of a model?"""
-    return "model" in read_manifest(path, kinds=("memory",)).inputs
+    return "model" in read_manifest(path, kinds=(KIND,)).inputs
 
 
 def recorded_model(values: Mapping[str, Any]) -> ModelConfig:

@@ -22,13 +22,35 @@ from hmcli.runtime import pick_dtype
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.describe import describe_slots
 from hmcli.stages.memory.kept import MemoryView, anchor_of, compute_memory
-from hmcli.stages.memory.layout import ANCHOR, KEPT, LAYOUT, block_group, write_group
+from hmcli.stages.memory.layout import (
+    ANCHOR,
+    CAMERA,
+    DESCRIPTORS,
+    FRAME_CAMERA,
+    KEPT,
+    KIND,
+    LAYOUT,
+    SLOT,
+    SPAN,
+    TAIL,
+    TIME,
+    ClipAbout,
+    ClipKey,
+    Computed,
+    KeptAbout,
+    MemoryAttributes,
+    block_group,
+    keys_of,
+    values_of,
+    write_group,
+)
 from hmcli.stages.memory.policy_inputs import GEOMETRY, recorded_model, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
+from hmcli.stages.shared.typed import key_of, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
@@ -77,9 +99,18 @@ class Job:
 
     def key(self, clip: str) -> str:
         """All that a clip's memory depends on."""
-        before = "" if self.after is None or clip not in self.after.manifest.items else self.after.item(clip)["hash"]
-        made_by = [] if self.model is None else [self.model.fingerprint, before]
-        return hash_json([self.view.item_hash(clip), self.reads(), made_by])
+        slots, latents = self.reads()["memory"], self.view.latents_hash(clip)
+        return key_of(ClipKey(layout=LAYOUT, latents=latents, slots=slots, computed=self._computed(clip)))
+
+    def _computed(self, clip: str) -> Computed | None:
+        if self.model is None:
+            return None
+        before = "" if self.after is None or clip not in self.after.manifest.items else self.after.item(clip).hash
+        sample = self.recipe.sample
+        return Computed(
+            model=self.model.fingerprint, dtype=sample.dtype, attention=sample.attention, seed=self.recipe.seed,
+            before=before,
+        )  # fmt: skip
 
     def reads(self) -> dict[str, Any]:
         """What of the recipe is read, and the layout that is written."""
@@ -91,12 +122,10 @@ class Job:
     def load(self) -> None:
         _ = self.model and self.network
 
-    def make(self, unit: Unit, place: Path) -> dict[str, Any]:
+    def make(self, unit: Unit, place: Path) -> ClipAbout:
         """Fill a clip's group at `place`; returns what it takes to read it again."""
-        about: dict[str, Any] = {"layout": LAYOUT, "latents": self.view.item_hash(unit.id)}
         place.mkdir()
-        _write_clip(place, about, self, self.view.clip(unit.id))
-        return about
+        return _write_clip(place, self, self.view.clip(unit.id))
 
 
 def run(
@@ -130,22 +159,22 @@ def run(
     if dry_run:
         plan = f"{len(ids)} clips of {latents}{'' if folder is None else f' with {folder.path}'}"
         return planned(
-            out, "memory", plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
+            out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
             counts={"clips": len(ids)},
         )  # fmt: skip
     inputs = {"latents": view.fingerprint} | ({} if folder is None else {"model": folder.fingerprint})
     inputs |= {} if job.after is None else {"after": job.after.manifest.fingerprint}
     with ArtifactWriter(
-        out, "memory", recipe=job.reads(), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune,
+        out, KIND, recipe=job.reads(), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune,
         under=job.under,
     ) as writer:  # fmt: skip
         writer.ask(asked)
         done = _write_clips(writer, job, units, processes)
         done = stay_unread(writer, [left for left in unread if left.item in writer.items], done)
         require_some(done, writer.quarantined, latents)
-        counts = {"clips": len(done)}
+        counts, attributes = {"clips": len(done)}, MemoryAttributes(latents=str(latents.absolute()))
         files = [] if writer.unchanged(done) else _root(writer)
-        manifest = writer.finish(done, counts=counts, attributes={"latents": str(latents.absolute())}, files=files)
+        manifest = writer.finish(done, counts=counts, attributes=to_json(attributes), files=files)
         return result_of(writer, manifest)
 
 
@@ -185,24 +214,26 @@ def _write_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes:
     """Write the group of every clip that is not there yet; one block of one clip is in memory at a time."""
     from hmcli.store.arrays import ROOT
 
-    def keep(unit: Unit, about: dict[str, Any], made: Path) -> None:
-        with writer.item_folder(unit.id, unit.items[unit.id], parent=ROOT, meta=about) as folder:
+    def keep(unit: Unit, about: ClipAbout, made: Path) -> None:
+        with writer.item_folder(unit.id, unit.items[unit.id], parent=ROOT, meta=to_json(about)) as folder:
             move_into(folder, made)
 
     return each(writer, units, job, keep, label="tokenizing memory", processes=processes)
 
 
-def _write_clip(place: Path, about: dict[str, Any], job: Job, clip: LatentClip) -> None:
-    """Fill a clip's folder, and `about` with what it takes to read it. DataError for a clip that cannot be used."""
-    arrays, described = describe_slots(clip, job.view, job.config, job.reporter)
-    about |= described | {"described": list(arrays)}
+def _write_clip(place: Path, job: Job, clip: LatentClip) -> ClipAbout:
+    """Fill a clip's folder; returns what it takes to read it. DataError for a clip that cannot be used."""
+    arrays, counts = describe_slots(clip, job.view, job.config, job.reporter)
     write_group(place, arrays, attributes={"clip": clip.id})
-    size = job.view.latent_size
+    size, memory = job.view.latent_size, None
     if job.model is None:
         check_kernel_fits(job.config.kernel, clip.id, size)
     else:
         check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target, size=size)
-        about["memory"] = _write_memory(place, job, clip)
+        memory = _write_memory(place, job, clip)
+    return ClipAbout(
+        layout=LAYOUT, latents=job.view.latents_hash(clip.id), described=tuple(arrays), memory=memory, **counts
+    )
 
 
 def _root(writer: ArtifactWriter) -> list[str]:
@@ -216,7 +247,7 @@ def _root(writer: ArtifactWriter) -> list[str]:
 # --- keys and values -------------------------------------------------------------------------------------------------
 
 
-def _write_memory(place: Path, job: Job, clip: LatentClip) -> dict[str, Any]:
+def _write_memory(place: Path, job: Job, clip: LatentClip) -> KeptAbout:
     """Run the model over the clip's context, each block's memory going to disk as soon as it has run.
 
     Returns what it takes to read it again.
@@ -238,15 +269,14 @@ def _write_memory(place: Path, job: Job, clip: LatentClip) -> dict[str, Any]:
 
     memory = compute_memory(job.network, clip, anchor, inputs, job.device, put_away).starting_at(first_frame)
     shared = {
-        "slot_span": memory.span_M2, "slot_time": memory.time_M, "slot_camera": memory.camera_BMR[0],
-        "frame_camera": memory.frame_camera_BAR[0],
+        SPAN: memory.span_M2, TIME: memory.time_M, CAMERA: memory.camera_BMR[0],
+        FRAME_CAMERA: memory.frame_camera_BAR[0],
     }  # fmt: skip
     write_group(place / KEPT, {name: values.cpu().numpy() for name, values in shared.items()} | {ANCHOR: anchor})
-    return {
-        "blocks": len(memory.blocks), "grid": list(memory.grid), "slot_grid": list(memory.slot_grid),
-        "frames": memory.num_context_frames, "first_frame": first_frame, "after": after,
-        "dtype": str(job.network.dtype).removeprefix("torch."),
-    }  # fmt: skip
+    return KeptAbout(
+        blocks=len(memory.blocks), grid=memory.grid, slot_grid=memory.slot_grid, frames=memory.num_context_frames,
+        first_frame=first_frame, after=after, dtype=str(job.network.dtype).removeprefix("torch."),
+    )  # fmt: skip
 
 
 def _beginning(job: Job, clip: LatentClip) -> tuple[np.ndarray, int, str | None]:
@@ -254,15 +284,14 @@ def _beginning(job: Job, clip: LatentClip) -> tuple[np.ndarray, int, str | None]
     if job.after is None:
         return anchor_of(clip), 0, None
     before = job.after.item(clip.id)
-    about = before["meta"]["memory"]
     _, rows, columns = job.network.config.patch_size
-    grid = [clip.latents.shape[2] // rows, clip.latents.shape[3] // columns]
-    if grid != about["grid"]:
+    grid = (clip.latents.shape[2] // rows, clip.latents.shape[3] // columns)
+    if grid != before.kept.grid:
         raise DataError(
-            f"this clip has {grid} tokens a frame, the memory it is to follow {about['grid']}",
+            f"this clip has {list(grid)} tokens a frame, the memory it is to follow {list(before.kept.grid)}",
             where={"after": job.after.path, "clip": clip.id}, fix="encode both at one size",
         )  # fmt: skip
-    return job.after.anchor(clip.id), about["first_frame"] + about["frames"], before["hash"]
+    return job.after.anchor(clip.id), before.kept.first_frame + before.kept.frames, before.hash
 
 
 def _write_block(place: Path, kept: BlockMemory) -> None:
@@ -270,10 +299,10 @@ def _write_block(place: Path, kept: BlockMemory) -> None:
     import torch
 
     slots, tail = _everything(kept.slots), _everything(kept.tail)
-    named = {"slot_keys": slots[0], "slot_values": slots[1], "tail_keys": tail[0], "tail_values": tail[1]}
+    named = {keys_of(SLOT): slots[0], values_of(SLOT): slots[1], keys_of(TAIL): tail[0], values_of(TAIL): tail[1]}
     half = tuple(name for name, values in named.items() if values.dtype == torch.bfloat16)
     bits = {n: v[0].contiguous().view(torch.uint16) if n in half else v[0] for n, v in named.items()}
-    bits["descriptors"] = kept.descriptors_BMC[0]
+    bits[DESCRIPTORS] = kept.descriptors_BMC[0]
     write_group(place, {name: values.cpu().numpy() for name, values in bits.items()}, half)
 
 

@@ -11,17 +11,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Quarantined, Reporter, StageResult
+from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
 from hmcli.stages.models.identity import codec_of, text_of
-from hmcli.stages.sampling.generations import LIST
 from hmcli.stages.sampling.job import (
     Job,
     check_history_guidance,
@@ -30,10 +29,21 @@ from hmcli.stages.sampling.job import (
     open_job,
     sorted_memory,
 )
+from hmcli.stages.sampling.layout import (
+    KIND,
+    LIST,
+    SHEET,
+    SUFFIX,
+    VIDEOS,
+    GenerationAttributes,
+    Row,
+    video_path,
+)
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
+from hmcli.stages.shared.typed import to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked, some
 from hmcli.store.files import write_json_lines
@@ -41,7 +51,6 @@ from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video
 
 SHEET_CLIPS = 8  # clips on the contact sheet
-SHEET = "contact_sheet.png"
 
 
 def run(
@@ -70,7 +79,7 @@ def run(
             plan = f"then {recipe.sample.steps} steps for each clip on {device}"
             ids = clips or encoded.details["clips"]
             return planned(
-                out, "generation", plan, reporter, look=lambda writer: _say_gone(writer, ids), seed=recipe.seed,
+                out, KIND, plan, reporter, look=lambda writer: _say_gone(writer, ids), seed=recipe.seed,
                 prune=prune,
             )  # fmt: skip
         source, left_out = encoded.path, encoded.quarantined
@@ -81,12 +90,12 @@ def run(
     if dry_run:
         plan = f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}"
         return planned(
-            out, "generation", plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
+            out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
             counts={"clips": len(ids)},
         )  # fmt: skip
     read = job.reads() | {"poses": job.view.manifest.recipe["poses"]}
     with ArtifactWriter(
-        out, "generation", recipe=read, inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
+        out, KIND, recipe=read, inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
         force=force, prune=prune, under=job.under,
     ) as writer:  # fmt: skip
         writer.ask(asked)
@@ -130,8 +139,9 @@ def _say_gone(writer: ArtifactWriter, ids: Iterable[str]) -> None:
 def _generate_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
     """Generate what is not there yet; returns the ids of all that are."""
 
-    def keep(unit: Unit, row: dict[str, Any], made: Path) -> None:
-        with writer.item_file(unit.id, unit.items[unit.id], suffix=".mp4", parent="videos", meta=row) as file:
+    def keep(unit: Unit, row: Row, made: Path) -> None:
+        key, meta = unit.items[unit.id], to_json(row)
+        with writer.item_file(unit.id, key, suffix=SUFFIX, parent=VIDEOS, meta=meta) as file:
             os.replace(made, file)
 
     return each(writer, units, Generator(job), keep, label="generating", processes=processes)
@@ -150,27 +160,26 @@ class Generator:
     def load(self) -> None:
         _ = self.job.network, self.job.codec
 
-    def make(self, unit: Unit, place: Path) -> dict[str, Any]:
-        """The clip's row of generations.jsonl, but for the video's place."""
+    def make(self, unit: Unit, place: Path) -> Row:
+        """The clip's row of generations.jsonl."""
         job = self.job
         network, started = job.network, time.monotonic()
         clip, size = job.view.clip(unit.id), job.view.latent_size
         check_memory_fits(network.config, clip.id, context=clip.context, target=clip.target, size=size)
         video = decode_video(generate_latents(job, clip), job.codec, job.device)
         write_video(place, video, fps=clip.fps)
-        return _row(job, clip, video) | {"seconds": round(time.monotonic() - started, 3)}
+        return _row(job, clip, video, round(time.monotonic() - started, 3))
 
 
-def _row(job: Job, clip: LatentClip, video: np.ndarray) -> dict[str, Any]:
-    """One line of generations.jsonl, but for the video's place."""
-    return {
-        "id": clip.id, "caption": clip.caption, "seed": clip_seed(job.recipe.seed, clip.id), "frames": len(video),
-        "fps": clip.fps, "height": video.shape[1], "width": video.shape[2],
-        "context_frames": 1 + TIME_STRIDE * (clip.context - 1),
-        "steps": job.sample.steps, "guidance": job.sample.guidance, "shift": job.sample.shift,
-        "negative": job.sample.negative, "dtype": job.sample.dtype, "memory": job.sample.memory,
-        "camera": [] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(),
-    }  # fmt: skip
+def _row(job: Job, clip: LatentClip, video: np.ndarray, seconds: float) -> Row:
+    sample = job.sample
+    return Row(
+        id=clip.id, video=video_path(clip.id), caption=clip.caption, seed=clip_seed(job.recipe.seed, clip.id),
+        frames=len(video), fps=clip.fps, height=video.shape[1], width=video.shape[2],
+        context_frames=1 + TIME_STRIDE * (clip.context - 1), steps=sample.steps, guidance=sample.guidance,
+        shift=sample.shift, negative=sample.negative, dtype=sample.dtype, memory=sample.memory,
+        camera=[] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(), seconds=seconds,
+    )  # fmt: skip
 
 
 # --- the artifact ----------------------------------------------------------------------------------------------------
@@ -179,17 +188,16 @@ def _row(job: Job, clip: LatentClip, video: np.ndarray) -> dict[str, Any]:
 def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
     counts = {"clips": len(done)}
     view = job.view
-    attributes = {
-        "data": view.manifest.recipe["data"], "source_dataset": view.attributes["source"],
-        "source_dataset_fingerprint": view.manifest.inputs["clips"], "model": str(job.model.path.absolute()),
-        "latents": str(view.path.absolute()),
-    }  # fmt: skip
+    attributes = GenerationAttributes(
+        data=from_dict({"data": view.manifest.recipe["data"]}).data, source_dataset=view.attributes.source,
+        source_dataset_fingerprint=view.manifest.inputs["clips"], model=str(job.model.path.absolute()),
+        latents=str(view.path.absolute()),
+    )  # fmt: skip
     if not writer.unchanged(done):
-        rows = [{**writer.items[clip]["meta"], "video": writer.items[clip]["path"]} for clip in done]
-        write_json_lines(writer.staged / LIST, rows)
+        write_json_lines(writer.staged / LIST, [writer.items[clip]["meta"] for clip in done])
         with one_thread():
             _write_sheet(writer, job, [clip for clip in done if clip in view.where][:SHEET_CLIPS])
-    manifest = writer.finish(done, counts=counts, attributes=attributes)
+    manifest = writer.finish(done, counts=counts, attributes=to_json(attributes))
     return result_of(writer, manifest, contact_sheet=str(writer.path / SHEET))
 
 

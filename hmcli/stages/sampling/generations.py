@@ -1,6 +1,6 @@
 """Reading generation artifacts: which videos were made, for which clips, at which size, from what.
 
-The layout on disk (docs/artifacts.md) is written by `hmcli.stages.sampling.generate`; this is its only reader.
+Written by `hmcli.stages.sampling.generate`; what both share stands in `hmcli.stages.sampling.layout`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hmcli.errors import DataError
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.stages.data.opening import Dataset, open_dataset
+from hmcli.stages.sampling.layout import KIND, LIST, GenerationAttributes, Row
+from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import inside, read_json_lines
 from hmcli.store.manifest import Manifest, read_manifest
-
-LIST = "generations.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class Generated:
 
     path: Path
     manifest: Manifest
-    rows: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Row]
     data: DataConfig  # the size, fit, frames and split its videos were made at
     poses: PosesConfig
     source: str  # folder of clips it was made from; empty when it does not say
@@ -40,27 +39,20 @@ class Generated:
 
 def open_generation(path: Path, poses: PosesConfig) -> Generated:
     """Read what `hm generate` wrote. `poses` serve where the generation does not record how it read cameras."""
-    manifest = read_manifest(path, kinds=("generation",))
-    rows = read_json_lines(path / LIST)
-    about = manifest.attributes
-    try:
-        by_id = {str(row["id"]): row for row in rows}
-        for row in rows:
-            if not isinstance(row["video"], str) or min(int(row[name]) for name in ("frames", "height", "width")) < 1:
-                raise ValueError(f"clip {row['id']}: video, frames, height and width do not describe a video")
-            inside(path, row["video"])
-        data = from_dict({"data": about["data"]}).data
-        source, fingerprint = about["source_dataset"], about["source_dataset_fingerprint"]
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"the generation does not say what an evaluation needs: {error!r}"
-        raise DataError(what, where={"generation": path}, fix="make it again with this version of hm") from error
+    manifest = read_manifest(path, kinds=(KIND,))
+    about = from_json(GenerationAttributes, manifest.attributes, "the description", generation=path)
+    lines = enumerate(read_json_lines(path / LIST), 1)
+    rows = [from_json(Row, values, "a row", file=path / LIST, line=number) for number, values in lines]
+    by_id = {row.id: row for row in rows}
+    for row in rows:
+        inside(path, row.video)
     if len(by_id) != len(rows):
         raise DataError("a clip is listed twice", where={"file": path / LIST})
     if "poses" in manifest.recipe:
         poses = from_dict({"poses": manifest.recipe["poses"]}).poses
     return Generated(
-        path=path, manifest=manifest, rows=by_id, data=data, poses=poses, source=source or "",
-        source_fingerprint=fingerprint or "",
+        path=path, manifest=manifest, rows=by_id, data=about.data, poses=poses, source=about.source_dataset,
+        source_fingerprint=about.source_dataset_fingerprint,
     )  # fmt: skip
 
 

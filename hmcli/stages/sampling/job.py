@@ -32,8 +32,10 @@ from hmcli.stages.memory.policy_inputs import (
     retrieval_inputs,
 )
 from hmcli.stages.models.folders import ModelFolder
-from hmcli.stages.models.identity import codec_hash, codec_of, text_of
+from hmcli.stages.models.identity import codec_hash, codec_of, text_hash, text_of
+from hmcli.stages.sampling.layout import VideoKey
 from hmcli.stages.shared.chance import clip_seed
+from hmcli.stages.shared.typed import key_of
 from hmcli.store.finite import require_finite
 from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import read_manifest
@@ -79,18 +81,44 @@ class Job:
         return reads(self.recipe, "generate", *views)
 
     def key(self, clip: str) -> str:
-        """All that a clip's video depends on; the memory of its own context gives what its latents give."""
-        return hash_json([self.view.item_hash(clip), self.model.fingerprint, self.reads(), self._past(clip)])
+        """Hash of all that a clip's video depends on."""
+        view, about = self.view, self.view.about(clip)
+        return key_of(
+            VideoKey(
+                latents=view.latents_hash(clip), caption=about.caption, text=view.embedding_hash(about.caption),
+                negative=self._negative_hash, fps=about.fps, model=self.model.fingerprint, codec=self._codec_hash,
+                sample=self.sample, geometry=self._seen, seed=self.recipe.seed,
+                past=self._past(clip),
+            )
+        )  # fmt: skip
 
     @property
     def under(self) -> str:
         """All that the videos of every clip depend on alike."""
-        return hash_json([self.model.fingerprint, self.reads()])
+        return hash_json([self.model.fingerprint, self._codec_hash, self.reads()])
 
-    def _past(self, clip: str) -> list[str]:
+    @cached_property
+    def _codec_hash(self) -> str:
+        return codec_hash(codec_of(self.model, self.recipe.codec.path))
+
+    @cached_property
+    def _negative_hash(self) -> str:
+        if self.sample.guidance == 1:
+            return ""
+        if not self.sample.negative:
+            return self.view.embedding_hash("")
+        return text_hash(text_of(self.model, self.recipe.text.path))
+
+    @property
+    def _seen(self) -> dict[str, Any]:
+        """What cameras see, where it is read."""
+        views = compares_views(self.model, self.recipe)
+        return {key: getattr(self.memory, key) for key in GEOMETRY} if views else {}
+
+    def _past(self, clip: str) -> tuple[str, ...]:
         """Hashes of the clip's earlier history, of artifacts that hold it."""
         views = [] if self.history is None else self.history.views[:-1]
-        return [view.manifest.items[clip]["hash"] for view in views if clip in view.manifest.items]
+        return tuple(view.item(clip).hash for view in views if clip in view.manifest.items)
 
     @cached_property
     def network(self) -> HydraTransformer3DModel:
@@ -263,7 +291,7 @@ def frozen_past(job: Job, clip: LatentClip) -> dict[str, Any]:
         anchor = anchor_of(clip)
         memory = compute_memory(job.network, clip, anchor, inputs, job.device)
     else:
-        memory, anchor = job.history.load(clip.id, job.view.item_hash(clip.id), job.device, job.network.dtype)
+        memory, anchor = job.history.load(clip.id, job.view.latents_hash(clip.id), job.device, job.network.dtype)
         inputs = after_history(inputs, job.memory, clip.id, job.history.descriptions(clip.id))
     cameras = rows_from(clip.world_poses()[clip.context :], anchor, job.device)
     return {"memory": memory, "camera": cameras, "retrieval": inputs}

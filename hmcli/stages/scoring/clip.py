@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +18,11 @@ from hmcli.registry import find
 from hmcli.stages.data.loading import load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.sampling.generations import Generated
+from hmcli.stages.scoring.layout import FORMAT, BackboneKey, ReferenceKey, ValuesKey
+from hmcli.stages.shared.typed import key_of
 from hmcli.store.files import inside
-from hmcli.store.hashing import HashCache, hash_file, hash_json, read_content
+from hmcli.store.hashing import HashCache, hash_file, read_content
 from hmcli.store.video import read_video
-
-FORMAT = 1  # of scores.json and frames/*.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +66,18 @@ class Clip:
         self._ready: dict[str, np.ndarray | DataError] = {}
 
     def key(self, metric: Metric) -> str:
-        """Everything the metric's values depend on. Raises DataError when an input is missing."""
-        depends: list[Any] = [FORMAT, metric.name, metric.definition, dict(self._plan.versions), self._video_hash()]
+        """Hash of all that the metric's values depend on. Raises DataError when an input is missing."""
+        plan, video, reference, backbone = self._plan, self._video_hash(), None, None
         if REFERENCE in metric.needs:
-            depends += [self._source().key, dataclasses.asdict(self._plan.generated.data)]
-        if BACKBONE in metric.needs and self._plan.backbone is not None:
-            depends += [self._plan.backbone.name, self._plan.backbone.about]
-        return hash_json(json.loads(json.dumps(depends)))
+            reference = ReferenceKey(source=self._source().key, data=plan.generated.data)
+        if BACKBONE in metric.needs and plan.backbone is not None:
+            backbone = BackboneKey(name=plan.backbone.name, about=plan.backbone.about)
+        return key_of(
+            ValuesKey(
+                format=FORMAT, metric=metric.name, definition=metric.definition, versions=dict(plan.versions),
+                video=video, reference=reference, backbone=backbone,
+            )
+        )  # fmt: skip
 
     def values(self, metric: Metric) -> np.ndarray:
         """Per-frame values. Raises DataError when the clip cannot be judged."""
@@ -114,7 +118,7 @@ class Clip:
         if self.id not in generated.rows:
             reasons = {row["item"]: row["reason"] for row in generated.manifest.quarantined}
             raise DataError(f"it was not generated: {reasons[self.id]}")
-        return inside(generated.path, generated.rows[self.id]["video"])
+        return inside(generated.path, generated.rows[self.id].video)
 
     def _video_hash(self) -> str:
         """Of the file as it is now; it must be the one that was generated."""
@@ -136,7 +140,7 @@ class Clip:
         content = read_content(self._video)
         self._as_recorded(content.hash)
         frames = read_video(content)
-        if len(frames) != (said := int(self._plan.generated.rows[self.id]["frames"])):
+        if len(frames) != (said := self._plan.generated.rows[self.id].frames):
             raise DataError(f"the generated video has {len(frames)} frames, generations.jsonl says {said}")
         return frames
 

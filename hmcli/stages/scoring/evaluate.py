@@ -12,25 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import hmcli
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.metrics.averages import json_number
 from hmcli.metrics.contract import BACKBONE, PREDICTION, REFERENCE, Metric
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import Recipe
 from hmcli.registry import find, names, normal
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
-from hmcli.stages.scoring.clip import FORMAT, Clip, Plan, item_name
+from hmcli.stages.scoring.clip import Clip, Plan, item_name
+from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, Values, number
 from hmcli.stages.scoring.results import finish
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned
+from hmcli.stages.shared.typed import to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json
 from hmcli.store.hashing import HashCache, hash_json
@@ -64,7 +64,7 @@ def run(
     if dry_run:
         text = f"{len(generated.clips)} clips, {', '.join(labels)}"
         return planned(
-            out, "evaluation", text, reporter, look=asked, force=force, prune=prune,
+            out, KIND, text, reporter, look=asked, force=force, prune=prune,
             counts={"clips": len(generated.clips)}, metrics=labels,
         )  # fmt: skip
     chosen = tuple(metric.name for metric in plan.metrics)
@@ -75,7 +75,7 @@ def run(
         inputs["reference"] = plan.reference.fingerprint
     with ArtifactWriter(
         out,
-        "evaluation",
+        KIND,
         recipe=reads(used, "eval", *features),
         inputs=inputs,
         seed=recipe.seed,
@@ -147,13 +147,13 @@ def _score_clips(
 ) -> tuple[Failures, Failures]:
     """Score what is not there yet; returns what failed, and what cannot be scored now but was earlier, and stays."""
 
-    def keep(unit: Unit, values: dict[str, dict[str, Any] | DataError], _: Path) -> None:
+    def keep(unit: Unit, values: dict[str, Values | DataError], _: Path) -> None:
         for item, found in values.items():
             if isinstance(found, DataError):
                 failed[unit.id][item] = str(found)
             else:
-                with writer.item_file(item, unit.items[item], suffix=".json", parent="frames") as place:
-                    write_json(place, found)
+                with writer.item_file(item, unit.items[item], suffix=".json", parent=FRAMES) as place:
+                    write_json(place, to_json(found))
 
     each(writer, units, Scorer(plan), keep, label="scoring", processes=processes)
     names = {item_name(clip, metric): (clip, metric.name) for clip in failed for metric in plan.metrics}
@@ -198,9 +198,9 @@ class Scorer:
     def load(self) -> None:
         _ = self.plan.backbone
 
-    def make(self, unit: Unit, place: Path) -> dict[str, dict[str, Any] | DataError]:
+    def make(self, unit: Unit, place: Path) -> dict[str, Values | DataError]:
         clip = Clip(self.plan, unit.id, HashCache())
-        found: dict[str, dict[str, Any] | DataError] = {}
+        found: dict[str, Values | DataError] = {}
         for metric in self.plan.metrics:
             if (item := item_name(unit.id, metric)) in unit.items:
                 try:
@@ -217,10 +217,8 @@ def _grouped(clip: str, failed: Mapping[str, str], metrics: tuple[Metric, ...]) 
     return [(item, reason, [item]) for item, reason in failed.items()]
 
 
-def _content(plan: Plan, clip: str, metric: Metric, values: np.ndarray) -> dict[str, Any]:
-    """One item: the value of every judged frame, which are the last ones of the clip."""
-    frames = int(plan.generated.rows[clip]["frames"])
-    return {
-        "format": FORMAT, "clip": clip, "metric": plan.label(metric), "unit": metric.unit,
-        "first_frame": frames - len(values), "values": [json_number(value) for value in values],
-    }  # fmt: skip
+def _content(plan: Plan, clip: str, metric: Metric, values: np.ndarray) -> Values:
+    return Values(
+        format=FORMAT, clip=clip, metric=plan.label(metric), unit=metric.unit,
+        first_frame=plan.generated.rows[clip].frames - len(values), values=tuple(map(number, values)),
+    )  # fmt: skip

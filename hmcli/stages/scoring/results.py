@@ -12,12 +12,25 @@ from hmcli.metrics.averages import json_number, mean_score
 from hmcli.metrics.contract import BACKBONE, Metric
 from hmcli.reports.protocol import AVERAGES, protocol_card
 from hmcli.stages.sampling.generations import Generated
-from hmcli.stages.scoring.clip import FORMAT, Plan, item_name
+from hmcli.stages.scoring.clip import Plan, item_name
+from hmcli.stages.scoring.layout import (
+    CARD,
+    COLUMNS,
+    FORMAT,
+    KIND,
+    SCORES,
+    TABLE,
+    EvaluationAttributes,
+    Failure,
+    Judged,
+    Score,
+    Scores,
+    Values,
+    number,
+)
+from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import read_json, write_csv, write_json, write_text
-
-COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")
-
 
 Failures = Mapping[tuple[str, str], str]  # (clip, metric name) -> reason
 
@@ -30,49 +43,50 @@ def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failure
     scores = _scores(plan, per_frame, failures)
     protocol = _protocol(plan)
     if not writer.unchanged(order):
-        write_json(writer.staged / "scores.json", scores)
-        write_csv(writer.staged / "per_clip.csv", COLUMNS, _table(plan, per_frame, failures, stay))
-        write_text(writer.staged / "protocol.md", protocol_card(protocol, scores))
+        write_json(writer.staged / SCORES, to_json(scores))
+        write_csv(writer.staged / TABLE, COLUMNS, _table(plan, per_frame, failures, stay))
+        write_text(writer.staged / CARD, protocol_card(protocol, to_json(scores)))
     counts = {"clips": len(plan.generated.clips), "scores": len(done), "failed": len(failures)}
-    attributes = {"protocol": protocol, "generation": _judged(plan.generated)}
-    manifest = writer.finish(order, counts=counts, attributes=attributes)
-    for label, entry in scores["metrics"].items():
+    attributes = EvaluationAttributes(protocol=protocol, generation=_judged(plan.generated))
+    manifest = writer.finish(order, counts=counts, attributes=to_json(attributes))
+    for label, entry in scores.metrics.items():
         reporter.note(_sentence(label, entry))
     return StageResult(
-        path=writer.path, kind="evaluation", fingerprint=manifest.fingerprint, counts=counts,
+        path=writer.path, kind=KIND, fingerprint=manifest.fingerprint, counts=counts,
         quarantined=tuple(Quarantined(item=row["item"], reason=row["reason"]) for row in manifest.quarantined),
-        details={"scores": {label: entry["mean"] for label, entry in scores["metrics"].items()}},
+        details={"scores": {label: entry.mean for label, entry in scores.metrics.items()}},
     )  # fmt: skip
 
 
-def _judged(generated: Generated) -> dict[str, Any]:
-    """What was scored, for those who only have the scores (hm bench): model, sampler, clips, sizes, time."""
+def _judged(generated: Generated) -> Judged:
     manifest, rows = generated.manifest, generated.rows.values()
-    seconds = [float(row["seconds"]) for row in rows if "seconds" in row]
-    return {
-        "inputs": manifest.inputs, "recipe": manifest.recipe, "seed": manifest.seed,
-        "source": generated.source, "source_fingerprint": generated.source_fingerprint,
-        "shapes": sorted({(int(r["frames"]), int(r["height"]), int(r["width"])) for r in rows}),
-        "seconds_per_clip": median(seconds) if seconds and len(seconds) == len(rows) else None,
-    }  # fmt: skip
+    return Judged(
+        inputs=manifest.inputs, recipe=manifest.recipe, seed=manifest.seed, source=generated.source,
+        source_fingerprint=generated.source_fingerprint, shapes=_shapes(generated),
+        seconds_per_clip=median(row.seconds for row in rows) if rows else None,
+    )  # fmt: skip
+
+
+def _shapes(generated: Generated) -> tuple[tuple[int, int, int], ...]:
+    """Frames, height, width of the videos, each once."""
+    return tuple(sorted({(row.frames, row.height, row.width) for row in generated.rows.values()}))
 
 
 def _read_values(file: Path) -> list[float]:
-    return [float(value) for value in read_json(file)["values"]]
+    return [float(value) for value in from_json(Values, read_json(file), "the values of a clip", file=file).values]
 
 
-def _scores(plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures) -> dict[str, Any]:
-    """The content of scores.json."""
+def _scores(plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures) -> Scores:
     entries = {}
     for metric in plan.metrics:
         values = [found for (_, name), found in per_frame.items() if name == metric.name]
-        failed = [{"clip": clip, "reason": why} for (clip, name), why in failures.items() if name == metric.name]
-        entries[plan.label(metric)] = {
-            "metric": metric.name, "mean": json_number(mean_score(values, plan.settings.average)), "unit": metric.unit,
-            "better": metric.better, "n": len(values), "frames": sum(map(len, values)), "failed": len(failed),
-            "failures": failed,
-        }  # fmt: skip
-    return {"format": FORMAT, "average": plan.settings.average, "clips": len(plan.generated.clips), "metrics": entries}
+        failed = [Failure(clip=clip, reason=why) for (clip, name), why in failures.items() if name == metric.name]
+        mean = mean_score(values, plan.settings.average)
+        entries[plan.label(metric)] = Score(
+            metric=metric.name, mean=None if mean is None else number(mean), unit=metric.unit, better=metric.better,
+            n=len(values), frames=sum(map(len, values)), failed=len(failed), failures=tuple(failed),
+        )  # fmt: skip
+    return Scores(format=FORMAT, average=plan.settings.average, clips=len(plan.generated.clips), metrics=entries)
 
 
 def _table(
@@ -91,16 +105,15 @@ def _table(
             }  # fmt: skip
 
 
-def _sentence(label: str, entry: Mapping[str, Any]) -> str:
-    mean = "no score" if entry["mean"] is None else f"{float(entry['mean']):.4f} {entry['unit']}".rstrip()
-    failed = f", {entry['failed']} failed" if entry["failed"] else ""
-    return f"{label}: {mean} ({entry['n']} clips, {entry['frames']} frames{failed})"
+def _sentence(label: str, score: Score) -> str:
+    mean = "no score" if score.mean is None else f"{float(score.mean):.4f} {score.unit}".rstrip()
+    failed = f", {score.failed} failed" if score.failed else ""
+    return f"{label}: {mean} ({score.n} clips, {score.frames} frames{failed})"
 
 
 def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
     """Sections of the protocol card: every choice that changes a number."""
     generated = plan.generated
-    shapes = sorted({(int(r["frames"]), int(r["height"]), int(r["width"])) for r in generated.rows.values()})
     card = {
         "Metrics": {plan.label(metric): metric.definition for metric in plan.metrics},
         "Averages": {
@@ -110,7 +123,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
         "Prediction": {
             "generation": generated.manifest.fingerprint,
             "frames": "all target frames, decoded to uint8 RGB from the generation's videos (compressed once)",
-            "frames x height x width": ", ".join(f"{t}x{h}x{w}" for t, h, w in shapes),
+            "frames x height x width": ", ".join(f"{t}x{h}x{w}" for t, h, w in _shapes(generated)),
             **_sampled(generated),
         },
     }

@@ -170,7 +170,7 @@ def _usable(view: LatentsView, recipe: Recipe) -> list[str]:
                 where={"artifact": f"{view.path} (manifest: {section}.name)", "recipe": f"{section}.name"},
                 fix="encode again with this recipe: hm encode DATA --recipe RECIPE",
             )
-    clips = [clip for group in view.groups if group.has_target for clip in group.ids]
+    clips = [clip for group in view.groups if group.shape.has_target for clip in group.ids]
     if not clips:
         raise DataError(
             "no clip has target frames to learn from", where={"latents": view.path},
@@ -197,8 +197,8 @@ def _check_model(recipe: Recipe, view: LatentsView, clips: list[str], reporter: 
         changes = ", ".join(f"{key} {change}" for key, change in changed.items())
         reporter.note(f"starting from {base.path}, which read memory otherwise: {changes}")
     for clip in clips:
-        group = view.where[clip][0]
-        check_memory_fits(wanted, clip, context=group.context, target=group.target, size=view.latent_size)
+        shape = view.where[clip][0].shape
+        check_memory_fits(wanted, clip, context=shape.context, target=shape.target, size=view.latent_size)
     return base
 
 
@@ -336,7 +336,7 @@ def _train(
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(training.recipe))
     aside = set(held_out(clips, train))
-    groups = [[clip for clip in group.ids if clip not in aside] for group in view.groups if group.has_target]
+    groups = [[clip for clip in group.ids if clip not in aside] for group in view.groups if group.shape.has_target]
     order = batches([group for group in groups if group], train.batch, seed)
     for _ in range(start):
         next(order)

@@ -1,0 +1,116 @@
+"""How an evaluation is laid out (docs/artifacts.md): shared by its writer, this room, and its reader, the benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hmcli.recipe.sections import DataConfig
+
+KIND = "evaluation"
+FORMAT = 1  # of scores.json and frames/*.json
+SCORES, TABLE, CARD = "scores.json", "per_clip.csv", "protocol.md"
+FRAMES = "frames"  # folder of the items: Values of one metric of one clip
+COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")  # of the table
+Number = float | Literal["inf", "-inf"]  # JSON has no infinity
+
+
+def number(value: float) -> Number:
+    """The value as JSON takes it."""
+    return float(value) if math.isfinite(value) else "inf" if value > 0 else "-inf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneKey:
+    """A backbone as the protocol card tells it: features, pixels, weights."""
+
+    name: str
+    about: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceKey:
+    """What a prediction is compared with: hash of the clip's files, and how they become frames."""
+
+    source: str
+    data: DataConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValuesKey:
+    """All that the values of one metric of one clip are made from."""
+
+    format: int
+    metric: str
+    definition: str
+    versions: dict[str, str]  # of the packages that compute it
+    video: str  # hash of the generated video
+    reference: ReferenceKey | None
+    backbone: BackboneKey | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """A metric of one clip: a value for every judged frame, which are the last ones of the clip."""
+
+    format: int
+    clip: str
+    metric: str  # with its backbone
+    unit: str
+    first_frame: int
+    values: tuple[Number, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A clip that is in no mean, and why."""
+
+    clip: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A metric over all clips. `mean` is null where no clip could be judged."""
+
+    metric: str  # without its backbone
+    mean: Number | None
+    unit: str
+    better: Literal["higher", "lower"]
+    n: int  # clips
+    frames: int
+    failed: int
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """scores.json; `metrics` by label."""
+
+    format: int
+    average: Literal["frames", "videos"]
+    clips: int
+    metrics: Mapping[str, Score]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What was scored, for those who only have the scores: model, sampler, clips, sizes, time."""
+
+    inputs: dict[str, str]  # of the generation
+    recipe: dict[str, Any]
+    seed: int
+    source: str  # folder of the clips; empty: not known
+    source_fingerprint: str
+    shapes: tuple[tuple[int, int, int], ...]  # frames, height, width of the videos
+    seconds_per_clip: float | None  # median; null without videos
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationAttributes:
+    """What the manifest of an evaluation says besides."""
+
+    protocol: dict[str, dict[str, str]]  # sections of the protocol card
+    generation: Judged
