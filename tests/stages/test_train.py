@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -105,6 +106,8 @@ def test_a_run_can_be_made_longer_but_not_into_another_run(
     other = hm("train", nano, "--latents", latents, "--out", copy, "--set", "train.lr=1e-2")
     assert other.returncode == 2
     assert "run of another recipe" in other.stderr
+    assert re.search(r"train\.lr +0\.001 then, 0\.01 now", other.stderr)
+    assert "to go on with it, give train.lr as then" in other.stderr
     assert read_manifest(copy).counts["steps"] == 6
 
 
@@ -163,6 +166,8 @@ def test_a_run_from_a_base_that_has_changed_since_is_another_run(
     again = hm(*command)
     assert again.returncode == 2
     assert "run of another recipe, seed or latents" in again.stderr
+    assert re.search(r"base +sha256:\w{12} then, sha256:\w{12} now", again.stderr)
+    assert "to go on with it, give base as then" in again.stderr
 
 
 def test_only_what_the_recipe_names_is_trained(hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path):

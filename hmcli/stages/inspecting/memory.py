@@ -67,7 +67,7 @@ def run(
         raise UsageError("memory is turned off: there is none to look into", fix="set sample.memory=on")
     kept, descriptions = sorted_memory(memory, folder)
     job, ids = open_job(recipe, folder, latents, kept, descriptions, clips, device, reporter)
-    units = [Unit(id=clip, items={clip: hash_json([FORMAT, job.key(clip)])}) for clip in ids]
+    units = [Unit(id=clip, items={clip: look_key(job, clip)}) for clip in ids]
     unread = () if clips else job.view.left_out
     asked = asked_for(units, unread=frozenset(left.item for left in unread))
     if dry_run:
@@ -100,6 +100,11 @@ def refuse_without_slots(folder: ModelFolder) -> None:
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------
+
+
+def look_key(job: Job, clip: str) -> str:
+    """The content key of what is seen of a clip: sampling it is what is looked at."""
+    return hash_json([FORMAT, job.key(clip)])
 
 
 def _inspect_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:

@@ -18,7 +18,7 @@ from hmcli import registry
 from hmcli.contracts import Quarantined, Reporter, StageResult, TextEncoder, VideoCodec
 from hmcli.errors import NotFiniteError
 from hmcli.recipe.readers import reads
-from hmcli.recipe.sections import Recipe
+from hmcli.recipe.sections import CodecConfig, Recipe
 from hmcli.stages.data.loading import LoadedClip, load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.latents.layout import (
@@ -74,12 +74,7 @@ def run(
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
     read = reads(recipe, "encode")
     under = hash_json([codec_key, read])
-    codec = replace(recipe.codec, path="")
-    keys = {
-        clip.id: key_of(ClipKey(source=clip.key, weights=codec_key, codec=codec, data=recipe.data, poses=recipe.poses))
-        for clip in dataset.clips
-    }
-    units = [Unit(id=name, items={clip_item(name): key}) for name, key in keys.items()]
+    units = [Unit(id=c.id, items={clip_item(c.id): clip_key(c, recipe, codec_key)}) for c in dataset.clips]
     unread = frozenset(clip_item(clip.item) for clip in dataset.quarantined)
     asked = asked_for(units, unread=unread, helps=is_caption, seeded=False)
     if dry_run:
@@ -111,6 +106,20 @@ def run(
         return _finish(writer, dataset, done, captions, recipe)
 
 
+# --- what items are made from ----------------------------------------------------------------------------------------
+
+
+def caption_key(caption: str, recipe: Recipe, encoder: str) -> str:
+    """The content key of a caption's embedding; `encoder` is the hash of its weights."""
+    return key_of(CaptionKey(caption=caption, encoder=encoder, text=replace(recipe.text, path="")))
+
+
+def clip_key(clip: ClipSource, recipe: Recipe, weights: str) -> str:
+    """The content key of a clip's arrays; `weights` is the hash of the codec's."""
+    codec = replace(recipe.codec, path="", channels=CodecConfig().channels)  # channels are for training a codec
+    return key_of(ClipKey(source=clip.key, weights=weights, codec=codec, data=recipe.data, poses=recipe.poses))
+
+
 # --- captions --------------------------------------------------------------------------------------------------------
 
 
@@ -123,8 +132,7 @@ def _encode_captions(
     """
     distinct = list(dict.fromkeys(["", *captions]))
     items = {caption: caption_item(caption) for caption in distinct}
-    read = replace(recipe.text, path="")
-    keys = {caption: key_of(CaptionKey(caption=caption, encoder=text_key, text=read)) for caption in distinct}
+    keys = {caption: caption_key(caption, recipe, text_key) for caption in distinct}
     wanted = [caption for caption in distinct if not writer.kept(items[caption], keys[caption])]
     if wanted:
         encoder: TextEncoder = registry.find("text", recipe.text.name)(recipe.text, device)

@@ -65,7 +65,7 @@ class ClipKey:
 
     source: str  # hash of the clip's files, id and caption
     weights: str  # hash of the codec's
-    codec: CodecConfig  # without path
+    codec: CodecConfig  # without path, and without what only its training reads
     data: DataConfig
     poses: PosesConfig
 

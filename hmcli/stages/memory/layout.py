@@ -66,7 +66,7 @@ class Computed:
     model: str  # fingerprint
     dtype: str
     attention: str
-    seed: int  # of a policy's own choices
+    seed: int | None  # of a policy that chooses by chance
     before: str  # hash of the clip's memory that it follows; empty: nothing
 
 

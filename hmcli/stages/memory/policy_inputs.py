@@ -46,6 +46,11 @@ def reads_geometry(config: MemoryConfig, positions: str = "screen") -> bool:
     return positions == "rays" or bool(_LENS & needs_of_policy(config.policy))
 
 
+def chooses_by_chance(config: MemoryConfig) -> bool:
+    """Does what this policy reads depend on a seed?"""
+    return _CHANCE in needs_of_policy(config.policy)
+
+
 def retrieval_inputs(
     clips: Sequence[LatentClip],
     view: LatentsView,

@@ -44,7 +44,7 @@ from hmcli.stages.memory.layout import (
     values_of,
     write_group,
 )
-from hmcli.stages.memory.policy_inputs import GEOMETRY, recorded_model, retrieval_inputs
+from hmcli.stages.memory.policy_inputs import GEOMETRY, chooses_by_chance, recorded_model, retrieval_inputs
 from hmcli.stages.models.folders import ModelFolder, check_kernel_fits, check_memory_fits, find_model
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each, move_into
@@ -98,7 +98,7 @@ class Job:
         return hash_json([self.reads(), None if self.model is None else self.model.fingerprint])
 
     def key(self, clip: str) -> str:
-        """All that a clip's memory depends on."""
+        """The content key of a clip's memory."""
         slots, latents = self.reads()["memory"], self.view.latents_hash(clip)
         return key_of(ClipKey(layout=LAYOUT, latents=latents, slots=slots, computed=self._computed(clip)))
 
@@ -106,11 +106,10 @@ class Job:
         if self.model is None:
             return None
         before = "" if self.after is None or clip not in self.after.manifest.items else self.after.item(clip).hash
-        sample = self.recipe.sample
+        sample, seed = self.recipe.sample, self.recipe.seed if chooses_by_chance(self.config) else None
         return Computed(
-            model=self.model.fingerprint, dtype=sample.dtype, attention=sample.attention, seed=self.recipe.seed,
-            before=before,
-        )  # fmt: skip
+            model=self.model.fingerprint, dtype=sample.dtype, attention=sample.attention, seed=seed, before=before
+        )
 
     def reads(self) -> dict[str, Any]:
         """What of the recipe is read, and the layout that is written."""

@@ -25,6 +25,7 @@ from hmcli.stages.memory.layout import SlotDescription
 from hmcli.stages.memory.policy_inputs import (
     GEOMETRY,
     after_history,
+    chooses_by_chance,
     holds_model,
     open_descriptions,
     reads_geometry,
@@ -81,14 +82,14 @@ class Job:
         return reads(self.recipe, "generate", *views)
 
     def key(self, clip: str) -> str:
-        """Hash of all that a clip's video depends on."""
+        """The content key of a clip's video."""
         view, about = self.view, self.view.about(clip)
         return key_of(
             VideoKey(
                 latents=view.latents_hash(clip), caption=about.caption, text=view.embedding_hash(about.caption),
                 negative=self._negative_hash, fps=about.fps, model=self.model.fingerprint, codec=self._codec_hash,
-                sample=self.sample, geometry=self._seen, seed=self.recipe.seed,
-                past=self._past(clip),
+                sample=self.sample, geometry=self._seen, seed=self.recipe.seed, past=self._past(clip),
+                chance=self._chance,
             )
         )  # fmt: skip
 
@@ -114,6 +115,13 @@ class Job:
         """What cameras see, where it is read."""
         views = compares_views(self.model, self.recipe)
         return {key: getattr(self.memory, key) for key in GEOMETRY} if views else {}
+
+    @property
+    def _chance(self) -> int | None:
+        """Kept memory holds the choices of the seed it was made with."""
+        if not chooses_by_chance(self.memory):
+            return None
+        return self.recipe.seed if self.history is None else self.history.views[-1].manifest.seed
 
     def _past(self, clip: str) -> tuple[str, ...]:
         """Hashes of the clip's earlier history, of artifacts that hold it."""

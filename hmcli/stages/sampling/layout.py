@@ -38,6 +38,7 @@ class VideoKey:
     geometry: dict[str, Any]  # what cameras see, for policies that compare views
     seed: int
     past: tuple[str, ...]  # hashes of the clip's history before its context
+    chance: int | None  # seed of what a policy that chooses by chance reads within the context
 
 
 @dataclass(frozen=True, kw_only=True)

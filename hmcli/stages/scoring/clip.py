@@ -66,7 +66,7 @@ class Clip:
         self._ready: dict[str, np.ndarray | DataError] = {}
 
     def key(self, metric: Metric) -> str:
-        """Hash of all that the metric's values depend on. Raises DataError when an input is missing."""
+        """The content key of a metric's values. Raises DataError when an input is missing."""
         plan, video, reference, backbone = self._plan, self._video_hash(), None, None
         if REFERENCE in metric.needs:
             reference = ReferenceKey(source=self._source().key, data=plan.generated.data)
@@ -74,8 +74,8 @@ class Clip:
             backbone = BackboneKey(name=plan.backbone.name, about=plan.backbone.about)
         return key_of(
             ValuesKey(
-                format=FORMAT, metric=metric.name, definition=metric.definition, versions=dict(plan.versions),
-                video=video, reference=reference, backbone=backbone,
+                format=FORMAT, metric=metric.name, definition=metric.definition, unit=metric.unit,
+                versions=dict(plan.versions), video=video, reference=reference, backbone=backbone,
             )
         )  # fmt: skip
 

@@ -45,6 +45,7 @@ class ValuesKey:
     format: int
     metric: str
     definition: str
+    unit: str
     versions: dict[str, str]  # of the packages that compute it
     video: str  # hash of the generated video
     reference: ReferenceKey | None

@@ -18,6 +18,7 @@ from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.view import LatentsView
 from hmcli.stages.models.checkpoint_folder import write_diffusers_folder
 from hmcli.stages.models.identity import TRAINED_WITH
+from hmcli.stages.training.runs import made_from
 from hmcli.stages.training.state import FILES, TrainingState, put_state, read_state, take_state, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json, hash_tree
@@ -79,7 +80,7 @@ def write_checkpoint(
     Raises NotFiniteError where a weight or moment is not finite; nothing is written or dropped then.
     """
     state = take_state(model, [optimizer], average, step=step, seed=recipe.seed)
-    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS) as folder:
+    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=made_from(writer)) as folder:
         write_state(folder, _without_repeats(state, model))
         write_diffusers_folder(folder, model, recipe, average)
         write_manifest(folder, checkpoint_manifest(folder, step, recipe, view, model))

@@ -36,7 +36,7 @@ from hmcli.stages.training.checkpoints import (
     step_name,
 )
 from hmcli.stages.training.learning import freeze, make_average
-from hmcli.stages.training.runs import LOG, RECIPE, log_until, naming, refuse_another_run, say_stopped
+from hmcli.stages.training.runs import LOG, RECIPE, log_until, made_from, naming, refuse_another_run, say_stopped
 from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -281,7 +281,8 @@ def _train(training: CodecTraining, writer: ArtifactWriter, key: str, reporter: 
             last = step + 1 == train.steps
             if last or stop or (step + 1) % train.checkpoint_every == 0:
                 log.flush()
-                with writer.item_folder(step_name(step + 1), key, parent=CHECKPOINTS) as folder:
+                meta = made_from(writer)
+                with writer.item_folder(step_name(step + 1), key, parent=CHECKPOINTS, meta=meta) as folder:
                     write_state(folder, take_state(*changing, training.average, step=step + 1, seed=seed))
                 drop_old(writer, key, train.keep)
             if stop and not last:

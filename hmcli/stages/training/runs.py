@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from hmcli.store.files import write_text
 
 LOG = "steps.jsonl"
 RECIPE = "recipe.yaml"
+MADE_FROM = "made_from"  # in the record of a checkpoint
+LENGTH = ("train.steps", "train.checkpoint_every", "train.keep")  # may change when a run is continued
 
 
 def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:
@@ -26,12 +28,44 @@ def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:
     """
     others = {item for item, record in writer.items.items() if record["key"] != key}
     if others and not writer.prune:
+        then = writer.items[max(others)]["meta"].get(MADE_FROM, {})
+        changed = _changed(then, made_from(writer)[MADE_FROM]) if writer.recipe else {}  # else it only looks
         raise UsageError(
             f"the output folder holds a run of another recipe, seed or {source}: {len(others)} checkpoints would go",
-            where={"run": writer.path, "its recipe": writer.path / RECIPE},
-            fix="choose another --out, or --prune to let that run go",
+            where={"run": writer.path, "its recipe": writer.path / RECIPE, **changed},
+            fix=f"choose another --out, or --prune to let that run go; to go on with it, {_back(changed)}",
         )
     writer.ask(Asked(keys={}, helps=lambda item: item not in others, seeded=False))
+
+
+def made_from(writer: ArtifactWriter) -> dict[str, Any]:
+    """What the record of a checkpoint says of the run it belongs to."""
+    return {MADE_FROM: {"seed": writer.seed, "inputs": writer.inputs, "recipe": writer.recipe}}
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What a run would be made from otherwise, by name. Lengths are named only where nothing else is."""
+    before, after = dict(_flat(then)), dict(_flat(now))
+    names = [name for name in {**before, **after} if before and before.get(name) != after.get(name)]
+    telling = [name for name in names if name not in LENGTH] or names
+    return {name: f"{_short(before.get(name))} then, {_short(after.get(name))} now" for name in telling}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys of a recipe by their paths, other values by their names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, "" if not prefix and name in ("inputs", "recipe") else f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _short(value: Any) -> str:
+    return value[:19] if isinstance(value, str) and value.startswith("sha256:") else repr(value)
+
+
+def _back(changed: Mapping[str, str]) -> str:
+    return f"give {', '.join(changed)} as then" if changed else "give the recipe, seed and inputs it was made from"
 
 
 def log_until(path: Path, step: int) -> Any:
