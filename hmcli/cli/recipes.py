@@ -70,7 +70,7 @@ def recipes_cp(
 
 @command(recipes_app, "schema")
 def recipes_schema() -> Description:
-    """Print the JSON schema of recipes: every key, for editors and checkers (docs/reference.md says it in words)."""
+    """Print the JSON schema of recipes. Every key, for editors and other tools."""
     from hmcli.recipe.schema import schema
 
     return Description(text=json.dumps(schema(), indent=1, ensure_ascii=False), data=schema())
