@@ -106,7 +106,8 @@ def test_a_second_run_changes_nothing_and_another_sampler_redoes_it(
     assert "3 items kept" in again.stderr
     assert read_manifest(copy) == before
     clip = clips_of(copy)[0].name
-    done = hm("inspect", run, "--latents", latents, "--clips", clip, "--out", copy, "--set", "sample.guidance=1")
+    other = ["--clips", clip, "--prune", "--set", "sample.guidance=1"]
+    done = hm("inspect", run, "--latents", latents, "--out", copy, *other)
     assert "1 items stale: redone" in done.stderr
     assert read_manifest(ok(done)).fingerprint != before.fingerprint
     assert {row["branch"] for row in table(copy / "clips" / clip)} == {"caption"}
