@@ -236,7 +236,8 @@ def _check_angle(
     found.field_of_view = measure(video, track, masks=masks)
     if found.field_of_view is not None and lens is not None:
         written = float(np.rad2deg(field_of_view(lens[0], video.shape[2])))
-        if abs(found.field_of_view.degrees / written - 1) > _ANGLE_OFF:
+        likely = float(np.clip(written, *found.field_of_view.quartiles))  # a wide spread (small pictures) says less
+        if abs(found.field_of_view.degrees / written - 1) > _ANGLE_OFF < 2 * abs(likely / written - 1):
             measured = f"{found.field_of_view.degrees:.1f} degrees by the motion of its pixels"
             found.problems.append(
                 f"intrinsics say a horizontal field of view of {written:.1f} degrees, it is {measured}"
