@@ -133,13 +133,21 @@ def given_all(texts: Sequence[str | Path] | None) -> tuple[Path, ...]:
 
 def find_input(text: str | Path | None, *kinds: str, accept: Callable[[Any], bool] = lambda manifest: True) -> Path:
     """An input as given, or the newest complete artifact of these kinds below the working folder, named on stderr."""
-    if (path := given(text)) is not None:
-        return path
-    from hmcli.store.artifact import find_newest
+    if (path := given(text)) is None:
+        from hmcli.store.artifact import find_newest
 
-    found = find_newest(Path.cwd(), kinds, accept=accept)
-    Console().note(f"using {found} (the newest {' or '.join(kinds)} here)")
-    return found
+        path = find_newest(Path.cwd(), kinds, accept=accept)
+        Console().note(f"using {path} (the newest {' or '.join(kinds)} here)")
+    _say_unsealed(path)
+    return path
+
+
+def _say_unsealed(path: Path) -> None:
+    """Artifacts of an earlier format are read as they are."""
+    from hmcli.store.manifest import is_artifact, is_sealed
+
+    if is_artifact(path) and not is_sealed(path):
+        Console().note(f"{path} has the manifest of an earlier hm: edits of it (not of its files) would not be noticed")
 
 
 def recipe_for(

@@ -11,6 +11,7 @@ An entry of the manifest's `arrays`: path, axes, shape, dtype, units, and the at
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ import numpy as np
 from hmcli.errors import DataError
 from hmcli.store.files import inside
 from hmcli.store.finite import require_finite
+from hmcli.store.listed import FIX, Listed, listed
+from hmcli.store.records import MANIFEST
 
 if TYPE_CHECKING:
     import zarr
@@ -157,27 +160,37 @@ class StackReader:
 
     `reader[i]` is one row; bfloat16 comes as float32, or as its uint16 bits with `bits=True`. A missing shard, a
     missing row, a flipped bit or a number that is not finite is a DataError that names array and row; NaN is let
-    through where `undefined` says that it means something.
+    through where `undefined` says that it means something. In a complete artifact every file that is read is held
+    against the manifest (hmcli.store.listed), unless `trusting`: then the caller looks at the values itself.
     """
 
-    def __init__(self, path: Path | str, *, bits: bool = False, undefined: bool = False) -> None:
+    def __init__(
+        self, path: Path | str, *, bits: bool = False, undefined: bool = False, trusting: bool = False
+    ) -> None:
         self.path = Path(path)
         self.bits = bits
         self.undefined = undefined
+        self.trusting = trusting
         self._array: zarr.Array | None = None
+        self._files: tuple[Listed, Path] | None = None  # of the artifact, and its folder
         self._whole_shards: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"path": self.path, "bits": self.bits, "undefined": self.undefined}
-        return kept | {"_array": None, "_whole_shards": set()}
+        kept = {"path": self.path, "bits": self.bits, "undefined": self.undefined, "trusting": self.trusting}
+        return kept | {"_array": None, "_files": None, "_whole_shards": set()}
 
     @property
     def array(self) -> zarr.Array:
         if self._array is None:
             import zarr
 
+            if not self.trusting and (root := _artifact_of(self.path)) is not None:
+                self._files = listed(root), root
             try:
-                self._array = zarr.open_array(str(self.path), mode="r", zarr_format=3)
+                with self._as_written(self.path / "zarr.json"):
+                    self._array = zarr.open_array(str(self.path), mode="r", zarr_format=3)
+            except DataError:
+                raise
             except Exception as error:
                 raise DataError(
                     "the array cannot be opened", where={"array": self.path, "at": error}, fix=_fix(self.path)
@@ -211,13 +224,24 @@ class StackReader:
         where: dict[str, object] = {"array": self.path, "row": row}
         self._require(row, where)
         try:
-            values = np.asarray(self.array[row])
+            with self._as_written(self.shard_file(row)) if 0 not in self.shape else nullcontext():
+                values = np.asarray(self.array[row])
+        except DataError as error:
+            error.where |= where
+            raise
         except Exception as error:  # zarr and its codecs raise whatever they like on bad bytes
             raise DataError("a row is damaged", where=where | {"at": error}, fix=_fix(self.path)) from error
         half = {"values"} if self.attributes.get("dtype") == BFLOAT16 else set()
         undefined = {"values"} if self.undefined else set()
         require_finite({"values": values}, where=where, undefined=undefined, bfloat16=half)
         return bfloat16_values(values) if self._widens else values
+
+    def _as_written(self, file: Path) -> AbstractContextManager[object]:
+        """While a file is read: it has the bytes that the artifact's manifest lists."""
+        if self._files is None:
+            return nullcontext()
+        files, root = self._files
+        return files.unchanged(file.relative_to(root).as_posix())
 
     def shard_file(self, row: int) -> Path:
         """The file that holds a row."""
@@ -246,9 +270,14 @@ class StackReader:
             self._whole_shards.add(shard)
 
 
+def _artifact_of(path: Path) -> Path | None:
+    """The complete artifact that an array lies in; None for one that lies elsewhere, or is still being written."""
+    roots = [parent.parent for parent in path.parents if parent.name == ROOT]
+    return next((root for root in roots if (root / MANIFEST).is_file()), None)
+
+
 def _fix(path: Path) -> str:
-    artifact = next((parent.parent for parent in path.parents if parent.name == ROOT), path)
-    return f"`hm inspect {artifact} --verify` lists the damage; the command that made it, run again, redoes it"
+    return FIX.format(_artifact_of(path) or path)
 
 
 def write_item_group(

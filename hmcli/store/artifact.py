@@ -35,7 +35,7 @@ from hmcli.errors import DataError
 from hmcli.store.asked import Asked, Outlook, outlook, refuse_loss, some
 from hmcli.store.files import file_name, inside, sync_folder, write_bytes
 from hmcli.store.finite import require_finite
-from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_json, hash_tree
+from hmcli.store.hashing import HashCache, forget, hash_arrays, hash_bytes, hash_json, hash_tree
 from hmcli.store.journal import Journal, flat_name
 from hmcli.store.lock import ArtifactLock
 from hmcli.store.manifest import (
@@ -99,6 +99,7 @@ class ArtifactWriter:
         self._stacked: dict[str, dict[str, Any]] = {}  # entries of `arrays`
         self._rows: dict[str, dict[str, tuple[str, int]]] = {}  # item -> array name -> where it will lie
         self._whole = Wholeness(self.path, self._journal.parts, self._cache)
+        self._required: set[str] = set()  # kept items whose bytes were hashed in this run
         self._copied: set[Path] = set()  # damaged shards that are in quarantine already
 
     def __enter__(self) -> ArtifactWriter:
@@ -264,8 +265,9 @@ class ArtifactWriter:
     def get_array(self, item: str, name: str) -> np.ndarray:
         """One array of a finished item, as it was put: from its part, or from the complete artifact's rows.
 
-        Raises DataError when it cannot be read.
+        Raises DataError when it cannot be read, or is not what was written.
         """
+        self._require(item)
         record = self._records[item]
         if "part" not in record:
             return self._whole.row(record, name)
@@ -277,6 +279,25 @@ class ArtifactWriter:
                 return np.asarray(part.get_tensor(name))
         except (OSError, SafetensorError) as error:
             raise DataError("a part is damaged", where={"item": item, "part": file, "at": error}) from error
+
+    def place(self, item: str) -> Path:
+        """Where a finished item lies, for reading it again. Raises DataError unless its bytes are those written."""
+        self._require(item)
+        return inside(self.path, self._records[item]["path"])
+
+    def _require(self, item: str) -> None:
+        """`kept` may have looked hashes up; before something is made of an item its bytes are hashed, once."""
+        record = self._records[item]
+        if item in self._made or item in self._required:
+            return
+        if (damage := self._whole.now.damage(record)) is not None:
+            for name in [*(name for name, _, _ in listed_files({item: record}, {})), *self._array_files()]:
+                forget(self.path / name, self._cache)
+            raise DataError(
+                f"item {item}: {damage}", where={"artifact": self.path},
+                fix="run the same command again: it is set aside and made again",
+            )  # fmt: skip
+        self._required.add(item)
 
     @contextmanager
     def item_folder(

@@ -129,10 +129,18 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """One mapping per line; blank lines are skipped. Raises DataError naming the line that is none."""
+    try:
+        return parse_json_lines(path.read_bytes(), path)
+    except OSError as error:
+        raise DataError("a table cannot be read", where={"file": path, "at": error}) from error
+
+
+def parse_json_lines(data: bytes, path: Path) -> list[dict[str, Any]]:
+    """The same from the bytes of a file."""
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a value may hold other line separators
-    except (OSError, UnicodeDecodeError) as error:
+        lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")  # a value may hold other line separators
+    except UnicodeDecodeError as error:
         raise DataError("a table cannot be read", where={"file": path, "at": error}) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -83,14 +83,14 @@ class HashCache:
                 row = database.execute("SELECT identity, hash FROM files WHERE path = ?", (str(path),)).fetchone()
         except (sqlite3.Error, OSError):
             return None
-        return row[1] if row is not None and row[0] == _identity(stat) else None
+        return row[1] if row is not None and row[0] == identity(stat) else None
 
     def put(self, path: Path, stat: os.stat_result, value: str) -> None:
         if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < _SETTLED_NS:
             return
         try:
             with closing(self._open()) as database, database:
-                database.execute("REPLACE INTO files VALUES (?, ?, ?)", (str(path), _identity(stat), value))
+                database.execute("REPLACE INTO files VALUES (?, ?, ?)", (str(path), identity(stat), value))
         except (sqlite3.Error, OSError):
             return  # busy, read-only or full: the next run hashes the file again
 
@@ -117,7 +117,8 @@ class HashCache:
         return database
 
 
-def _identity(stat: os.stat_result) -> str:
+def identity(stat: os.stat_result) -> str:
+    """What changes when a file is written, replaced or touched."""
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
@@ -136,7 +137,7 @@ def hash_file(path: Path | str, *, cache: HashCache | None = None) -> str:
         return known
     value = _hash_now(place)
     after = place.stat()
-    if _identity(after) == _identity(before):
+    if identity(after) == identity(before):
         cache.put(place, after, value)
     return value
 

@@ -7,6 +7,7 @@ runs that did the same have the same fingerprint.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -22,11 +23,14 @@ from typing import Any
 import hmcli
 from hmcli.errors import DataError
 from hmcli.store.files import OutsideError, write_text
-from hmcli.store.hashing import hash_json
+from hmcli.store.hashing import hash_bytes, hash_json
 from hmcli.store.records import MANIFEST, OLD_MANIFEST, WORKING, LeadsOut, Malformed, check_fields
 
-FORMAT = 1
+FORMAT = 2  # 1 had no seal: a manifest that was edited could not be told
+_FINGERPRINTS = 1  # of what a fingerprint covers: format 2 changed nothing in it
+_SEAL = "seal"  # last field of the file: hash of the text before it
 JOURNAL = f"{WORKING}/journal.json"  # says that the folder is an artifact being written, and of which kind
+_BEFORE_SEAL = f',\n "{_SEAL}": '
 _AGAIN = "make the artifact again (move the folder away first), or restore the file from a copy"
 _PACKAGES = ("torch", "numpy", "zarr", "diffusers", "transformers", "av", "decord")
 
@@ -62,9 +66,9 @@ def compute_fingerprint(
     inputs: Mapping[str, str],
     items: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """What an artifact is: kind, format, recipe sections, fingerprints of inputs, item hashes. No time, no commit."""
+    """What an artifact is: kind, recipe sections, fingerprints of inputs, item hashes. No time, no commit."""
     hashes = {item: record["hash"] for item, record in items.items()}
-    return hash_json([kind, FORMAT, plain(recipe), dict(inputs), hashes])
+    return hash_json([kind, _FINGERPRINTS, plain(recipe), dict(inputs), hashes])
 
 
 def make_manifest(
@@ -94,6 +98,12 @@ def make_manifest(
 def is_artifact(path: Path | str) -> bool:
     """Is there a complete artifact (whole or damaged, but with a manifest)?"""
     return (Path(path) / MANIFEST).is_file()
+
+
+def is_sealed(path: Path | str) -> bool:
+    """Does a complete artifact's manifest tell when it was edited? Those of format 1 do not."""
+    with (Path(path) / MANIFEST).open("rb") as file:
+        return not file.read(64).replace(b" ", b"").startswith((b'{\n"format":1,', b'{"format":1,'))
 
 
 def is_unfinished(path: Path | str) -> bool:
@@ -142,6 +152,8 @@ def parse_manifest(text: str, file: Path) -> Manifest:
     if values["format"] > FORMAT:
         what = f"the artifact has format {values['format']}, this hm {hmcli.__version__} reads up to {FORMAT}"
         raise DataError(what, where=where, fix="install a newer hm, or make the artifact again with this one")
+    if values["format"] >= 2:
+        values.pop(_SEAL, None)
     known = {entry.name for entry in fields(Manifest)}
     if problems := [f"missing {name}" for name in sorted(known - set(values))] + [
         f"unknown {name}" for name in sorted(set(values) - known)
@@ -153,6 +165,8 @@ def parse_manifest(text: str, file: Path) -> Manifest:
         raise OutsideError(f"the manifest is forged or damaged: {error}", where=where, fix=_AGAIN) from error
     except Malformed as error:
         raise DataError(f"the manifest is damaged: {error}", where=where, fix=_AGAIN) from error
+    if values["format"] >= 2 and text != sealed(text.rpartition(_BEFORE_SEAL)[0]):
+        raise DataError("the manifest was edited or damaged: it is not as it was written", where=where, fix=_AGAIN)
     return Manifest(**values)
 
 
@@ -162,8 +176,18 @@ def write_manifest(folder: Path | str, manifest: Manifest) -> None:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """JSON with one line per field, and one line per item, array and file: readable, greppable, and diffs well."""
-    return "{\n" + ",\n".join(_field_lines(f.name, getattr(manifest, f.name)) for f in fields(manifest)) + "\n}\n"
+    """JSON with one line per field, and one line per item, array and file: readable, greppable, and diffs well.
+
+    It is sealed, in the format of this program, whatever format it was read in.
+    """
+    said = dataclasses.replace(manifest, format=FORMAT)
+    text = "{\n" + ",\n".join(_field_lines(f.name, getattr(said, f.name)) for f in fields(said))
+    return sealed(text)
+
+
+def sealed(text: str) -> str:
+    """A manifest's text with the hash of all of it as its last field."""
+    return f"{text}{_BEFORE_SEAL}{_json(hash_bytes(text.encode('utf-8', 'surrogatepass')))}\n}}\n"
 
 
 def _field_lines(name: str, value: Any) -> str:

@@ -11,17 +11,19 @@ from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.store.files import inside
 from hmcli.store.hashing import hash_file
-from hmcli.store.manifest import Manifest, compute_fingerprint, is_artifact, is_unfinished, read_manifest
+from hmcli.store.manifest import FORMAT, Manifest, compute_fingerprint, is_artifact, is_unfinished, read_manifest
 from hmcli.store.records import listed_files
 
 
 def verify(path: Path | str, reporter: Reporter) -> list[str]:
     """Rehash every file the manifest speaks of; returns what is wrong, one line each, empty for a whole artifact.
 
-    Raises DataError when there is no readable manifest to hold the files against.
+    Raises DataError when there is no readable manifest to hold the files against, or it is not as it was written.
     """
     folder = Path(path).resolve()
     manifest = read_manifest(folder)
+    if manifest.format < FORMAT:
+        reporter.note(f"the manifest has format {manifest.format}, of an earlier hm: edits of it would not be noticed")
     problems = []
     if compute_fingerprint(manifest.kind, manifest.recipe, manifest.inputs, manifest.items) != manifest.fingerprint:
         problems.append("manifest.json: recipe, inputs or item hashes do not give its fingerprint")

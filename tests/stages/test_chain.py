@@ -56,7 +56,7 @@ def test_json_says_what_a_path_alone_cannot(hm: WarmCommand, nano: Path, clips: 
 def test_inspect_tells_what_made_an_artifact_and_finds_damage(hm: WarmCommand, generation: Path, tmp_path: Path):
     shown = hm("inspect", generation)
     assert shown.returncode == 0
-    assert "generation, format 1" in shown.stdout
+    assert "generation, format 2" in shown.stdout
     assert hm("inspect", generation, "--verify").returncode == 0
     import shutil
 

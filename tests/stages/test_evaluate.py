@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_generations as small
+from sealing import edit, list_again
 
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, MissingPartError, UsageError
@@ -193,9 +194,7 @@ def test_a_metric_asked_for_without_its_reference_is_refused_and_says_why(tmp_pa
 def test_a_source_that_changed_since_is_no_reference_unless_it_is_named(tmp_path):
     data = make_data(tmp_path / "data", {"one": 5})
     gen = make_generation(tmp_path / "gen", {"one": 5}, source=data)
-    manifest = json.loads((gen / "manifest.json").read_text())
-    manifest["attributes"]["source_dataset_fingerprint"] = "sha256:other"
-    (gen / "manifest.json").write_text(json.dumps(manifest))
+    edit(gen / "manifest.json", lambda values: values["attributes"].update(source_dataset_fingerprint="sha256:other"))
     with pytest.raises(UsageError, match="has changed since"):
         evaluated(gen, tmp_path / "eval", metrics=("psnr",))
     assert scores(evaluated(gen, tmp_path / "eval", metrics=("psnr",), reference=data))["psnr"]["n"] == 1
@@ -352,8 +351,10 @@ def test_a_generation_that_lacks_what_is_needed_is_refused(tmp_path):
     rows = [json.loads(line) for line in (gen / "generations.jsonl").read_text().splitlines()]
     del rows[0]["frames"]
     write_json_lines(gen / "generations.jsonl", rows)
+    list_again(gen, "generations.jsonl")
     with pytest.raises(DataError, match=r"line +1\n +frames +field required"):
         evaluated(gen, tmp_path / "eval")
     write_json(gen / "generations.jsonl", {"id": "one"})
+    list_again(gen, "generations.jsonl")
     with pytest.raises(DataError, match="not valid JSON"):
         evaluated(gen, tmp_path / "eval")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small_generations as small
+from sealing import edit
 
 from hmcli.errors import DataError
 from hmcli.recipe.sections import CodecConfig, DataConfig, PosesConfig
@@ -57,8 +57,9 @@ def test_a_generation_that_lists_a_video_elsewhere_is_refused(tmp_path, elsewher
 
 
 def generation(folder: Path, video: str) -> None:
-    artifact(folder, "generation", attributes=small.attributes(DataConfig(size=(16, 16))))
+    folder.mkdir()
     write_json_lines(folder / "generations.jsonl", [small.row("a", 5, 16, 16, video=video)])
+    artifact(folder, "generation", attributes=small.attributes(DataConfig(size=(16, 16))), files=hash_tree(folder))
 
 
 def test_a_generation_whose_video_folder_is_a_link_elsewhere_is_refused(tmp_path, elsewhere):
@@ -102,8 +103,7 @@ def test_an_index_of_weights_that_names_a_shard_elsewhere_is_refused(tmp_path, s
     write_json(folder / "vae" / "config.json", {})
     write_json(folder / "vae" / "diffusion_pytorch_model.safetensors.index.json", {"weight_map": {"w": shard}})
     refused(lambda: codec_hash(CodecConfig(name="wan2.1", path=str(folder))), str(shard))
-    files = hash_tree(folder)
-    model = ModelFolder(path=folder, manifest=make_manifest("checkpoint", recipe={}, inputs={}, seed=0, files=files))
+    model = ModelFolder(path=folder, manifest=artifact(folder, "checkpoint", files=hash_tree(folder)))
     refused(lambda: model.check_whole("vae"), str(shard))
 
 
@@ -152,9 +152,7 @@ def test_the_command_ends_with_code_3_and_names_the_path(hm, tmp_path):
     rendered(tmp_path / "d")
     victim = shutil.copytree(tmp_path / "d", tmp_path / "victim")
     file = tmp_path / "d" / "manifest.json"
-    values = json.loads(file.read_text())
-    values["items"]["a"]["path"] = "../victim"
-    file.write_text(json.dumps(values))
+    edit(file, lambda values: values["items"]["a"].update(path="../victim"))
     done = hm("render", "--clips", "1", "--out", tmp_path / "d")
     assert done.returncode == 3
     assert "'../victim'" in done.stderr

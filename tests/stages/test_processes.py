@@ -85,7 +85,7 @@ def content(artifact: Path) -> dict[str, Any]:
         file.relative_to(artifact).as_posix(): file.read_bytes() for file in artifact.rglob("*") if file.is_file()
     }
     manifest = json.loads(found.pop("manifest.json"))
-    del manifest["created_at"]
+    del manifest["created_at"], manifest["seal"]
     for record in manifest["items"].values():
         record.get("meta", {}).pop("seconds", None)
     if (rows := found.pop("generations.jsonl", None)) is not None:

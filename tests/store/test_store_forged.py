@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealing import edit, sealed_json
 from store.small_stages import LatentsStage, Notes, latents, write_clips
 
 from hmcli.errors import DataError, UsageError
@@ -62,13 +63,6 @@ def tree(folder: Path) -> dict[str, str]:
         str(p.relative_to(folder)): os.readlink(p) if p.is_symlink() else p.read_text("latin-1") if p.is_file() else ""
         for p in folder.rglob("*")
     }
-
-
-def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what a JSON file says."""
-    values = json.loads(file.read_text())
-    change(values)
-    file.write_text(json.dumps(values))
 
 
 def refused(out: Path, notes: Any, victim: Path, bad: str) -> None:
@@ -146,7 +140,7 @@ def test_a_commit_with_a_forged_manifest_is_refused(take, notes, victim, change,
     out = take("committed")
     values = json.loads(json.loads((out / COMMIT).read_text())["manifest"])
     change(values)
-    edit(out / COMMIT, lambda commit: commit.update(manifest=json.dumps(values)))
+    edit(out / COMMIT, lambda commit: commit.update(manifest=sealed_json(values)))
     refused(out, notes, victim, repr(bad))
 
 
@@ -158,7 +152,7 @@ def committed(out: Path) -> None:
     record = json.loads((out / "unfinished" / "items" / "x.json").read_text())
     values["items"]["x"] = {name: value for name, value in record.items() if name not in ("item", *UNFINISHED)}
     del values["items"]["y"]
-    (out / COMMIT).write_text(json.dumps({"manifest": json.dumps(values), "drop": ["clips/y"]}))
+    (out / COMMIT).write_text(json.dumps({"manifest": sealed_json(values), "drop": ["clips/y"]}))
 
 
 def test_a_commit_as_hm_writes_it_is_carried_out(take, notes):

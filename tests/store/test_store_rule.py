@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from store.small_stages import LatentsStage, latents, write_clips
 
 from hmcli.errors import DataError, UsageError
+from hmcli.store import hashing
 from hmcli.store.arrays import StackReader
 from hmcli.store.artifact import ArtifactWriter, verify
 from hmcli.store.asked import Asked
@@ -199,3 +200,19 @@ def test_what_was_quarantined_at_once_was_never_there(stage: Any):
     assert list(stage.run(CLIPS).items) == ["a", "c"]
     with pytest.raises(DataError):
         StackReader(stage.out / "data.zarr" / "3x4" / "latents")[2]
+
+
+def test_a_remembered_hash_never_makes_damage_part_of_something_new(stage, flip, monkeypatch):
+    """The cache says that a shard is as it was; when its rows are stacked anew, their bytes are looked at."""
+    monkeypatch.setattr(hashing, "_WORTH_REMEMBERING", 0)
+    monkeypatch.setattr(hashing, "_SETTLED_NS", 0)
+    stage.run(CLIPS)
+    shard = stage.out / "data.zarr" / "3x4" / "latents" / "c" / "0" / "0" / "0" / "0"
+    written = hashing.hash_file(shard)
+    flip(shard, 12)
+    hashing.remember(shard, written, hashing.HashCache())
+    with pytest.raises(DataError, match="item a: a row is damaged"):
+        stage.run({**CLIPS, "d": 4.0})
+    assert list(stage.run({**CLIPS, "d": 4.0}).items) == ["a", "b", "c", "d"]
+    assert stage.made == ["a"]
+    assert np.array_equal(row(stage, "a"), latents(1.0))

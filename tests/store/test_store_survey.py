@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from sealing import edit
 
 from hmcli.errors import DataError, UsageError
 from hmcli.store.artifact import find_newest, verify
@@ -75,7 +76,6 @@ def test_verify_needs_a_manifest_and_checks_its_fingerprint(tmp_path, notes):
         verify(tmp_path, notes)
     place = artifact(tmp_path / "a")
     assert verify(place, notes) == []
-    file = place / "manifest.json"
-    file.write_text(file.read_text().replace('"recipe": {}', '"recipe": {"seed": 8}'))
+    edit(place / "manifest.json", lambda values: values.update(recipe={"seed": 8}))
     (problem,) = verify(place, notes)
     assert "fingerprint" in problem

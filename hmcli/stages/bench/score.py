@@ -33,7 +33,8 @@ from hmcli.stages.bench.verify import SplitReport, refuse_twice, verify_dataset
 from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.scoring.layout import KIND, SCORES, TABLE, EvaluationAttributes, Judged, Scores
 from hmcli.stages.shared.typed import from_json
-from hmcli.store.files import read_csv, read_json
+from hmcli.store.files import parse_json, read_csv
+from hmcli.store.listed import listed
 from hmcli.store.manifest import Manifest, made_by, read_manifest
 
 _NOT_EVALUATED = "no evaluation holds it"
@@ -96,7 +97,8 @@ def open_evaluation(path: Path) -> Evaluation:
     """Read what `hm eval` wrote. Raises DataError for one of an older hm, which does not say what it judged."""
     manifest = read_manifest(path, kinds=(KIND,))
     about = from_json(EvaluationAttributes, manifest.attributes, "the description", evaluation=path)
-    content = from_json(Scores, read_json(path / SCORES), SCORES, evaluation=path)
+    files = listed(path)
+    content = from_json(Scores, parse_json(files.read(SCORES).data, path / SCORES), SCORES, evaluation=path)
     generation, protocol = about.generation, about.protocol
     try:
         for name, said in (("model", generation.inputs), ("sample", generation.recipe)):
@@ -112,7 +114,7 @@ def open_evaluation(path: Path) -> Evaluation:
     except KeyError as error:
         what = f"the evaluation does not say {error}"
         raise DataError(what, where={"evaluation": path}, fix="make it again with this version of hm") from error
-    rows = read_csv(path / TABLE)
+    rows = read_csv(files.check(TABLE))
     scores = {(row["clip"], row["metric"]): (row["value"], row["reason"]) for row in rows}
     return Evaluation(path=path, manifest=manifest, generation=generation, metrics=metrics, scores=scores)
 

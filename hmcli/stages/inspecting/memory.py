@@ -305,7 +305,7 @@ def _arrays(look: Look) -> dict[str, Any]:
 
 
 def _finish(writer: ArtifactWriter, done: list[str], reporter: Reporter) -> StageResult:
-    clips = {clip: read_json(writer.path / writer.items[clip]["path"] / "numbers.json") for clip in done}
+    clips = {clip: read_json(writer.place(clip) / "numbers.json") for clip in done}
     mean = _mean_of(list(clips.values()))
     if not writer.unchanged(done):
         content = {"format": FORMAT, "clips": clips, "mean": mean}

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hmcli import registry
-from hmcli.contracts import Quarantined, Reporter, StageResult, TextEncoder, VideoCodec
+from hmcli.contracts import Quarantined, Reporter, StageResult, VideoCodec
 from hmcli.errors import NotFiniteError
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import CodecConfig, Recipe
@@ -46,7 +45,7 @@ from hmcli.stages.latents.layout import (
 )
 from hmcli.stages.latents.pixels import encode_video
 from hmcli.stages.latents.subjects import UNDEFINED, latent_masks, subject_arrays
-from hmcli.stages.models.identity import codec_hash, text_hash
+from hmcli.stages.models.identity import codec_hash, open_codec, open_text, text_hash
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
@@ -135,7 +134,7 @@ def _encode_captions(
     keys = {caption: caption_key(caption, recipe, text_key) for caption in distinct}
     wanted = [caption for caption in distinct if not writer.kept(items[caption], keys[caption])]
     if wanted:
-        encoder: TextEncoder = registry.find("text", recipe.text.name)(recipe.text, device)
+        encoder = open_text(recipe.text, device)
         for caption, rows in zip(wanted, encoder.encode(wanted), strict=True):
             padded = np.zeros((encoder.length, encoder.dim), np.float32)
             padded[: len(rows)] = rows
@@ -190,8 +189,7 @@ class Encoder:
 
     @cached_property
     def codec(self) -> VideoCodec:
-        codec: VideoCodec = registry.find("codec", self.recipe.codec.name)(self.recipe.codec, self.device)
-        return codec
+        return open_codec(self.recipe.codec, self.device)
 
     def load(self) -> None:
         _ = self.codec

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.recipe.sections import CodecConfig, Recipe, TextConfig
-from hmcli.store.files import inside, read_json
+from hmcli.store.files import inside, parse_json
 from hmcli.store.finite import require_finite_weights
-from hmcli.store.hashing import HashCache, hash_file
+from hmcli.store.listed import listed
 from hmcli.store.manifest import Manifest, is_artifact, read_manifest
+from hmcli.store.records import MANIFEST
 from hmcli.store.weights import weight_files
 
 if TYPE_CHECKING:
@@ -45,19 +46,16 @@ class ModelFolder:
 
     def check_whole(self, part: str) -> None:
         """Raise DataError unless every file of `part` (transformer, vae) is as it was written."""
-        cache = HashCache()
-        for name, entry in self.manifest.files.items():
-            if not name.startswith(f"{part}/"):
-                continue
-            file = inside(self.path, name)
-            if not file.is_file() or hash_file(file, cache=cache) != entry["hash"]:
-                raise DataError(
-                    "the checkpoint is damaged: a file is missing or not as it was written",
-                    where={"model": self.path, "file": name},
-                    fix="run the command that made it again: it sets what is damaged aside and makes it anew",
-                )
+        files = listed(self.path)
+        for name in files.below(part):
+            files.check(name)
         if (self.path / part).is_dir():
             weight_files(self.path / part)  # an index names files beside it only
+
+    def config(self) -> dict[str, Any]:
+        """What the transformer was built with."""
+        name = "transformer/config.json"
+        return dict(LATER_SETTINGS | parse_json(listed(self.path).read(name).data, self.path / name))
 
     def codec(self) -> CodecConfig:
         """The codec the model's latents come from; a vae/ in the checkpoint itself is preferred to a path elsewhere."""
@@ -121,7 +119,9 @@ def find_model(model: Path) -> ModelFolder:
         raise UsageError("there is no such model", where={"model": model}, fix="give a run, a checkpoint, or mini")
     manifest = read_manifest(model, kinds=("run", "checkpoint"))
     if manifest.kind == "run":
-        folder = inside(model, manifest.attributes.get("checkpoint"))
+        name = manifest.attributes.get("checkpoint")
+        folder = inside(model, name)
+        listed(model).check(f"{name}/{MANIFEST}")  # it is the one that this run wrote
         return ModelFolder(path=folder, manifest=read_manifest(folder, kinds=("checkpoint",)))
     return ModelFolder(path=model, manifest=manifest)
 
@@ -160,7 +160,7 @@ def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransfo
 
 def read_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> dict[str, str]:
     """What a model takes from memory otherwise than the base its weights come from: key -> from what to what."""
-    config = LATER_SETTINGS | read_json(base.path / "transformer" / "config.json")
+    config = base.config()
     return {
         key: f"{config[key]} -> {_plain(wanted[key])}" for key in READS_MEMORY if config[key] != _plain(wanted[key])
     }
@@ -175,7 +175,7 @@ def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     if not recipe.model.base:
         return None
     base = find_model(Path(recipe.model.base))
-    config = LATER_SETTINGS | read_json(base.path / "transformer" / "config.json")
+    config = base.config()
     differing = {
         key: f"{config[key]} in the base, {_plain(value)} in the recipe"
         for key, value in wanted.items()

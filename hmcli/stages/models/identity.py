@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from hmcli import registry
+from hmcli.contracts import TextEncoder, VideoCodec
 from hmcli.errors import DataError, MissingPartError
 from hmcli.recipe.sections import CodecConfig, TextConfig
 from hmcli.stages.models.folders import PACKAGED, ModelFolder
-from hmcli.store.hashing import HashCache, hash_file, hash_json
+from hmcli.store.hashing import HashCache, forget, hash_file, hash_json
+from hmcli.store.listed import listed
+from hmcli.store.manifest import is_artifact
 from hmcli.store.weights import INDEX, weight_files
 
 TRAINED_WITH = "trained_with"  # attribute of a checkpoint: hashes of the codec and text encoder behind its latents
@@ -22,14 +26,30 @@ def codec_hash(codec: CodecConfig) -> str:
             f"codec {codec.name!r} needs its weights", where={"recipe": "codec.path"},
             fix="set codec.path to the VAE's diffusers folder or original file (docs/quickstart.md, real weights)",
         )  # fmt: skip
-    return hash_json([codec.name, _files(path / "vae" if (path / "vae" / "config.json").is_file() else path)])
+    return hash_json([codec.name, _look_up(_vae(path))])
+
+
+def open_codec(codec: CodecConfig, device: str) -> VideoCodec:
+    """The codec, with the weights that `codec_hash` is of. Raises DataError when they changed meanwhile."""
+    opened: VideoCodec = registry.find("codec", codec.name)(codec, device)
+    if codec.path:
+        _check_hashed(_vae(Path(codec.path)))
+    return opened
+
+
+def open_text(text: TextConfig, device: str) -> TextEncoder:
+    """The text encoder, with the files that `text_hash` is of. Raises DataError when they changed meanwhile."""
+    opened: TextEncoder = registry.find("text", text.name)(text, device)
+    if text.path:
+        _check_hashed(Path(text.path))
+    return opened
 
 
 def text_hash(text: TextConfig) -> str:
     """Hash of the text encoder's files; `mini` has none, its name says all."""
     if not text.path:
         return hash_json([text.name])
-    return hash_json([text.name, _files(Path(text.path))])
+    return hash_json([text.name, _look_up(Path(text.path))])
 
 
 def codec_of(model: ModelFolder, path: str) -> CodecConfig:
@@ -68,11 +88,41 @@ def _require_same(model: ModelFolder, section: str, path: str, found: str) -> No
         )  # fmt: skip
 
 
-def _files(path: Path) -> dict[str, str]:
+def _vae(path: Path) -> Path:
+    """The VAE's own folder, or file. Raises DataError where it lies in an artifact and is not as it was written."""
+    folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
+    if is_artifact(folder.parent):
+        files = listed(folder.parent)
+        for name in files.below(folder.name):
+            files.check(name)
+    return folder
+
+
+_LOOKED_UP: dict[Path, dict[str, str]] = {}  # in this process, last: what keys were made of
+
+
+def _look_up(path: Path) -> dict[str, str]:
+    _LOOKED_UP[path] = _files(path)
+    return _LOOKED_UP[path]
+
+
+def _check_hashed(path: Path) -> None:
+    """Weights were looked up by their hashes, which may be remembered ones: once they are loaded, hash their bytes."""
+    known, now = _LOOKED_UP.get(path) or _look_up(path), _files(path, remembered=False)
+    if changed := [name for name in known if now.get(name) != known[name]]:
+        for name in changed:
+            forget(path / name, HashCache())
+        raise DataError(
+            "weights changed while they were being used", where={"weights": path, "file": changed[0]},
+            fix="run the same command again when nothing writes them any more",
+        )  # fmt: skip
+
+
+def _files(path: Path, *, remembered: bool = True) -> dict[str, str]:
     """Hashes of a file, or of a folder's weights, configurations and tokenizers, by relative name."""
     if not path.exists():
         raise MissingPartError("the weights are not there", where={"path": path}, fix="correct the path in the recipe")
-    cache = HashCache()
+    cache = HashCache() if remembered else None
     if path.is_file():
         return {"": hash_file(path, cache=cache)}
     for index in path.rglob(f"*{INDEX}"):

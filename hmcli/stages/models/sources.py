@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hmcli.errors import DataError, UsageError
 from hmcli.stages.models.folders import find_model
 from hmcli.store.files import read_json
+from hmcli.store.listed import listed as listed_in
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.names import has_memory, is_released, listed, to_ours, without_prefix
 from hmcli.store.weights import find_weights, map_state_dict, shapes_of, weight_files
@@ -64,12 +65,21 @@ def look(path: Path) -> Source:
     if not path.exists():
         raise UsageError("there is nothing here to convert", where={"source": path}, fix="name a file or a folder")
     if (path / _PARTS).is_dir():
+        _check_listed(path)
         found = _transformer(path / _PARTS, map_state_dict(path / _PARTS))
         return replace(found, path=path, form=f"a pipeline with {found.form}", parts=path)
     state = map_state_dict(path)
     if any(name in state for name in _OF_A_VAE):
         return Source(path=path, part="vae", form="a Wan VAE", files=_files(path))
     return _transformer(path, state)
+
+
+def _check_listed(path: Path) -> None:
+    """Raise DataError where the folder is an artifact whose weights are not as they were written."""
+    if is_artifact(path):
+        files = listed_in(path)
+        for name in files.below(_PARTS):
+            files.check(name)
 
 
 def _transformer(path: Path, state: Mapping[str, Tensor]) -> Source:

@@ -214,5 +214,5 @@ def _write_sheet(writer: ArtifactWriter, job: Job, clips: list[str]) -> None:
             rows.append(
                 (f"{clip_id}  true target, decoded", decode_video(clip.latents[:, clip.context :], codec, job.device))
             )
-        rows.append((f"{clip_id}  generated", read_video(writer.path / writer.items[clip_id]["path"])))
+        rows.append((f"{clip_id}  generated", read_video(writer.place(clip_id))))
     save_png(contact_sheet(rows), writer.staged / SHEET)

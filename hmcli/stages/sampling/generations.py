@@ -15,7 +15,8 @@ from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.stages.data.opening import Dataset, open_dataset
 from hmcli.stages.sampling.layout import KIND, LIST, GenerationAttributes, Row
 from hmcli.stages.shared.typed import from_json
-from hmcli.store.files import inside, read_json_lines
+from hmcli.store.files import inside, parse_json_lines
+from hmcli.store.listed import listed
 from hmcli.store.manifest import Manifest, read_manifest
 
 
@@ -41,7 +42,7 @@ def open_generation(path: Path, poses: PosesConfig) -> Generated:
     """Read what `hm generate` wrote. `poses` serve where the generation does not record how it read cameras."""
     manifest = read_manifest(path, kinds=(KIND,))
     about = from_json(GenerationAttributes, manifest.attributes, "the description", generation=path)
-    lines = enumerate(read_json_lines(path / LIST), 1)
+    lines = enumerate(parse_json_lines(listed(path).read(LIST).data, path / LIST), 1)
     rows = [from_json(Row, values, "a row", file=path / LIST, line=number) for number, values in lines]
     by_id = {row.id: row for row in rows}
     for row in rows:

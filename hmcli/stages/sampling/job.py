@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hmcli import registry
 from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter, VideoCodec
 from hmcli.errors import DataError, NotFiniteError, UsageError
@@ -33,7 +32,7 @@ from hmcli.stages.memory.policy_inputs import (
     retrieval_inputs,
 )
 from hmcli.stages.models.folders import ModelFolder
-from hmcli.stages.models.identity import codec_hash, codec_of, text_hash, text_of
+from hmcli.stages.models.identity import codec_hash, codec_of, open_codec, open_text, text_hash, text_of
 from hmcli.stages.sampling.layout import VideoKey
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.typed import key_of
@@ -137,9 +136,7 @@ class Job:
 
     @cached_property
     def codec(self) -> VideoCodec:
-        config = codec_of(self.model, self.recipe.codec.path)
-        codec: VideoCodec = registry.find("codec", config.name)(config, self.device)
-        return codec
+        return open_codec(codec_of(self.model, self.recipe.codec.path), self.device)
 
     @cached_property
     def negative(self) -> np.ndarray:
@@ -147,7 +144,7 @@ class Job:
         if not self.sample.negative:
             return self.view.text(0)
         config = text_of(self.model, self.recipe.text.path)
-        rows = registry.find("text", config.name)(config, self.device).encode([self.sample.negative])[0]
+        rows = open_text(config, self.device).encode([self.sample.negative])[0]
         padded = np.zeros(self.view.text_shape, np.float32)
         padded[: len(rows)] = rows
         require_finite({"text": padded}, where={"sample.negative": self.sample.negative})

@@ -39,7 +39,7 @@ def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failure
     """Write the tables and complete the artifact; `stay` are values from earlier that cannot be computed now."""
     done = [(c, m) for c in plan.generated.clips for m in plan.metrics if (c, m.name) not in failures]
     order = [item_name(clip, metric) for clip, metric in done]
-    per_frame = {(c, m.name): _read_values(writer.path / writer.items[item_name(c, m)]["path"]) for c, m in done}
+    per_frame = {(c, m.name): _read_values(writer.place(item_name(c, m))) for c, m in done}
     scores = _scores(plan, per_frame, failures)
     protocol = _protocol(plan)
     if not writer.unchanged(order):

@@ -44,9 +44,9 @@ def kept_steps(writer: ArtifactWriter, key: str) -> list[int]:
 
 
 def last_checkpoint(writer: ArtifactWriter, key: str) -> Path | None:
-    """The folder of the newest whole checkpoint of this run."""
+    """The folder of the newest whole checkpoint of this run, looked at byte by byte."""
     steps = kept_steps(writer, key)
-    return writer.path / CHECKPOINTS / step_name(steps[-1]) if steps else None
+    return writer.place(step_name(steps[-1])) if steps else None
 
 
 @contextmanager

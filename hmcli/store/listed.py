@@ -1,0 +1,88 @@
+"""What is read from an artifact is what was written into it: every file is held against the manifest when first used.
+
+A file is hashed once in a process, and again when it has changed since. No hash remembered from another process counts
+here (those of `HashCache` decide only that nothing need be done). The manifest itself carries a hash of all it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hmcli.errors import DataError
+from hmcli.store.files import inside
+from hmcli.store.hashing import Content, hash_file, identity, read_content
+from hmcli.store.manifest import Manifest, load_manifest
+from hmcli.store.records import MANIFEST, listed_files
+
+FIX = "`hm inspect {} --verify` lists the damage; the command that made it, run again, sets it aside and redoes it"
+
+
+class Listed:
+    """The files that one artifact's manifest lists."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self._entries = {name: entry for name, entry, _ in listed_files(manifest.items, manifest.files)}
+        self._seen: dict[str, str] = {}  # name -> identity of the file that was found whole
+
+    def below(self, folder: str) -> list[str]:
+        """Names of the files in a folder of the artifact."""
+        return [name for name in self._entries if name.startswith(f"{folder}/")]
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """Hash and bytes of a file. Raises DataError for one that the artifact does not have."""
+        if name not in self._entries:
+            raise self._damaged(name, "a file is not listed in the manifest")
+        return dict(self._entries[name])
+
+    def check(self, name: str) -> Path:
+        """The place of a file, whose bytes are those that were written. Raises DataError when they are not."""
+        entry, file = self.entry(name), inside(self.root, name)
+        try:
+            before = identity(file.stat())
+            if self._seen.get(name) == before:
+                return file
+            found = hash_file(file)
+            after = identity(file.stat())
+        except OSError as error:
+            raise self._damaged(name, "a file is missing or cannot be read", at=error) from error
+        if found != entry["hash"] or after != before:
+            raise self._damaged(name, "a file is not as it was written")
+        self._seen[name] = before
+        return file
+
+    @contextmanager
+    def unchanged(self, name: str) -> Iterator[Path]:
+        """`check`, and again at the end: nothing else was there while the file was read."""
+        yield self.check(name)
+        self.check(name)
+
+    def read(self, name: str) -> Content:
+        """The bytes of a file, which are those that were written. Raises DataError when they are not."""
+        entry = self.entry(name)
+        content = read_content(inside(self.root, name))
+        if content.hash != entry["hash"]:
+            raise self._damaged(name, "a file is not as it was written")
+        return content
+
+    def _damaged(self, name: str, what: str, **where: object) -> DataError:
+        return DataError(what, where={"artifact": self.root, "file": name, **where}, fix=FIX.format(self.root))
+
+
+_OPENED: dict[Path, tuple[str, Listed]] = {}  # by artifact, with the identity of its manifest
+
+
+def listed(root: Path | str) -> Listed:
+    """The files of a complete artifact; one object for all its readers, so that each file is hashed once."""
+    place = Path(root).resolve()
+    file = place / MANIFEST
+    try:
+        now = identity(file.stat())
+    except OSError as error:
+        raise DataError("the artifact has no manifest", where={"artifact": place, "at": error}) from error
+    if place not in _OPENED or _OPENED[place][0] != now:
+        _OPENED[place] = now, Listed(place, load_manifest(file))
+    return _OPENED[place][1]
