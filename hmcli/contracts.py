@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TIME_STRIDE = 4  # video frames per latent frame after the first one (causal VAE: 1 + 4k frames -> 1 + k latent frames)
-SPACE_STRIDE = 8  # pixels per latent pixel along a side
+SIDE_STEP = 8  # sides of videos, in pixels, are multiples of it: whole latent pixels for codecs of stride 4 and 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,13 @@ class VideoCodec(Protocol):
 
     name: str
     channels: int
+    stride: int  # pixels per latent pixel along a side
 
     def encode(self, video: Any) -> Any:
-        """(B, 3, T, H, W) float in [-1, 1], T = 1 + 4k, H and W multiples of 8 -> (B, C, 1 + k, H/8, W/8)."""
+        """(B, 3, T, H, W) float in [-1, 1], T = 1 + 4k, H = h * stride, W = w * stride -> (B, C, 1 + k, h, w)."""
 
     def decode(self, latents: Any) -> Any:
-        """(B, C, 1 + k, h, w) -> (B, 3, 1 + 4k, 8h, 8w) float in [-1, 1]."""
+        """(B, C, 1 + k, h, w) -> (B, 3, 1 + 4k, h * stride, w * stride) float in [-1, 1]."""
 
 
 class TextEncoder(Protocol):

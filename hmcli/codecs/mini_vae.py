@@ -2,7 +2,7 @@
 
 8x in space, 4x in time and 16 channels, like Wan2.1's. Unlike it, the pictures are first folded 2x2 into channels and
 every level has the averaging shortcuts of Wan2.2's VAE: no work is done at full resolution, and training converges
-several times faster.
+several times faster. A second one is 4x in space: what it does at full resolution, it does with fewer channels.
 """
 
 from __future__ import annotations
@@ -33,18 +33,30 @@ MINI_VAE: dict[str, Any] = {
     "scale_factor_temporal": 4,
     "scale_factor_spatial": 8,
 }
+FINE_VAE: dict[str, Any] = MINI_VAE | {  # two halvings of time take two of space: nothing is left to be folded
+    "base_dim": 16,
+    "decoder_base_dim": 16,
+    "patch_size": None,
+    "in_channels": 3,
+    "out_channels": 3,
+    "scale_factor_spatial": 4,
+}
+_BY_STRIDE = {8: MINI_VAE, 4: FINE_VAE}
 QUIET = -6.0  # log variance of the posterior at the start: at 0 its noise would drown the untrained latents
 
 
-def new_mini_vae(seed: int, **changes: Any) -> AutoencoderKLWan:
-    """A VAE to train from scratch; `changes` to MINI_VAE make a smaller one for tests. Global random state is kept.
+def new_mini_vae(seed: int, *, stride: int = 8, **changes: Any) -> AutoencoderKLWan:
+    """A VAE to train from scratch, 8 or 4 pixels to a latent; `changes` to its settings make a smaller one for tests.
+    Global random state is kept.
 
     Residual branches start at zero, so that at first only the shortcuts, upscaling and ends of the network speak. It
     starts as a codec of single pictures: convolutions read nothing of the frames before, time is averaged on the way
     down and copied on the way up. Training on pictures therefore already yields a codec of (still) videos.
     """
-    shape = {**MINI_VAE, **changes}
+    shape = {**_BY_STRIDE[stride], **changes}
     channels = shape["z_dim"]
+    for width in {"base_dim", "decoder_base_dim"} - changes.keys():  # the last level is as wide as the latents
+        shape[width] = max(shape[width], channels // shape["dim_mult"][-1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = AutoencoderKLWan(**shape, latents_mean=[0.0] * channels, latents_std=[1.0] * channels)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from hmcli.aligned import tensor_of
-from hmcli.contracts import SPACE_STRIDE
+from hmcli.contracts import SIDE_STEP
 from hmcli.errors import NotFiniteError
 from hmcli.recipe.sections import TrainConfig
 
@@ -58,7 +58,7 @@ def picture_steps(train: TrainConfig, fresh: bool) -> int:
 
 def plan_batch(step: int, train: TrainConfig, pictures: int, height: int, width: int) -> BatchPlan:
     """The batch of one step: 4 x `batch` single frames in the first `pictures` steps, then `batch` clips."""
-    h, w = (max(SPACE_STRIDE, side // (2 * SPACE_STRIDE) * SPACE_STRIDE) for side in (height, width))
+    h, w = (max(SIDE_STEP, side // (2 * SIDE_STEP) * SIDE_STEP) for side in (height, width))
     if step < pictures:
         return BatchPlan(clips=PICTURES_PER_CLIP * train.batch, frames=1, height=h, width=w)
     return BatchPlan(clips=train.batch, frames=train.frames, height=h, width=w)

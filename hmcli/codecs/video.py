@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hmcli.codecs.tiling import TileGrid
 from hmcli.codecs.wan_files import load_wan_vae
-from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
+from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import DataError, MissingPartError, NotFiniteError
 from hmcli.recipe.sections import CodecConfig
 
@@ -41,6 +41,7 @@ class WanCodec:
         config: Any = vae.config
         self.name = name
         self.channels = int(config.z_dim)
+        self.stride = space_stride(config)
         moved: Any = vae  # diffusers' annotations hide nn.Module.to
         self.vae: Any = moved.to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
@@ -51,12 +52,12 @@ class WanCodec:
         self._std = torch.tensor(config.latents_std, dtype=torch.float32).view(shape)
 
     def encode(self, video: Tensor) -> Tensor:
-        """(B, 3, 1 + 4k, H, W) float in [-1, 1] -> (B, C, 1 + k, H/8, W/8) float32, on the video's device."""
-        check_video(video)
+        """(B, 3, 1 + 4k, H, W) float in [-1, 1] -> (B, C, 1 + k, H/stride, W/stride) float32, on the video's device."""
+        check_video(video, self.stride)
         return torch.cat(list(self.encode_pieces(split_video(video, self.chunk))), dim=2)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, C, 1 + k, h, w) -> (B, 3, 1 + 4k, 8h, 8w) float32 in [-1, 1], on the latents' device."""
+        """(B, C, 1 + k, h, w) -> (B, 3, 1 + 4k, h * stride, w * stride) float32 in [-1, 1], on the latents' device."""
         self._check_latents(latents)
         return torch.cat(list(self.decode_pieces(split_latents(latents, self.chunk))), dim=2)
 
@@ -69,8 +70,8 @@ class WanCodec:
             if passes is None:
                 if piece.shape[2] != 1:
                     raise ValueError(f"the first piece has {piece.shape[2]} frames, a clip starts with one")
-                passes = _Passes(self.vae.encoder, TileGrid.cover(piece.shape[3:], self.tile, SPACE_STRIDE))
-            z = passes.run(piece, self._encode_tile, down=SPACE_STRIDE)
+                passes = _Passes(self.vae.encoder, TileGrid.cover(piece.shape[3:], self.tile, self.stride))
+            z = passes.run(piece, self._encode_tile, down=self.stride)
             yield ((z.float().cpu() - self._mean) / self._std).to(piece.device)
 
     @torch.no_grad()
@@ -81,10 +82,10 @@ class WanCodec:
             if passes is None:
                 if piece.shape[2] != 1:
                     raise ValueError(f"the first piece has {piece.shape[2]} latent frames, a clip starts with one")
-                tile = None if self.tile is None else (self.tile[0] // SPACE_STRIDE, self.tile[1] // SPACE_STRIDE)
+                tile = None if self.tile is None else (self.tile[0] // self.stride, self.tile[1] // self.stride)
                 passes = _Passes(self.vae.decoder, TileGrid.cover(piece.shape[3:], tile, 1))
             z = piece.float().cpu() * self._std + self._mean
-            video = passes.run(z, self._decode_tile, up=SPACE_STRIDE)
+            video = passes.run(z, self._decode_tile, up=self.stride)
             if not bool(torch.isfinite(video).all()):  # clamping would make infinite pixels white
                 raise NotFiniteError(f"codec {self.name} in {self.vae.dtype} made pixels that are not finite")
             yield video.float().clamp(-1.0, 1.0).to(piece.device)
@@ -153,8 +154,13 @@ def _split(x: Tensor, step: int) -> list[Tensor]:
     return [x[:, :, start:stop] for start, stop in pairwise(cuts)]
 
 
-def check_video(video: Tensor) -> None:
-    """Refuse what diffusers would cut silently: lengths other than 4k+1, sides that are not multiples of 8."""
+def space_stride(config: Any) -> int:
+    """Pixels per latent pixel along a side, as its network has it: folded, then halved by each level but one."""
+    return int((config.patch_size or 1) * 2 ** (len(config.dim_mult) - 1))
+
+
+def check_video(video: Tensor, stride: int) -> None:
+    """Refuse what diffusers would cut silently: lengths other than 4k+1, sides that are not multiples of `stride`."""
     if video.ndim != 5 or video.shape[1] != 3:
         raise DataError(f"a video of shape {tuple(video.shape)} is not (B, 3, T, H, W)")
     frames, height, width = video.shape[2:]
@@ -163,18 +169,18 @@ def check_video(video: Tensor) -> None:
         near = f"{low} or {low + TIME_STRIDE}" if frames else "1"
         raise DataError(f"{frames} video frames is not 4k+1", fix=f"use {near} frames, or data.frames=trim or pad")
     sides = (("height", height), ("width", width))
-    wrong = [f"{name} {side} ({_around(side)})" for name, side in sides if side % SPACE_STRIDE]
+    wrong = [f"{name} {side} ({_around(side, stride)})" for name, side in sides if side % stride]
     if wrong or not height or not width:
         raise DataError(
-            f"video size {height}x{width} is not in multiples of {SPACE_STRIDE}: {', '.join(wrong)}",
-            fix="set data.size to multiples of 8",
+            f"video size {height}x{width} is not in multiples of {stride}: {', '.join(wrong)}",
+            fix=f"set data.size to multiples of {stride}",
         )
     check_pixels(video)
 
 
-def _around(side: int) -> str:
-    low = side // SPACE_STRIDE * SPACE_STRIDE
-    return f"near {low} and {low + SPACE_STRIDE}" if low else f"at least {SPACE_STRIDE}"
+def _around(side: int, stride: int) -> str:
+    low = side // stride * stride
+    return f"near {low} and {low + stride}" if low else f"at least {stride}"
 
 
 def check_pixels(video: Tensor) -> None:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from hmcli import registry
-from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
+from hmcli.contracts import SIDE_STEP, TIME_STRIDE
 
 Reader = Literal[
     "render", "encode", "slots", "memory", "train", "codec", "views", "generate", "clips", "codec path", "text path",
@@ -83,19 +83,19 @@ def _four_k_plus_one(frames: int) -> int:
     return frames
 
 
-def _whole_latents(size: tuple[int, int], smallest: int = SPACE_STRIDE) -> tuple[int, int]:
-    """Heights and widths that the autoencoder takes: multiples of 8."""
-    if any(side < smallest or side % SPACE_STRIDE for side in size):
-        near = [max(smallest, side // SPACE_STRIDE * SPACE_STRIDE) for side in size]
+def _whole_latents(size: tuple[int, int], smallest: int = SIDE_STEP) -> tuple[int, int]:
+    """Heights and widths that autoencoders take: multiples of 8."""
+    if any(side < smallest or side % SIDE_STEP for side in size):
+        near = [max(smallest, side // SIDE_STEP * SIDE_STEP) for side in size]
         text = "must have sides that are multiples of {stride}, at least {smallest}: {near} is nearest below"
-        about = {"stride": SPACE_STRIDE, "smallest": smallest, "near": str(near)}
+        about = {"stride": SIDE_STEP, "smallest": smallest, "near": str(near)}
         raise PydanticCustomError("hm", text, about)
     return size
 
 
 def _tile(size: tuple[int, int]) -> tuple[int, int]:
     """Tiles overlap by a quarter, in whole latent pixels."""
-    return _whole_latents(size, 2 * SPACE_STRIDE)
+    return _whole_latents(size, 2 * SIDE_STEP)
 
 
 def _patch(patch: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -126,7 +126,7 @@ def _switch(value: Any) -> Any:
 MOST_SUBJECTS = 3  # of a clip
 SMALLEST_SUBJECT = 0.1  # of the picture's height
 Frames = Annotated[int, AfterValidator(_four_k_plus_one)]
-_Side = Annotated[int, Field(json_schema_extra={"minimum": SPACE_STRIDE, "multipleOf": SPACE_STRIDE})]
+_Side = Annotated[int, Field(json_schema_extra={"minimum": SIDE_STEP, "multipleOf": SIDE_STEP})]
 Size = Annotated[tuple[_Side, _Side], AfterValidator(_whole_latents)]
 Tile = Annotated[tuple[_Side, _Side], AfterValidator(_tile)]
 _Cells = Annotated[int, Field(ge=1)]
@@ -136,7 +136,7 @@ Counts = Annotated[tuple[int, int], AfterValidator(_fewest_and_most)]
 Heights = Annotated[tuple[float, float], AfterValidator(_lowest_and_highest)]
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_switch)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-FRAMES, SIZE = "video frames, 4k+1", f"pixels: height, width, multiples of {SPACE_STRIDE}"  # their units
+FRAMES, SIZE = "video frames, 4k+1", f"pixels: height, width, multiples of {SIDE_STEP}"  # their units
 
 
 # --- all keys --------------------------------------------------------------------------------------------------------

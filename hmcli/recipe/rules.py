@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hmcli import registry
-from hmcli.contracts import SPACE_STRIDE
 from hmcli.recipe.keys import keys_of, value_at
 from hmcli.recipe.sections import Recipe
 
@@ -42,7 +41,7 @@ def _world(r: Recipe) -> Iterator[str]:
 
 
 def _shapes(r: Recipe) -> Iterator[str]:
-    rows, columns = (side // SPACE_STRIDE for side in r.data.size)
+    rows, columns = (side // r.codec.stride for side in r.data.size)
     patch, kernel = r.model.patch, r.model.memory.kernel
     if rows % patch[1] or columns % patch[2]:
         yield f"data.size={list(r.data.size)} is {rows}x{columns} latent pixels: not a multiple of model.patch"

@@ -167,6 +167,11 @@ class CodecConfig:
     channels: Annotated[
         int, key("Latent channels of a codec that is trained from nothing.", by=("codec",), ge=1)
     ] = 16  # fmt: skip
+    stride: Annotated[
+        Literal[4, 8],
+        key("Pixels per latent pixel along a side, of a codec that is trained from nothing; of the latents, where a "
+            "model is trained on them.", by=("codec", "train"), unit="pixels"),
+    ] = 8  # fmt: skip
     dtype: Annotated[FloatType, key("What it computes in.", by=_CODEC)] = "float32"
     tile: Annotated[Tile | None, key("Size of a tile; null: whole frames.", by=_CODEC, unit=SIZE)] = None
     chunk_frames: Annotated[

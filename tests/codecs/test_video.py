@@ -12,8 +12,8 @@ from reference.misaligned import OFFSETS, astray, mapped, shift_data
 from safetensors.torch import load_file, save_file
 from wan_parts import original_file, original_name
 
-from hmcli.codecs.mini_vae import MINI_VAE
-from hmcli.codecs.video import WanCodec, mini_codec, split_video, wan_codec
+from hmcli.codecs.mini_vae import FINE_VAE, MINI_VAE
+from hmcli.codecs.video import WanCodec, mini_codec, space_stride, split_video, wan_codec
 from hmcli.contracts import VideoCodec
 from hmcli.errors import DataError, MissingPartError, UsageError
 from hmcli.recipe.sections import CodecConfig
@@ -24,8 +24,14 @@ LIKE_MINI = {name: value for name, value in MINI_VAE.items() if name != "z_dim"}
     "base_dim": 4,
     "decoder_base_dim": 8,
 }
+LIKE_FINE = {name: value for name, value in FINE_VAE.items() if name != "z_dim"} | {
+    "base_dim": 4,
+    "decoder_base_dim": 4,
+}
 ROUNDING = 2e-5  # float32 sums in another order; one latent frame at a time is exact
-KINDS = pytest.mark.parametrize("kind", [LIKE_WAN21, LIKE_MINI], ids=["like-wan2.1", "like-mini"])
+KINDS = pytest.mark.parametrize(
+    "kind", [LIKE_WAN21, LIKE_MINI, LIKE_FINE], ids=["like-wan2.1", "like-mini", "like-fine"]
+)
 
 
 def tiny_vae(kind: dict = LIKE_WAN21, channels: int = 6, seed: int = 0) -> AutoencoderKLWan:
@@ -52,7 +58,8 @@ def test_latents_are_the_normalised_mode_and_decoding_inverts_the_normalisation(
         mode = vae.encode(video).latent_dist.mode()
         seen = vae.decode(mode).sample
     latents = codec(vae).encode(video)
-    assert latents.shape == (2, 6, 3, 3, 5)
+    side = space_stride(vae.config)
+    assert latents.shape == (2, 6, 3, 24 // side, 40 // side)
     assert torch.equal(latents, (mode - mean) / std)
     torch.testing.assert_close(codec(vae).decode(latents), seen, rtol=0, atol=ROUNDING)
 
@@ -146,6 +153,15 @@ def test_pixels_outside_the_range_are_refused():
     hole[1, 2, 4, 0, 0] = float("nan")
     with pytest.raises(DataError, match="nan"):
         tiny.encode(hole)
+
+
+@pytest.mark.parametrize(("kind", "stride"), [(LIKE_WAN21, 8), (LIKE_MINI, 8), (LIKE_FINE, 4)])
+def test_a_codec_says_how_many_pixels_a_latent_stands_for_and_takes_whole_ones(kind, stride):
+    tiny = codec(tiny_vae(kind))
+    assert tiny.stride == stride == 24 // tiny.encode(clip(1)).shape[3]
+    near = 24 // stride * stride
+    with pytest.raises(DataError, match=f"near {near} and {near + stride}"):
+        tiny.encode(clip(1, 26, 40))
 
 
 def test_broken_latents_are_refused():

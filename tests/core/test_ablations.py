@@ -6,7 +6,7 @@ import pytest
 import torch
 from reference.small import camera_rows
 
-from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
+from hmcli.contracts import TIME_STRIDE
 from hmcli.core.inspection import recorded
 from hmcli.core.retrieval import RetrievalInputs
 from hmcli.errors import RecipeError
@@ -22,7 +22,7 @@ def test_an_ablation_reads_what_its_name_says(name: str):
     recipe = load_recipe(name, ["model.layers=1", "model.dim=24", "model.heads=2", "model.ffn_dim=32"])
     model, memory = build_model(recipe, channels=3, text_dim=6), recipe.model.memory
     context, target = (1 + (n - 1) // TIME_STRIDE for n in (recipe.world.context_frames, recipe.world.target_frames))
-    size = (recipe.data.size[0] // SPACE_STRIDE, recipe.data.size[1] // SPACE_STRIDE)
+    size = (recipe.data.size[0] // recipe.codec.stride, recipe.data.size[1] // recipe.codec.stride)
     check_memory_fits(model.config, "clip", context=context, target=target, size=size)
     frames, generator = context + target, torch.Generator().manual_seed(0)
     inputs = RetrievalInputs(

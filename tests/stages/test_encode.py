@@ -52,7 +52,7 @@ def test_the_subject_is_visible_hidden_and_back_at_latent_rate(latents: Path):
 def test_latent_masks_and_boxes_show_a_subject_wherever_it_was_during_a_latent_frame():
     mask = np.zeros((5, 16, 24), np.uint8)
     mask[3, 9, 20] = 2  # one pixel in the third of the four frames of latent frame 1
-    small = latent_masks(mask)
+    small = latent_masks(mask, 8)
     assert small.shape == (2, 2, 3)
     assert small[1, 1, 2] == 2
     assert small.sum() == 2

@@ -77,6 +77,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "codec.name": ("encode", "", "wan2.1"),
     "codec.path": ("encode", "", "nowhere"),
     "codec.channels": ("codec", "", "8"),
+    "codec.stride": ("codec", "", "4"),
     "codec.dtype": ("encode", "", "bfloat16"),
     "codec.tile": ("encode", "", "[16, 16]"),
     "codec.chunk_frames": ("encode", "codec.chunk_frames=1", "2"),

@@ -321,7 +321,7 @@ def patched(module: Any, name: str) -> Change:
 def of_recipe() -> Iterator[tuple[str, Change, Change, set[str]]]:
     """Every key of a recipe; those of training are in test_train_keys.py."""
     own = {
-        "world.clips": set[str](), "codec.channels": set[str](),
+        "world.clips": set[str](), "codec.channels": set[str](), "codec.stride": set[str](),
         "sample.dtype": {MEMORY, *VIDEO}, "sample.attention": {MEMORY, *VIDEO},
     }  # fmt: skip
     own |= {f"model.memory.{name}": {SLOTS, MEMORY} for name in GEOMETRY}

@@ -242,6 +242,17 @@ def test_a_new_codec_has_the_channels_asked_for_and_goes_on_with_these_alone(vid
         train_codec.run(onward, data=videos, out=tmp_path / "six", reporter=Quiet())
 
 
+def test_a_new_codec_has_the_stride_asked_for_and_goes_on_with_it_alone(videos, tmp_path):
+    recipe = replace(RECIPE, codec=CodecConfig(stride=4), train=replace(RECIPE.train, steps=1))
+    out = train_codec.run(recipe, data=videos, out=tmp_path / "fine", reporter=Quiet()).path
+    assert mini_codec(CodecConfig(path=str(out)), "cpu").stride == 4
+    with pytest.raises(RecipeError, match="has 4"):
+        train_codec.run(
+            replace(recipe, codec=CodecConfig(path=str(out / "vae"))), data=videos, out=tmp_path / "coarse",
+            reporter=Quiet(),
+        )  # fmt: skip
+
+
 def test_subjects_cannot_be_weighted_where_no_mask_shows_them(videos, tmp_path):
     recipe = replace(RECIPE, train=replace(RECIPE.train, subject_weight=2.0))
     with pytest.raises(DataError, match="no clip can be trained on"):

@@ -115,7 +115,8 @@ def caption_key(caption: str, recipe: Recipe, encoder: str) -> str:
 
 def clip_key(clip: ClipSource, recipe: Recipe, weights: str) -> str:
     """The content key of a clip's arrays; `weights` is the hash of the codec's."""
-    codec = replace(recipe.codec, path="", channels=CodecConfig().channels)  # channels are for training a codec
+    new = CodecConfig()  # of one that is trained from nothing: says nothing of the one at work
+    codec = replace(recipe.codec, path="", channels=new.channels, stride=new.stride)
     return key_of(ClipKey(source=clip.key, weights=weights, codec=codec, data=recipe.data, poses=recipe.poses))
 
 
@@ -214,7 +215,7 @@ def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, n
         arrays[INTRINSICS] = clip.intrinsics.astype(np.float64)
     masks = [mask for mask in (clip.context_mask, clip.target_mask) if mask is not None]
     if len(masks) == len(videos):
-        arrays |= subject_arrays(np.concatenate([latent_masks(mask) for mask in masks]), masks)
+        arrays |= subject_arrays(np.concatenate([latent_masks(mask, codec.stride) for mask in masks]), masks)
     return arrays
 
 
@@ -248,10 +249,10 @@ def _finish(
     for name in (TEXT, TEXT_ROWS):
         _stack(writer, "", name, texts)
     length, width = writer.items[texts[0]]["arrays"][TEXT][1]
+    channels, _, rows, _ = writer.items[clip_item(done[0])]["arrays"][LATENTS][1]
     attributes = LatentsAttributes(
-        groups=_stack_groups(writer, done, list(captions)),
-        channels=writer.items[clip_item(done[0])]["arrays"][LATENTS][1][0],
-        size=recipe.data.size, text_length=length, text_dim=width, source=str(dataset.path.absolute()),
+        groups=_stack_groups(writer, done, list(captions)), channels=channels, size=recipe.data.size,
+        stride=recipe.data.size[0] // rows, text_length=length, text_dim=width, source=str(dataset.path.absolute()),
     )  # fmt: skip
     return result_of(writer, writer.finish(order, counts=counts, attributes=to_json(attributes)))
 

@@ -115,6 +115,7 @@ class LatentsAttributes:
     groups: tuple[Group, ...]
     channels: int
     size: tuple[int, int]  # pixels: height, width of the encoded videos
+    stride: int = 8  # pixels per latent pixel along a side
     text_length: int  # rows of a text embedding as the model sees it
     text_dim: int
     source: str  # the folder of clips, as an absolute path

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmcli.contracts import SPACE_STRIDE, TIME_STRIDE
+from hmcli.contracts import TIME_STRIDE
 from hmcli.stages.latents.layout import BOXES, MASKS, VISIBILITY
 
 UNDEFINED = ("boxes",)  # arrays of a latents artifact in which NaN means something: not seen
 
 
-def latent_masks(mask: np.ndarray) -> np.ndarray:
-    """(T, H, W) labels -> (F, h, w): a latent pixel shows the highest label anywhere in what it covers."""
+def latent_masks(mask: np.ndarray, stride: int) -> np.ndarray:
+    """(T, H, W) labels -> (F, H/stride, W/stride): a latent pixel shows the highest label in what it covers."""
     frames, rows, columns = mask.shape
-    cells = mask.astype(np.uint8).reshape(
-        frames, rows // SPACE_STRIDE, SPACE_STRIDE, columns // SPACE_STRIDE, SPACE_STRIDE
-    )
+    cells = mask.astype(np.uint8).reshape(frames, rows // stride, stride, columns // stride, stride)
     small = cells.max(axis=(2, 4))
     later = small[1:].reshape(-1, TIME_STRIDE, *small.shape[1:]).max(axis=1)
     return np.concatenate([small[:1], later])

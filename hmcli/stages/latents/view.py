@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hmcli.contracts import SPACE_STRIDE, Quarantined, Reporter
+from hmcli.contracts import Quarantined, Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.stages.latents.layout import (
     CAMERA,
@@ -98,7 +98,7 @@ class LatentsView:
     def latent_size(self) -> tuple[int, int]:
         """Latent pixels: height, width of a latent frame."""
         height, width = self.size
-        return height // SPACE_STRIDE, width // SPACE_STRIDE
+        return height // self.attributes.stride, width // self.attributes.stride
 
     @property
     def text_shape(self) -> tuple[int, int]:

@@ -298,16 +298,18 @@ def _starting_vae(recipe: Recipe) -> Any:
     import torch
 
     from hmcli.codecs.mini_vae import new_mini_vae
+    from hmcli.codecs.video import space_stride
     from hmcli.codecs.wan_files import load_wan_vae
 
     if not recipe.codec.path:
-        return new_mini_vae(recipe.seed, z_dim=recipe.codec.channels)
-    vae = load_wan_vae(Path(recipe.codec.path), torch.float32)
-    if (found := vae.config.z_dim) != recipe.codec.channels:  # type: ignore[attr-defined]
-        raise RecipeError(
-            f"codec.channels={recipe.codec.channels}, the codec that training starts from has {found}",
-            where={"recipe": "codec.channels", "codec": recipe.codec.path}, fix=f"set codec.channels to {found}",
-        )  # fmt: skip
+        return new_mini_vae(recipe.seed, stride=recipe.codec.stride, z_dim=recipe.codec.channels)
+    vae: Any = load_wan_vae(Path(recipe.codec.path), torch.float32)
+    for name, found in {"channels": vae.config.z_dim, "stride": space_stride(vae.config)}.items():
+        if found != (asked := getattr(recipe.codec, name)):
+            raise RecipeError(
+                f"codec.{name}={asked}, the codec that training starts from has {found}",
+                where={"recipe": f"codec.{name}", "codec": recipe.codec.path}, fix=f"set codec.{name} to {found}",
+            )  # fmt: skip
     return vae
 
 

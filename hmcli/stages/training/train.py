@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.contracts import Reporter, StageResult
-from hmcli.errors import DataError, NotFiniteError, UsageError
+from hmcli.errors import DataError, NotFiniteError, RecipeError, UsageError
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict, sections, to_yaml
@@ -180,13 +180,23 @@ def _usable(view: LatentsView, recipe: Recipe) -> list[str]:
 
 
 def as_encoded(recipe: Recipe, view: LatentsView, reporter: Reporter) -> Recipe:
-    """The recipe with the sections that encode read as it read them, so that a run records what it was trained on."""
+    """The recipe with the sections that encode read as it read them, so that a run records what it was trained on.
+
+    Raises RecipeError where the recipe's tokens are thought of in latents of another codec.
+    """
+    if recipe.codec.stride != (stride := view.attributes.stride):
+        raise RecipeError(
+            f"codec.stride={recipe.codec.stride}, but the latents stand for {stride} pixels each",
+            where={"recipe": "codec.stride", "latents": view.path},
+            fix=f"set codec.stride={stride}, with model.patch and model.memory.kernel that fit",
+        )
     made_with = {"format": recipe.format} | {name: view.manifest.recipe[name] for name in ENCODED}
     encoded = from_dict(made_with)
     for name in ENCODED:
         if reads(encoded, "encode")[name] != reads(recipe, "encode")[name]:
             reporter.note(f"{name}: recorded as the latents were encoded, which is not what the recipe says")
-    return dataclasses.replace(recipe, **{name: getattr(encoded, name) for name in ENCODED})
+    codec = dataclasses.replace(encoded.codec, stride=stride)
+    return dataclasses.replace(recipe, **{name: getattr(encoded, name) for name in ENCODED} | {"codec": codec})
 
 
 def _check_model(recipe: Recipe, view: LatentsView, clips: list[str], reporter: Reporter) -> ModelFolder | None:
