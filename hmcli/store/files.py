@@ -83,6 +83,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(place: Path, files: Iterable[str]) -> None:
+    """Bring files below a place (under "" itself) to disk before something says that they are there."""
+    for name in files:
+        handle = os.open(place / name if name else place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a temporary file beside `path`, then rename it to `path`; a failure leaves `path` as it was."""
     temporary = path.parent / f".tmp-{os.getpid()}-{threading.get_ident()}"
