@@ -17,11 +17,9 @@ from hmcli.recipe.sections import PosesConfig, Recipe
 from hmcli.stages.bench.baselines import baseline_scores
 from hmcli.stages.bench.definition import FORMAT, Benchmark, FrozenClip, FrozenSplit, Tolerances
 from hmcli.stages.bench.prints import print_of, values_on_disk
-from hmcli.stages.data.opening import ClipSource, open_dataset
+from hmcli.stages.data.opening import ClipSource, open_dataset, read_rows
 from hmcli.stages.rendering import render
-from hmcli.store.files import read_json_lines
 from hmcli.store.manifest import made_by
-from hmcli.world.files.layout import RENDERED_INDEX
 from hmcli.world.scenes import SCENES
 from hmcli.world.staging.splits import on_side
 from hmcli.world.subjects import SUBJECTS
@@ -57,16 +55,16 @@ def freeze_split(recipe: Recipe, data: Path) -> FrozenSplit:
     dataset = open_dataset(data, PosesConfig())
     if dataset.quarantined:
         raise DataError(f"clip {dataset.quarantined[0].item} cannot be frozen", where={"data": data})
-    rows = {row["id"]: row for row in read_json_lines(data / RENDERED_INDEX)}
+    rows = read_rows(data)
     clips: Sequence[ClipSource] = dataset.clips
     frozen = []
     for source in clips:
         row = rows[source.id]
         frozen.append(
             FrozenClip(
-                id=source.id, index=row["index"], draw=row["draw"], scene=row["scene"],
-                subjects=tuple(row["subjects"]), paths=tuple(row["paths"]), trajectory=row["trajectory"],
-                caption_plain=row["caption_plain"], print=print_of(source, values_on_disk(source), TOLERANCES.step),
+                id=source.id, index=row.index, draw=row.draw, scene=row.scene, subjects=row.subjects, paths=row.paths,
+                trajectory=row.trajectory, caption_plain=row.caption_plain,
+                print=print_of(source, values_on_disk(source), TOLERANCES.step),
             )
         )  # fmt: skip
     return FrozenSplit(

@@ -13,6 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from warm import WarmCommand, ok
 
+from hmcli.store.files import write_json_lines
 from hmcli.store.video import read_video, write_video
 
 
@@ -87,6 +88,19 @@ def test_families_are_held_out_whole(hm: WarmCommand, clips: Path, tmp_path: Pat
     parts = json.loads((out / "split.json").read_text())
     assert {rows[clip]["scene"] for clip in parts["test"]} == set(parts["held_out"])
     assert not {rows[clip]["scene"] for clip in parts["train"]} & set(parts["held_out"])
+
+
+def test_a_table_of_clips_that_says_too_little_is_refused_by_its_place(hm: WarmCommand, clips: Path, tmp_path: Path):
+    older = Path(shutil.copytree(clips, tmp_path / "older"))
+    rows = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
+    later = ("further_seeds", "follows")
+    write_json_lines(older / "clips.jsonl", [{k: v for k, v in row.items() if k not in later} for row in rows])
+    ok(hm("dataset", "split", older, "--by", "subjects", "--test", "0.4", "--out", tmp_path / "split"))
+    write_json_lines(older / "clips.jsonl", [{**row, "scene": 3} for row in rows])
+    done = hm("dataset", "split", older, "--by", "scene", "--test", "0.4", "--out", tmp_path / "other")
+    assert done.returncode == 3
+    assert "clips.jsonl" in done.stderr
+    assert "scene" in done.stderr
 
 
 def test_archives_are_unpacked_into_a_folder_that_can_be_checked(hm: WarmCommand, clips: Path, tmp_path: Path):

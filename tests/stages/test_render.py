@@ -19,6 +19,7 @@ from hmcli.stages.data.loading import load_clip
 from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.rendering.clips import Job, drawn_at_once, render_batch
 from hmcli.stages.rendering.render import run
+from hmcli.stages.shared.typed import to_json
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video
 from hmcli.world.files.schema import parse_check, parse_subjects
@@ -286,7 +287,7 @@ def test_clips_drawn_together_are_the_clips_drawn_one_by_one(nano: Path, tmp_pat
         ]
         rows = render_batch(jobs) if together else [row for job in jobs for row in render_batch([job])]
         files = {file.relative_to(place).as_posix(): file.read_bytes() for file in place.rglob("*.*")}
-        return files | {"rows": json.dumps(rows).encode()}
+        return files | {"rows": json.dumps([to_json(row) for row in rows]).encode()}
 
     assert written(tmp_path / "together", True) == written(tmp_path / "apart", False)
 

@@ -82,4 +82,4 @@ def test_pixels_are_counted_per_subject():
 def test_boxes_are_tight_and_absent_where_nothing_is_seen():
     mask = np.zeros((2, 5, 7), bool)
     mask[1, 2:4, 3:6] = True
-    assert boxes(mask) == [None, [3, 2, 6, 4]]
+    assert boxes(mask) == (None, (3, 2, 6, 4))

@@ -19,6 +19,7 @@ from hmcli.store.files import read_json
 from hmcli.store.hashing import hash_arrays, hash_json
 from hmcli.store.video import read_video
 from hmcli.world.files import schema
+from hmcli.world.files.layout import EVENTS, STATES
 from hmcli.world.staging.clip import ClipDescription
 
 PARTS = 8  # of a thumbnail, along each side
@@ -41,7 +42,7 @@ def values_on_disk(source: ClipSource) -> ClipValues:
     cameras = read_cameras(source)
     if cameras.context is None or cameras.target is None:
         raise DataError("the clip has no poses of context and target", where={"clip": source.id})
-    states = schema.parse_states(read_json(source.files["context"].parent / "subjects.json"))
+    states = schema.parse_states(read_json(source.files["context"].parent / STATES))
     tracks = {state.name: _track(state.position, state.heading, state.phase) for state in states}
     return ClipValues(poses=np.concatenate([cameras.context, cameras.target]), tracks=tracks)
 
@@ -72,8 +73,8 @@ def _on_grid(values: np.ndarray, step: float) -> np.ndarray:
 def print_of(source: ClipSource, values: ClipValues, step: float) -> Print:
     """The print of a clip on disk; decodes its videos."""
     folder = source.files["context"].parent
-    states = schema.parse_states(read_json(folder / "subjects.json"))
-    events = schema.parse_events(read_json(folder / "events.json"))
+    states = schema.parse_states(read_json(folder / STATES))
+    events = schema.parse_events(read_json(folder / EVENTS))
     context, target = read_video(source.files["context"]), read_video(source.files["target"])
     return Print(
         caption=source.caption, poses=poses_hash(values, step), tracks=tracks_hash(values, step),

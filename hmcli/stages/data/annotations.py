@@ -15,7 +15,9 @@ from hmcli.errors import DataError
 from hmcli.store.files import read_json
 from hmcli.store.video import read_labels
 from hmcli.world.files import schema
+from hmcli.world.files.layout import DEPTH, EVENTS, STATES, VideoName, video_file
 from hmcli.world.staging.annotate import amodal_masks
+from hmcli.world.views.cameras import PREFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +33,29 @@ class ClipAnnotations:
 
 def read_annotations(folder: Path) -> ClipAnnotations:
     """The annotations in a clip's folder. Raises DataError for one that is missing, damaged or of another length."""
-    states = schema.parse_states(read_json(folder / "subjects.json"))
-    instances, bits = (
-        np.concatenate([read_labels(folder / f"{prefix}_{name}.mp4") for prefix in ("cond", "tgt")])
-        for name in ("instances", "amodal")
-    )
-    depth = _depth(folder / "depth.npz")
+    states = schema.parse_states(read_json(folder / STATES))
+    instances, bits = _labels(folder, "instances"), _labels(folder, "amodal")
+    depth = _depth(folder / DEPTH)
     found = ClipAnnotations(
-        subjects=states, events=schema.parse_events(read_json(folder / "events.json")), instances=instances,
+        subjects=states, events=schema.parse_events(read_json(folder / EVENTS)), instances=instances,
         amodal=amodal_masks(bits, len(states)), depth=depth,
     )  # fmt: skip
     lengths = {"instances": len(instances), "amodal": len(bits), "depth": len(depth)}
-    lengths |= {f"subjects.json, {state.name}": len(state.position) for state in states}
+    lengths |= {f"{STATES}, {state.name}": len(state.position) for state in states}
     if len(set(lengths.values())) != 1:
         where = {"clip": folder, **{name: f"{frames} frames" for name, frames in lengths.items()}}
         raise DataError("the annotations of a clip differ in length", where=where)
     return found
 
 
+def _labels(folder: Path, name: VideoName) -> np.ndarray:
+    """(T, H, W) uint8 of a lossless video over both parts."""
+    return np.concatenate([read_labels(folder / video_file(part, name)) for part in PREFIXES])
+
+
 def _depth(file: Path) -> np.ndarray:
     try:
         with np.load(file) as parts:
-            return np.concatenate([parts["cond"], parts["tgt"]])
+            return np.concatenate([parts[prefix] for prefix in PREFIXES.values()])
     except (OSError, ValueError, KeyError) as error:
         raise DataError("the depth cannot be read", where={"file": file, "at": error}) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.store.files import read_json, read_json_lines, write_json, write_json_lines
 from hmcli.store.video import VideoInfo, check_video
+from hmcli.world.files.layout import METADATA_LINES, plain_row
 from hmcli.world.files.pose_files import (
     Lens,
     PoseTrack,
@@ -26,10 +27,10 @@ from hmcli.world.files.pose_files import (
     parse_nerfstudio,
     parse_tum,
 )
-from hmcli.world.views.cameras import check_poses, unreal_from_world
+from hmcli.world.files.schema import intrinsics_json
+from hmcli.world.views.cameras import check_poses, pair_file
 
 Form = Literal["auto", "colmap", "tum", "nerfstudio"]
-INDEX = "metadata.jsonl"
 
 
 def run(
@@ -53,9 +54,10 @@ def run(
         raise
     if kind != "tum" and metres_per_unit == 1:
         reporter.note(f"{kind} does not know metres: lengths are taken as they are (--metres-per-unit)")
-    row = _write(out, name or video.stem, video, info, world_from_camera, track.lens, caption, reporter)
-    reporter.note(f"clip {row['id']}: {info.frames} frames, {len(track.world_from_camera)} poses from {kind}")
-    return StageResult(path=out, kind="folder", counts={"clips": len(read_json_lines(out / INDEX))})
+    name = name or video.stem
+    _write(out, name, video, info, world_from_camera, track.lens, caption, reporter)
+    reporter.note(f"clip {name}: {info.frames} frames, {len(track.world_from_camera)} poses from {kind}")
+    return StageResult(path=out, kind="folder", counts={"clips": len(read_json_lines(out / METADATA_LINES))})
 
 
 def _form(poses: Path) -> Literal["colmap", "tum", "nerfstudio"]:
@@ -92,31 +94,30 @@ def _read(poses: Path, form: str) -> PoseTrack:
 def _write(
     out: Path, name: str, video: Path, info: VideoInfo, poses: np.ndarray, lens: Lens | None, caption: str,
     reporter: Reporter,
-) -> dict[str, Any]:  # fmt: skip
+) -> None:  # fmt: skip
     """Video, camera file, intrinsics and the folder's index."""
     if not name or any(sign in name for sign in "/\\\0") or name.startswith("."):
         raise UsageError(f"{name!r} cannot be the id of a clip", fix="choose another one with --id")
-    there = read_json_lines(out / INDEX) if (out / INDEX).is_file() else []
+    there = read_json_lines(out / METADATA_LINES) if (out / METADATA_LINES).is_file() else []
     if out.exists() and not there and any(out.iterdir()):
-        raise UsageError(f"{out} holds something else", fix=f"name a new folder, or one with a {INDEX}")
+        raise UsageError(f"{out} holds something else", fix=f"name a new folder, or one with a {METADATA_LINES}")
     out.mkdir(parents=True, exist_ok=True)
-    row = {"id": name, "file_name": f"{name}{video.suffix}", "caption": caption, "camera": f"{name}.camera.json"}
-    part = out / f".{row['file_name']}.part"
+    copy, cameras = f"{name}{video.suffix}", f"{name}.camera.json"
+    part = out / f".{copy}.part"
     shutil.copyfile(video, part)
-    os.replace(part, out / row["file_name"])
-    matrices = unreal_from_world(poses)
-    write_json(out / row["camera"], {"cond_cam": {str(frame): m.tolist() for frame, m in enumerate(matrices)}})
+    os.replace(part, out / copy)
+    write_json(out / cameras, pair_file({"context": poses}))
+    intrinsics = "" if lens is None else f"{name}.intrinsics.json"
     if lens is not None:
-        row["intrinsics"] = f"{name}.intrinsics.json"
-        write_json(out / row["intrinsics"], _intrinsics(lens, info))
+        write_json(out / intrinsics, intrinsics_json(_intrinsics(lens, info), (info.height, info.width)))
         if lens.distorted:
             reporter.warn(f"{name}: the lens distorts, and only its focal length is used; undistort the video first")
-    write_json_lines(out / INDEX, [*(other for other in there if other.get("id") != name), row])
-    return row
+    row = plain_row(id=name, video=copy, caption=caption, cameras=cameras, intrinsics=intrinsics)
+    write_json_lines(out / METADATA_LINES, [*(other for other in there if other.get("id") != name), row])
 
 
-def _intrinsics(lens: Lens, info: VideoInfo) -> dict[str, float]:
-    """In pixels of the video, which may be a scaled version of the images that were calibrated."""
+def _intrinsics(lens: Lens, info: VideoInfo) -> np.ndarray:
+    """(4,) fx, fy, cx, cy in pixels of the video, which may be a scaled version of the images that were calibrated."""
     down, across = info.height / lens.size[0], info.width / lens.size[1]
     if abs(down / across - 1) > 0.01:
         calibrated = f"{lens.size[0]}x{lens.size[1]}"
@@ -124,7 +125,5 @@ def _intrinsics(lens: Lens, info: VideoInfo) -> dict[str, float]:
             f"the lens was calibrated for images of {calibrated}, the video is {info.height}x{info.width}",
             fix="use the video the poses were made from, or a scaled version of it that is not cropped",
         )
-    return {
-        "fx": lens.focal[0] * across, "fy": lens.focal[1] * down, "cx": lens.centre[0] * across,
-        "cy": lens.centre[1] * down, "width": info.width, "height": info.height,
-    }  # fmt: skip
+    (fx, fy), (cx, cy) = lens.focal, lens.centre
+    return np.array([fx * across, fy * down, cx * across, cy * down])

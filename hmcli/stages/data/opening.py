@@ -19,12 +19,14 @@ import numpy as np
 from hmcli.contracts import Quarantined
 from hmcli.errors import DataError
 from hmcli.recipe.sections import PosesConfig
+from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import check_inside, parse_json, read_csv, read_json_lines
 from hmcli.store.hashing import Content, HashCache, forget, hash_file, hash_json, read_content
 from hmcli.store.manifest import Manifest, is_artifact, is_unfinished, read_manifest
 from hmcli.store.video import VideoInfo, probe_video
 from hmcli.world.files.captions import parse_captions, parse_numbered_captions
 from hmcli.world.files.layout import CAPTION_NAME, RENDERED_INDEX, ClipFiles, Layout, find_metadata, read_layout
+from hmcli.world.files.tables import DATASET, RenderedRow
 from hmcli.world.views.cameras import Cameras, parse_cameras
 
 
@@ -80,7 +82,7 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
         what = "a data set is a folder, this is a file" if path.exists() else "there is no such folder"
         raise DataError(what, where={"data": path}, fix="name a folder of clips (docs/conventions.md, data sets)")
     with at(data=path):
-        manifest = read_manifest(path, kinds=("dataset",)) if is_artifact(path) or is_unfinished(path) else None
+        manifest = read_manifest(path, kinds=(DATASET,)) if is_artifact(path) or is_unfinished(path) else None
         names = _list_files(path)
         if manifest is None and RENDERED_INDEX in names:
             fix = "run the `hm render` that was writing it again: it keeps what is done"
@@ -117,6 +119,13 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
         fingerprint=manifest.fingerprint if manifest and not changes else hash_json(["clips", hashes]),
         notes=(*_folder_notes(layout), *changes),
     )
+
+
+def read_rows(dataset: Path) -> dict[str, RenderedRow]:
+    """The table of a rendered data set, by clip. Raises DataError where there is none, or a line says too little."""
+    file = dataset / RENDERED_INDEX
+    rows = [from_json(RenderedRow, row, "a row", file=file) for row in read_json_lines(file)]
+    return {row.id: row for row in rows}
 
 
 def _list_files(root: Path) -> list[str]:

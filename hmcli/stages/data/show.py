@@ -21,11 +21,12 @@ from hmcli.reports.contact_sheet import contact_sheet, save_png
 from hmcli.reports.gallery import GalleryClip, Lane, gallery
 from hmcli.reports.top_down import Walked, top_down
 from hmcli.stages.data.check import out_of_sight
-from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras
-from hmcli.store.files import file_name, inside, read_json, read_json_lines, write_text
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_rows
+from hmcli.store.files import file_name, inside, read_json, write_text
 from hmcli.store.video import read_video
 from hmcli.world.files import schema
 from hmcli.world.files.layout import RENDERED_INDEX
+from hmcli.world.files.tables import RenderedRow
 from hmcli.world.hidden.sightings import Absence
 from hmcli.world.views.cameras import field_of_view
 from hmcli.world.views.field_of_view import measure
@@ -49,7 +50,7 @@ def run(
     with reporter.progress("showing", len(chosen), "clip") as advance:
         for source in chosen:
             try:
-                shown.append(_show(source, rows.get(source.id, {}), out))
+                shown.append(_show(source, rows.get(source.id), out))
             except DataError as error:
                 left_out.append(Quarantined(item=source.id, reason=str(error)))
             advance(1)
@@ -72,12 +73,11 @@ def _choose(dataset: Dataset, clips: Sequence[str], reporter: Reporter) -> list[
     return [known[clip] for clip in clips] or list(dataset.clips[:MOST])
 
 
-def _index(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    file = dataset.path / RENDERED_INDEX
-    return {str(row["id"]): row for row in read_json_lines(file)} if file.is_file() else {}
+def _index(dataset: Dataset) -> dict[str, RenderedRow]:
+    return read_rows(dataset.path) if (dataset.path / RENDERED_INDEX).is_file() else {}
 
 
-def _show(source: ClipSource, row: Mapping[str, Any], out: Path) -> GalleryClip:
+def _show(source: ClipSource, row: RenderedRow | None, out: Path) -> GalleryClip:
     """Copy a clip's videos, draw its pictures, and say what is known of it."""
     parts = [part for part in ("context", "target") if part in source.files]
     videos = {part: read_video(source.files[part]) for part in parts}
@@ -94,7 +94,8 @@ def _show(source: ClipSource, row: Mapping[str, Any], out: Path) -> GalleryClip:
     if plan is not None:
         save_png(plan, folder / "plan.png")
         pictures.append(("from above", f"clips/{place}/plan.png"))
-    facts = [(name, _plain(row[name])) for name in _FACTS if name in row]
+    said = [(name, getattr(row, name, None)) for name in _FACTS]
+    facts = [(name, _plain(value)) for name, value in said if value is not None]
     facts += [] if lens is None else [("field of view", lens)]
     facts += [("out of sight", f"known from {known_from}" if known_from else "not known: neither masks nor check.json")]
     return GalleryClip(
@@ -105,15 +106,15 @@ def _show(source: ClipSource, row: Mapping[str, Any], out: Path) -> GalleryClip:
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _lanes(gone: Sequence[Absence], known_from: str, source: ClipSource, row: Mapping[str, Any]) -> tuple[Lane, ...]:
+def _lanes(gone: Sequence[Absence], known_from: str, source: ClipSource, row: RenderedRow | None) -> tuple[Lane, ...]:
     """A lane per subject that is known of, also when it is always in sight."""
-    names = list(dict.fromkeys(one.subject for one in gone))
+    names, subjects = list(dict.fromkeys(one.subject for one in gone)), row.subjects if row is not None else ()
     if known_from == "masks" and "context_instances" in source.files:
-        names = [f"subject {number}" for number in range(1, len(row.get("subjects", names)) + 1)]
-    families = {f"subject {n}": f"{n}: {name}" for n, name in enumerate(row.get("subjects", ()), 1)}
+        names = [f"subject {number}" for number in range(1, len(subjects or names) + 1)]
+    families = {f"subject {n}": f"{n}: {name}" for n, name in enumerate(subjects, 1)}
     return tuple(
         Lane(
             subject=families.get(name, name),

@@ -8,15 +8,15 @@ with the lowest hashes, at least one and never all; a clip that mixes held-out s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import PosesConfig
-from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
-from hmcli.store.files import inside, read_json_lines, write_json, write_text
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_rows
+from hmcli.store.files import inside, write_json, write_text
+from hmcli.world.files.captions import caption_lines
 from hmcli.world.files.layout import CAPTION_NAME, RENDERED_INDEX
 from hmcli.world.staging.splits import hash_share
 
@@ -74,11 +74,11 @@ def _decide(dataset: Dataset, by: By, test: float, seed: int) -> tuple[list[str]
         raise UsageError(
             f"this data set does not say the {by} of its clips", where={"data": dataset.path}, fix="use --by clip"
         )
-    rows: Mapping[str, Any] = {row["id"]: row for row in read_json_lines(dataset.path / RENDERED_INDEX)}
+    rows = read_rows(dataset.path)
     if lacking := [clip.id for clip in dataset.clips if clip.id not in rows]:
         raise DataError(f"{RENDERED_INDEX} lacks clip {lacking[0]!r}", where={"data": dataset.path}, fix="--by clip")
     families = {
-        clip.id: {rows[clip.id]["scene"]} if by == "scene" else set(rows[clip.id]["subjects"]) for clip in dataset.clips
+        clip.id: {rows[clip.id].scene} if by == "scene" else set(rows[clip.id].subjects) for clip in dataset.clips
     }
     if len(every := set().union(*families.values())) < 2:
         raise UsageError(
@@ -99,5 +99,4 @@ def _write_part(folder: Path, dataset: Dataset, clips: list[ClipSource]) -> None
     for name, target in wanted.items():
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(os.path.relpath(target, folder.resolve()), target_is_directory=True)
-    lines = [f"{clip.id}\t{' '.join(clip.caption.split())}\n" for clip in clips]
-    write_text(folder / CAPTION_NAME, "".join(lines))
+    write_text(folder / CAPTION_NAME, caption_lines((clip.id, clip.caption) for clip in clips))

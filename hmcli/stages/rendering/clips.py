@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +16,14 @@ from hmcli.stages.bench.definition import Chosen
 from hmcli.stages.shared.makers import Unit
 from hmcli.store.files import write_json
 from hmcli.store.video import write_video
+from hmcli.world.files import schema
+from hmcli.world.files.layout import CAMERA, CHARACTER, CHECK, DEPTH, EVENTS, INTRINSICS, STATES, video_file
+from hmcli.world.files.tables import RenderedRow
 from hmcli.world.hidden.events import Visibility, visibility
 from hmcli.world.staging import annotate, wording
 from hmcli.world.staging.clip import ClipDescription, describe_clip
 from hmcli.world.staging.verdict import Certificates, certificates, refusal
+from hmcli.world.views.cameras import PREFIXES, pair_file
 
 if TYPE_CHECKING:
     from hmcli.world.render import RenderedClip
@@ -49,7 +53,7 @@ class Drawn:
     found: Certificates
 
 
-def render_batch(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+def render_batch(jobs: Sequence[Job]) -> list[RenderedRow]:
     """Draw clips together and write their folders; returns their lines of clips.jsonl."""
     rows = []
     for job, drawn in zip(jobs, _drawn(jobs), strict=True):
@@ -91,7 +95,7 @@ class Drawer:
     def load(self) -> None:
         pass  # there are no weights
 
-    def make(self, unit: Unit, place: Path) -> dict[str, dict[str, Any]]:
+    def make(self, unit: Unit, place: Path) -> dict[str, RenderedRow]:
         """By clip, its line of clips.jsonl."""
         place.mkdir()
         numbers = [self.numbers[clip] for clip in unit.items]
@@ -155,26 +159,26 @@ def _pictured(job: Job, clips: Sequence[ClipDescription]) -> list[Drawn]:
 
 def _write_pictures(folder: Path, clip: ClipDescription, pictures: RenderedClip) -> None:
     bits = annotate.amodal_bits(pictures.amodal)
-    for prefix, frames in annotate.parts(clip).items():
+    for part, frames in annotate.parts(clip).items():
         instances = pictures.instances[frames]
-        write_video(folder / f"{prefix}.mp4", pictures.rgb[frames], fps=clip.fps)
+        write_video(folder / video_file(part), pictures.rgb[frames], fps=clip.fps)
         white = np.repeat(np.where(instances > 0, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
-        write_video(folder / f"{prefix}_mask.mp4", white, fps=clip.fps)
-        write_video(folder / f"{prefix}_instances.mp4", instances, fps=clip.fps, quality="lossless")
-        write_video(folder / f"{prefix}_amodal.mp4", bits[frames], fps=clip.fps, quality="lossless")
+        write_video(folder / video_file(part, "mask"), white, fps=clip.fps)
+        write_video(folder / video_file(part, "instances"), instances, fps=clip.fps, quality="lossless")
+        write_video(folder / video_file(part, "amodal"), bits[frames], fps=clip.fps, quality="lossless")
 
 
 def _write_depth(folder: Path, clip: ClipDescription, depth: np.ndarray) -> None:
-    context, target = (depth[frames].astype(np.float16) for frames in annotate.parts(clip).values())
-    np.savez_compressed(folder / "depth.npz", cond=context, tgt=target)
+    arrays = {PREFIXES[part]: depth[frames].astype(np.float16) for part, frames in annotate.parts(clip).items()}
+    np.savez_compressed(folder / DEPTH, allow_pickle=False, **arrays)
 
 
 def _write_annotations(folder: Path, drawn: Drawn, size: tuple[int, int]) -> None:
     clip, seen, pictures = drawn.clip, drawn.seen, drawn.pictures
-    write_json(folder / "camera.json", annotate.camera(clip))
-    write_json(folder / "character.json", annotate.character(clip))
-    write_json(folder / "check.json", annotate.check(clip, seen))
-    write_json(folder / "intrinsics.json", annotate.intrinsics(clip, size))
-    write_json(folder / "events.json", annotate.events(clip, seen))
-    found = annotate.subjects(clip, seen, pictures.instances, pictures.amodal, drawn.found)
-    write_json(folder / "subjects.json", found)
+    states = annotate.states(clip, seen, pictures.instances, pictures.amodal, drawn.found)
+    write_json(folder / CAMERA, pair_file(annotate.cameras(clip)))
+    write_json(folder / CHARACTER, schema.subjects_json(annotate.tracks(clip)))
+    write_json(folder / CHECK, schema.check_json(annotate.presences(clip, seen)))
+    write_json(folder / INTRINSICS, schema.intrinsics_json(clip.intrinsics(size), size))
+    write_json(folder / EVENTS, schema.events_json(annotate.events(clip, seen)))
+    write_json(folder / STATES, schema.states_json(states))

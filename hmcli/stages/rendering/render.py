@@ -8,7 +8,7 @@ docs/artifacts.md; what its clips promise: docs/world.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ from hmcli.stages.rendering.clips import Drawer, drawn_at_once
 from hmcli.stages.shared.each import each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
+from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
 from hmcli.store.files import write_json_lines, write_text
 from hmcli.store.hashing import HashCache, hash_json, hash_tree
 from hmcli.store.video import read_video
+from hmcli.world.files.captions import caption_lines
+from hmcli.world.files.layout import CAPTION_NAME, DEPTH, PLAIN_CAPTION_NAME, RENDERED_INDEX, video_file
+from hmcli.world.files.tables import DATASET, DatasetAttributes, FrameCounts, RenderedRow, SplitAttributes
 from hmcli.world.scenes import SCENES
 from hmcli.world.staging.choices import choices
 from hmcli.world.staging.clip import TRIES, clip_id, describe_clip
@@ -54,12 +58,12 @@ def run(
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
         plan = f"{world.clips} clips of {frames}"
         return planned(
-            out, "dataset", plan, reporter, look=Asked(keys=keys), seed=recipe.seed, force=force, prune=prune,
+            out, DATASET, plan, reporter, look=Asked(keys=keys), seed=recipe.seed, force=force, prune=prune,
             counts={"clips": world.clips},
         )  # fmt: skip
     choices(world)
     with ArtifactWriter(
-        out, "dataset", recipe=reads(recipe, "render"), inputs={}, seed=recipe.seed, force=force, prune=prune,
+        out, DATASET, recipe=reads(recipe, "render"), inputs={}, seed=recipe.seed, force=force, prune=prune,
         reporter=reporter,
     ) as writer:  # fmt: skip
         writer.ask(Asked(keys=keys))
@@ -68,13 +72,13 @@ def run(
             world=world, seed=recipe.seed, device=device, chosen=chosen, numbers={c: i for i, c in enumerate(order)}
         )
 
-        def keep(unit: Unit, rows: dict[str, dict[str, Any]], drawn: Path) -> None:
+        def keep(unit: Unit, rows: dict[str, RenderedRow], drawn: Path) -> None:
             for clip, row in rows.items():
-                if row["further_seeds"]:
+                if row.further_seeds:
                     reporter.note(f"{clip}: drawn on with a further seed after {TRIES} draws")
                 if caption is not None:
-                    row["caption"] = caption(read_video(drawn / clip / "cond.mp4"))
-                with writer.item_folder(clip, unit.items[clip], meta=row) as folder:
+                    row = replace(row, caption=caption(read_video(drawn / clip / video_file("context"))))
+                with writer.item_folder(clip, unit.items[clip], meta=to_json(row)) as folder:
                     move_into(folder, drawn / clip)
 
         units = [
@@ -85,8 +89,8 @@ def run(
         done = [clip for unit in units if unit.id in there for clip in unit.items]
         require_some(done, writer.quarantined, out)
         if not writer.unchanged(done):
-            _write_tables(writer, [writer.items[clip]["meta"] for clip in done])
-        manifest = writer.finish(done, counts={"clips": len(done)}, attributes=_attributes(world))
+            _write_tables(writer, done)
+        manifest = writer.finish(done, counts={"clips": len(done)}, attributes=to_json(_attributes(world)))
     return result_of(writer, manifest)
 
 
@@ -111,25 +115,27 @@ def _captioner(world: WorldConfig, device: str) -> Captioner | None:
     return load_captioner(Path(world.captioner), device)
 
 
-def _write_tables(writer: ArtifactWriter, rows: list[dict[str, Any]]) -> None:
-    write_json_lines(writer.staged / "clips.jsonl", rows)
-    for name, field in (("caption.txt", "caption"), ("caption_plain.txt", "caption_plain")):
-        write_text(writer.staged / name, "".join(f"{row['id']}\t{row[field]}\n" for row in rows))
+def _write_tables(writer: ArtifactWriter, done: Sequence[str]) -> None:
+    items = writer.items
+    rows = [from_json(RenderedRow, items[clip]["meta"], "a clip's record", out=writer.path, clip=clip) for clip in done]
+    write_json_lines(writer.staged / RENDERED_INDEX, map(to_json, rows))
+    write_text(writer.staged / CAPTION_NAME, caption_lines((row.id, row.caption) for row in rows))
+    write_text(writer.staged / PLAIN_CAPTION_NAME, caption_lines((row.id, row.caption_plain) for row in rows))
 
 
-def _attributes(world: WorldConfig) -> dict[str, Any]:
+def _attributes(world: WorldConfig) -> DatasetAttributes:
     may = choices(world)
-    return {
-        "fps": world.fps,
-        "size": list(world.size),
-        "frames": {"context": world.context_frames, "target": world.target_frames},
-        "depth": "depth.npz: float16 metres along the camera's forward axis, infinite for the sky",
-        "split": {
-            "name": world.split,
-            "hold_out": world.hold_out,
-            "scenes": list(may.scenes),
-            "subjects": list(may.subjects),
-            "held_out_scenes": list(on_side(SCENES, "test")),
-            "held_out_subjects": list(on_side(SUBJECTS, "test")),
-        },
-    }
+    return DatasetAttributes(
+        fps=world.fps,
+        size=world.size,
+        frames=FrameCounts(context=world.context_frames, target=world.target_frames),
+        depth=f"{DEPTH}: float16 metres along the camera's forward axis, infinite for the sky",
+        split=SplitAttributes(
+            name=world.split,
+            hold_out=world.hold_out,
+            scenes=tuple(may.scenes),
+            subjects=tuple(may.subjects),
+            held_out_scenes=tuple(on_side(SCENES, "test")),
+            held_out_subjects=tuple(on_side(SUBJECTS, "test")),
+        ),
+    )

@@ -7,7 +7,7 @@ guessed: a caption that might belong to another clip is refused, with the number
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hmcli.errors import DataError
 
@@ -41,6 +41,11 @@ def parse_captions(text: str, ids: Sequence[str]) -> dict[str, str]:
     if len(lines) != len(ids):
         raise _refuse(f"{len(lines)} captions for {len(ids)} clips, and the lines do not name their clips")
     return dict(zip(sorted(ids, key=natural_key), lines, strict=True))
+
+
+def caption_lines(captions: Iterable[tuple[str, str]]) -> str:
+    """The text of a caption file, from clip ids with their captions, each on one line."""
+    return "".join(f"{clip}\t{' '.join(caption.split())}\n" for clip, caption in captions)
 
 
 def parse_numbered_captions(text: str, ids: Sequence[str]) -> dict[str, str]:

@@ -13,30 +13,44 @@ from typing import Any, Literal
 
 from hmcli.errors import DataError
 from hmcli.world.files.captions import natural_key
+from hmcli.world.views.cameras import PREFIXES, PartName
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+METADATA_LINES = "metadata.jsonl"  # written by `hm dataset import`
+METADATA_NAMES = ("metadata.csv", METADATA_LINES)
 CAPTION_NAME = "caption.txt"
+PLAIN_CAPTION_NAME = "caption_plain.txt"  # the same without colours and names
 RENDERED_INDEX = "clips.jsonl"  # written by `hm render`: the folder is an artifact of ours
+CAMERA, CHARACTER, CHECK = "camera.json", "character.json", "check.json"  # of a clip, as released
+INTRINSICS, EVENTS, STATES, DEPTH = "intrinsics.json", "events.json", "subjects.json", "depth.npz"  # and ours
+VideoName = Literal["", "mask", "instances", "amodal"]  # the pictures themselves, and what else has the form of a video
 JOINT_MASK = "M_CustomDepth.mp4"  # subject painted red, context and target in one video
 STATIC = "static"  # in a metadata camera column: the camera does not move
 
 LayoutName = Literal["released", "rendered", "examples", "plain"]
+
+
+def video_file(part: PartName, name: VideoName = "") -> str:
+    """The file of one of a clip's videos."""
+    return f"{PREFIXES[part]}_{name}.mp4" if name else f"{PREFIXES[part]}.mp4"
+
+
+_CONTEXT, _TARGET = video_file("context"), video_file("target")
 _RELEASED_ROLES = {
-    "cond.mp4": "context",
-    "tgt.mp4": "target",
-    "camera.json": "cameras",
-    "cond_mask.mp4": "context_mask",
-    "tgt_mask.mp4": "target_mask",
-    "cond_instances.mp4": "context_instances",
-    "tgt_instances.mp4": "target_instances",
+    _CONTEXT: "context",
+    _TARGET: "target",
+    CAMERA: "cameras",
+    video_file("context", "mask"): "context_mask",
+    video_file("target", "mask"): "target_mask",
+    video_file("context", "instances"): "context_instances",
+    video_file("target", "instances"): "target_instances",
     JOINT_MASK: "joint_mask",
-    "character.json": "character",
-    "check.json": "check",
-    "intrinsics.json": "intrinsics",
-    "events.json": "events",
+    CHARACTER: "character",
+    CHECK: "check",
+    INTRINSICS: "intrinsics",
+    EVENTS: "events",
 }
-_PUBLISHED = ("tgt.mp4", "cond_mask.mp4", "tgt_mask.mp4", "character.json", "check.json")
+_PUBLISHED = (_TARGET, video_file("context", "mask"), video_file("target", "mask"), CHARACTER, CHECK)
 _COLUMNS = {  # role -> accepted column names
     "context": ("file_name", "video"),
     "caption": ("caption", "text", "prompt"),
@@ -85,12 +99,12 @@ def read_layout(names: Collection[str], metadata: Sequence[Mapping[str, Any]] = 
         raise DataError("the folder holds no videos", where={"looked for": ", ".join(VIDEO_SUFFIXES)}, fix=_PLAIN_HELP)
     if metadata_name := find_metadata(names):
         return _plain(set(names), metadata, metadata_name)
-    if any(re.fullmatch(r"[^/]+/(cond|tgt)\.mp4", name) for name in names):
+    if any(name.partition("/")[2] in (_CONTEXT, _TARGET) for name in names):
         return _released(names)
     cameras = {name for name in names if re.fullmatch(r"cam[0-9]+\.json", name)}
     if any(re.fullmatch(r"[0-9]+\.mp4", name) for name in names) and (cameras or CAPTION_NAME in names):
         return _examples(names, cameras)
-    if deeper := next((name for name in names if name.endswith("/cond.mp4")), None):
+    if deeper := next((name for name in names if name.endswith(f"/{_CONTEXT}")), None):
         parent = PurePosixPath(deeper).parent.parent
         raise DataError("the clips lie deeper", where={"first clip": deeper}, fix=f"give the folder {parent}/ instead")
     videos = [name for name in names if _is_video(name)]
@@ -130,7 +144,7 @@ def _released(names: Sequence[str]) -> Layout:
 
 def _released_clip(folder: str, inside: Sequence[str]) -> ClipFiles:
     files = {_RELEASED_ROLES[name]: f"{folder}/{name}" for name in inside if name in _RELEASED_ROLES}
-    lacking = [name for name in ("cond.mp4", "camera.json") if name not in inside]
+    lacking = [name for name in (_CONTEXT, CAMERA) if name not in inside]
     expected = _PUBLISHED if JOINT_MASK not in inside else [name for name in _PUBLISHED if "_mask" not in name]
     return ClipFiles(
         id=folder,
@@ -181,6 +195,12 @@ def _plain(names: Collection[str], rows: Sequence[Mapping[str, Any]], source: st
         unused=tuple(name for name in sorted(names) if _is_video(name) and name not in used),
         ignored_columns=tuple(dict.fromkeys(column for row in rows for column in row if column not in known)),
     )
+
+
+def plain_row(*, id: str, video: str, caption: str, cameras: str, intrinsics: str = "") -> dict[str, str]:
+    """A row of a metadata file, from the clip's files by relative name."""
+    row = {"id": id, "context": video, "caption": caption, "cameras": cameras, "intrinsics": intrinsics}
+    return {_COLUMNS[role][0]: cell for role, cell in row.items() if cell or role == "caption"}
 
 
 def _roles(row: Mapping[str, Any], source: str) -> dict[str, str]:

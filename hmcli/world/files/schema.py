@@ -1,24 +1,32 @@
-"""Schema: what the annotation files of a clip hold, as dataclasses.
+"""Schema: what the annotation files of a clip hold, as dataclasses, and their JSON values: `parse_x`, `x_json`.
 
-Pure parsing of JSON values; positions come out in metres in the project's world (docs/conventions.md).  The keys of
+Pure; positions come out in metres in the project's world (docs/conventions.md).  The keys of
 the released character.json are not published: `parse_subjects` reads ours, which has the form of camera.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 
 from hmcli.errors import DataError
-from hmcli.world.views.cameras import world_point_from_unreal
+from hmcli.world.views.cameras import (
+    PREFIXES,
+    PartName,
+    by_frame,
+    unreal_point_from_world,
+    world_point_from_unreal,
+)
 
-PartName = Literal["context", "target"]
 Reason = Literal["left the frame", "occluded"]
-_ADDED = 3  # fields of a hidden stretch that older renders lack, the last ones
-_PARTS: tuple[tuple[PartName, str], ...] = (("context", "cond"), ("target", "tgt"))  # ours, prefix of released keys
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
+_ADDED = ("absent", "shown_seconds", "error_degrees")  # fields of a hidden stretch that older renders lack
+_LENS = ("fx", "fy", "cx", "cy", "width", "height")
+_STATE_ARRAYS = ("position", "heading", "phase", "visible")  # of a subject, per frame
+_STATE_BOXES = ("box", "amodal_box")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +67,21 @@ class HiddenStretch:
     """Frames `first` to `last` without a subject, over context and target together, and what predicting them takes.
 
     Errors are those of guesses (picture_centre, frozen, constant_velocity, oracle) half a second after re-entry; None
-    where there is none to measure. Renders made before `absent` was measured have neither it nor the fields after it.
+    where there is none to measure. Renders made before `absent` was measured lack the fields with a default.
     """
 
     first: int
     last: int
     reason: Reason
     certified: bool
+    absent: bool | None = None  # it does not come back, and is surely not where the camera looks for it again
     visible_seconds: float
+    shown_seconds: float | None = None  # for which half of its body was seen before
     hidden_seconds: float
+    error_degrees: Mapping[str, float | None] | None = None  # seen from the camera
     error_metres: Mapping[str, float | None]
     error_bodies: Mapping[str, float | None]  # the same in body lengths
     law: str  # what the oracle took the motion for
-    absent: bool | None = None  # it does not come back, and is surely not where the camera looks for it again
-    shown_seconds: float | None = None  # for which half of its body was seen before
-    error_degrees: Mapping[str, float | None] | None = None  # seen from the camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +92,17 @@ class SubjectState:
     number: int  # its value in instance masks; bit `number` - 1 in amodal masks
     family: str
     kind: str
-    path: str
     height: float
     body_length: float
     radius: float
-    speed: float
+    path: str
+    speed: float  # metres per second, the mean
     position: np.ndarray  # (T, 3) middle of the feet
     heading: np.ndarray  # (T,) from +x towards +y
     phase: np.ndarray  # (T,) strides walked
+    box: tuple[Box | None, ...]  # of its visible part; None while it is hidden
+    amodal_box: tuple[Box | None, ...]  # of all of it inside the picture, as if nothing stood in front
     visible: np.ndarray  # (T,) share of its pixels inside the picture that nothing covers
-    box: tuple[tuple[int, int, int, int] | None, ...]  # x0, y0, x1, y1 of its visible part, x1 and y1 exclusive
-    amodal_box: tuple[tuple[int, int, int, int] | None, ...]  # of all of it inside the picture
     hidden: tuple[HiddenStretch, ...]
 
 
@@ -103,8 +111,7 @@ def parse_intrinsics(content: Any, size: tuple[int, int]) -> np.ndarray:
 
     Raises DataError when a key is missing or unknown, or when it was written for another size.
     """
-    keys = ("fx", "fy", "cx", "cy", "width", "height")
-    numbers = _mapping(content, "intrinsics", keys)
+    numbers = _mapping(content, "intrinsics", _LENS)
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise DataError(f"{value!r} is no number", where={"key": key})
@@ -113,20 +120,34 @@ def parse_intrinsics(content: Any, size: tuple[int, int]) -> np.ndarray:
         raise DataError(f"intrinsics of a {written} image, but the video is {size[0]}x{size[1]}")
     if numbers["fx"] <= 0 or numbers["fy"] <= 0:
         raise DataError("focal lengths must be positive", where={"key": "fx, fy"})
-    return np.array([numbers[key] for key in keys[:4]], dtype=np.float64)
+    return np.array([numbers[key] for key in _LENS[:4]], dtype=np.float64)
+
+
+def intrinsics_json(intrinsics: np.ndarray, size: tuple[int, int]) -> dict[str, float]:
+    """intrinsics.json, from (4,) fx, fy, cx, cy in pixels of a video of `size` (height, width)."""
+    return dict(zip(_LENS, [*intrinsics.tolist(), size[1], size[0]], strict=True))
 
 
 def parse_check(content: Any) -> tuple[Presence, ...]:
     """check.json: {"cond_check": {actor: {character: [{"frame": int, "inFrame": bool}, ...]}}, "tgt_check": {...}}."""
     top = _mapping(content, "check.json")
     found: list[Presence] = []
-    for part, prefix in _PARTS:
+    for part, prefix in PREFIXES.items():
         for actor, characters in _mapping(top.get(f"{prefix}_check", {}), f"{prefix}_check").items():
             for character, rows in _mapping(characters, f"{prefix}_check.{actor}").items():
                 place = f"{prefix}_check.{actor}.{character}"
                 frames = tuple(sorted(_check_row(row, place) for row in _list(rows, place)))
                 found.append(Presence(part=part, actor=actor, character=character, frames=frames))
     return tuple(found)
+
+
+def check_json(presences: Iterable[Presence]) -> dict[str, Any]:
+    """check.json, as `parse_check` reads it."""
+    found: dict[str, Any] = {f"{prefix}_check": {} for prefix in PREFIXES.values()}
+    for one in presences:
+        rows = [{"frame": frame, "inFrame": inside} for frame, inside in one.frames]
+        found[f"{PREFIXES[one.part]}_check"].setdefault(one.actor, {})[one.character] = rows
+    return found
 
 
 def _check_row(row: Any, place: str) -> tuple[int, bool]:
@@ -136,8 +157,8 @@ def _check_row(row: Any, place: str) -> tuple[int, bool]:
 
 def parse_subjects(content: Any) -> tuple[SubjectTrack, ...]:
     """Our character.json: {"cond_character": {subject: {"0": [x, y, z], ...}}, "tgt_character": {...}}, Unreal cm."""
-    top = _mapping(content, "character.json", tuple(f"{prefix}_character" for _, prefix in _PARTS))
-    parts = {part: _positions(top[f"{prefix}_character"], f"{prefix}_character") for part, prefix in _PARTS}
+    top = _mapping(content, "character.json", tuple(f"{prefix}_character" for prefix in PREFIXES.values()))
+    parts = {part: _positions(top[f"{prefix}_character"], f"{prefix}_character") for part, prefix in PREFIXES.items()}
     if odd := set(parts["context"]) ^ set(parts["target"]):
         raise DataError(
             f"subject {sorted(odd)[0]!r} is in one of context and target only", where={"key": "character.json"}
@@ -145,6 +166,16 @@ def parse_subjects(content: Any) -> tuple[SubjectTrack, ...]:
     return tuple(
         SubjectTrack(name=name, context=track, target=parts["target"][name]) for name, track in parts["context"].items()
     )
+
+
+def subjects_json(tracks: Iterable[SubjectTrack]) -> dict[str, Any]:
+    """character.json, as `parse_subjects` reads it."""
+    found: dict[str, Any] = {f"{prefix}_character": {} for prefix in PREFIXES.values()}
+    for track in tracks:
+        for part, prefix in PREFIXES.items():
+            places = track.context if part == "context" else track.target
+            found[f"{prefix}_character"][track.name] = by_frame(unreal_point_from_world(places))
+    return found
 
 
 def _positions(content: Any, place: str) -> dict[str, np.ndarray]:
@@ -172,9 +203,9 @@ def parse_states(content: Any) -> tuple[SubjectState, ...]:
         place = f"subjects.json.{name}"
         row = dict(_mapping(value, place, keys))
         try:
-            for key in ("position", "heading", "phase", "visible"):
+            for key in _STATE_ARRAYS:
                 row[key] = np.array(row[key], dtype=np.float64)
-            for key in ("box", "amodal_box"):
+            for key in _STATE_BOXES:
                 row[key] = tuple(
                     None if box is None else (*map(int, box),) for box in _list(row[key], f"{place}.{key}")
                 )
@@ -182,16 +213,26 @@ def parse_states(content: Any) -> tuple[SubjectState, ...]:
             raise DataError("a value per frame is no number", where={"key": place}) from error
         hidden = tuple(_hidden(one, f"{place}.hidden") for one in _list(row.pop("hidden"), f"{place}.hidden"))
         states.append(SubjectState(name=name, hidden=hidden, **row))
-        lengths = {len(row[key]) for key in ("position", "heading", "phase", "visible", "box", "amodal_box")}
+        lengths = {len(row[key]) for key in (*_STATE_ARRAYS, *_STATE_BOXES)}
         if len(lengths) != 1 or row["position"].shape[1:] != (3,):
             raise DataError("the subject has not one value per frame", where={"key": place})
     return tuple(sorted(states, key=lambda state: state.number))
 
 
+def states_json(states: Iterable[SubjectState]) -> dict[str, Any]:
+    """subjects.json, as `parse_states` reads it."""
+    rows = {}
+    for state in states:
+        row = asdict(state)
+        row |= {key: row[key].tolist() for key in _STATE_ARRAYS}
+        rows[row.pop("name")] = row
+    return rows
+
+
 def _hidden(content: Any, place: str) -> HiddenStretch:
     keys = tuple(field.name for field in fields(HiddenStretch))
     older = isinstance(content, Mapping) and "absent" not in content
-    return HiddenStretch(**_mapping(content, place, keys[:-_ADDED] if older else keys))
+    return HiddenStretch(**_mapping(content, place, tuple(key for key in keys if not older or key not in _ADDED)))
 
 
 def parse_events(content: Any) -> tuple[Event, ...]:
@@ -210,6 +251,11 @@ def parse_events(content: Any) -> tuple[Event, ...]:
                 raise DataError(f"{key} is {values[key]!r}, not {' or '.join(known)}", where={"key": place})
         events.append(Event(**{**values, "frame": _frame(values["frame"], place), "subject": str(values["subject"])}))
     return tuple(sorted(events, key=lambda event: (event.part != "context", event.frame)))
+
+
+def events_json(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """events.json, as `parse_events` reads it."""
+    return [asdict(event) for event in events]
 
 
 def _mapping(value: Any, place: str, keys: tuple[str, ...] | None = None) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.world.files.schema import Reason
 from hmcli.world.hidden.events import Hidden
 from hmcli.world.hidden.eyes import seen_by_eyes, sharpness
 from hmcli.world.hidden.oracle import FEWEST, Forecast, constant_velocity, forecast
@@ -70,7 +71,7 @@ class Certificate:
     subject: str
     first: int
     last: int
-    reason: str
+    reason: Reason
     visible_frames: int  # in which it was clearly visible before
     shown_frames: int  # in which half of its body was
     hidden_frames: int

@@ -1,134 +1,100 @@
-"""Annotations of a rendered clip as plain JSON values: the released files and ours.
-
-Released files keep the release's conventions (Unreal axes, centimetres, one entry per frame under "0", "1", ...);
-`subjects.json` is ours, in metres and radians of the project's world. `hmcli.world.files.schema` reads them back.
-"""
+"""Annotations of a rendered clip, as hmcli.world.files.schema knows them: what its files and its row of a table say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
+from hmcli.world.files.schema import Box, Event, HiddenStretch, Presence, SubjectState, SubjectTrack
+from hmcli.world.files.tables import RenderedRow
 from hmcli.world.hidden.certify import GUESSES, Certificate
 from hmcli.world.hidden.events import Visibility, find_events
 from hmcli.world.staging.clip import ClipDescription
 from hmcli.world.staging.verdict import Certificates
-from hmcli.world.views.cameras import unreal_from_world, unreal_point_from_world
+from hmcli.world.views.cameras import PartName
 
-_PREFIXES = ("cond", "tgt")
-
-
-def parts(clip: ClipDescription) -> dict[str, slice]:
-    """Frames of the context and of the target, by the prefix of the released file names."""
-    return {"cond": slice(0, clip.context_frames), "tgt": slice(clip.context_frames, clip.frames)}
+DECIMALS = 4  # of shares, seconds, metres and degrees that are written
 
 
-def camera(clip: ClipDescription) -> dict[str, Any]:
-    """camera.json: row-major camera-to-world, centimetres, columns forward, right, up."""
-    poses = unreal_from_world(clip.world_from_camera)
-    return {f"{prefix}_cam": _by_frame(poses[frames]) for prefix, frames in parts(clip).items()}
+def parts(clip: ClipDescription) -> dict[PartName, slice]:
+    """Frames of the context and of the target."""
+    return {"context": slice(0, clip.context_frames), "target": slice(clip.context_frames, clip.frames)}
 
 
-def character(clip: ClipDescription) -> dict[str, Any]:
-    """character.json: place of every subject's feet, Unreal centimetres."""
-    found: dict[str, Any] = {f"{prefix}_character": {} for prefix in _PREFIXES}
-    for actor in clip.actors:
-        points = unreal_point_from_world(actor.walk.position)
-        for prefix, frames in parts(clip).items():
-            found[f"{prefix}_character"][actor.name] = _by_frame(points[frames])
-    return found
+def cameras(clip: ClipDescription) -> dict[PartName, np.ndarray]:
+    """world_from_camera of each part, metres."""
+    return {part: clip.world_from_camera[frames] for part, frames in parts(clip).items()}
 
 
-def check(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str, Any]:
-    """check.json: a row per exit (inFrame false) and per entry (true)."""
-    found: dict[str, Any] = {f"{prefix}_check": {} for prefix in _PREFIXES}
+def tracks(clip: ClipDescription) -> list[SubjectTrack]:
+    """The place of every subject's feet."""
+    places = {
+        actor.name: {part: actor.walk.position[frames] for part, frames in parts(clip).items()} for actor in clip.actors
+    }
+    return [SubjectTrack(name=name, context=of["context"], target=of["target"]) for name, of in places.items()]
+
+
+def presences(clip: ClipDescription, seen: Sequence[Visibility]) -> list[Presence]:
+    """A frame per exit and per entry, by subject and part."""
+    found = []
     for actor, of in zip(clip.actors, seen, strict=True):
-        rows: dict[str, list[dict[str, Any]]] = {"context": [], "target": []}
-        for event in find_events(of, clip.context_frames):
-            rows[event.part].append({"frame": event.frame, "inFrame": event.kind == "entry"})
-        for prefix, part in zip(_PREFIXES, rows, strict=True):
-            found[f"{prefix}_check"][actor.name] = {actor.subject.family: rows[part]}
+        events = find_events(of, clip.context_frames)
+        for part in parts(clip):
+            frames = tuple((event.frame, event.kind == "entry") for event in events if event.part == part)
+            found.append(Presence(part=part, actor=actor.name, character=actor.subject.family, frames=frames))
     return found
 
 
-def intrinsics(clip: ClipDescription, size: tuple[int, int]) -> dict[str, Any]:
-    """intrinsics.json: pixels of the videos as written."""
-    fx, fy, cx, cy = clip.intrinsics(size).tolist()
-    return {"fx": fx, "fy": fy, "cx": cx, "cy": cy, "width": size[1], "height": size[0]}
-
-
-def events(clip: ClipDescription, seen: Sequence[Visibility]) -> list[dict[str, Any]]:
-    """events.json: every exit and entry in order of time."""
+def events(clip: ClipDescription, seen: Sequence[Visibility]) -> list[Event]:
+    """Every exit and entry in order of time."""
     found = [event for of in seen for event in find_events(of, clip.context_frames)]
     found.sort(key=lambda event: (event.part != "context", event.frame, event.subject))
-    return [asdict(event) for event in found]
+    return found
 
 
-def subjects(
+def states(
     clip: ClipDescription, seen: Sequence[Visibility], instances_THW: np.ndarray, amodal_STHW: np.ndarray,
     found: Certificates,
-) -> dict[str, Any]:  # fmt: skip
-    """subjects.json: each subject's state per frame over context and target together, and when it is hidden.
-
-    `speed` is the mean pace, metres per second; `position` the middle of the feet, metres; `heading` radians from +x
-    towards +y; `phase` strides walked; `box` x0, y0, x1, y1 in pixels of its visible part (x1, y1 exclusive), null
-    while hidden; `amodal_box` the same of all of it inside the picture, as if nothing stood in front; `visible` the
-    share of its pixels inside the picture that nothing covers; `hidden` its hidden stretches with what predicting them
-    takes (docs/world.md).
-    """
-    return {
-        actor.name: {
-            "number": actor.number,
-            "family": actor.subject.family,
-            "kind": actor.subject.kind,
-            "height": actor.subject.tall,
-            "body_length": actor.subject.body_length,
-            "radius": actor.subject.radius,
-            "path": actor.path,
-            "speed": float(actor.walk.distance[-1] / ((clip.frames - 1) / clip.fps)),
-            "position": actor.walk.position.tolist(),
-            "heading": actor.walk.heading.tolist(),
-            "phase": actor.phase.tolist(),
-            "box": boxes(instances_THW == actor.number),
-            "amodal_box": boxes(amodal),
-            "visible": np.round(of.share(), 4).tolist(),
-            "hidden": [hidden_row(one, clip.fps) for one in found[actor.name]],
-        }
+) -> list[SubjectState]:  # fmt: skip
+    """Each subject's state per frame over context and target together, and when it is hidden."""
+    return [
+        SubjectState(
+            name=actor.name, number=actor.number, family=actor.subject.family, kind=actor.subject.kind,
+            height=actor.subject.tall, body_length=actor.subject.body_length, radius=actor.subject.radius,
+            path=actor.path, speed=float(actor.walk.distance[-1] / ((clip.frames - 1) / clip.fps)),
+            position=actor.walk.position, heading=actor.walk.heading, phase=actor.phase,
+            box=boxes(instances_THW == actor.number), amodal_box=boxes(amodal),
+            visible=np.round(of.share(), DECIMALS), hidden=hidden(found[actor.name], clip.fps),
+        )
         for actor, of, amodal in zip(clip.actors, seen, amodal_STHW, strict=True)
-    }
+    ]  # fmt: skip
 
 
-def hidden_row(one: Certificate, fps: float) -> dict[str, Any]:
-    """One hidden stretch: frames over context and target together, seconds, metres and body lengths.
+def hidden(found: Sequence[Certificate], fps: float) -> tuple[HiddenStretch, ...]:
+    """A subject's hidden stretches; None where it was seen too little before, or does not come back."""
+    return tuple(_stretch(one, fps) for one in found)
 
-    Errors are those of guesses (hmcli/world/hidden/certify.py) half a second after re-entry, null where the subject was
-    seen too little before, or does not come back.
-    """
+
+def _stretch(one: Certificate, fps: float) -> HiddenStretch:
     metres = one.metres or dict.fromkeys(GUESSES)
     degrees = one.degrees or dict.fromkeys(GUESSES)
-    return {
-        "first": one.first,
-        "last": one.last,
-        "reason": one.reason,
-        "certified": one.certified,
-        "absent": one.absent,
-        "visible_seconds": _rounded(one.visible_frames / fps),
-        "shown_seconds": _rounded(one.shown_frames / fps),
-        "hidden_seconds": _rounded(one.hidden_frames / fps),
-        "error_degrees": {name: _rounded(error) for name, error in degrees.items()},
-        "error_metres": {name: _rounded(error) for name, error in metres.items()},
-        "error_bodies": {
+    return HiddenStretch(
+        first=one.first, last=one.last, reason=one.reason, certified=one.certified, absent=one.absent,
+        visible_seconds=round(one.visible_frames / fps, DECIMALS),
+        shown_seconds=round(one.shown_frames / fps, DECIMALS),
+        hidden_seconds=round(one.hidden_frames / fps, DECIMALS),
+        error_degrees={name: _rounded(error) for name, error in degrees.items()},
+        error_metres={name: _rounded(error) for name, error in metres.items()},
+        error_bodies={
             name: None if error is None else _rounded(error / one.body_length) for name, error in metres.items()
         },
-        "law": one.law,
-    }
+        law=one.law,
+    )  # fmt: skip
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    return None if value is None else round(value, DECIMALS)
 
 
 def amodal_bits(amodal_STHW: np.ndarray) -> np.ndarray:
@@ -143,39 +109,25 @@ def amodal_masks(bits_THW: np.ndarray, subjects: int) -> np.ndarray:
     return np.unpackbits(bits_THW[None], axis=0, bitorder="little", count=subjects).astype(bool)
 
 
-def boxes(mask_THW: np.ndarray) -> list[list[int] | None]:
+def boxes(mask_THW: np.ndarray) -> tuple[Box | None, ...]:
     """Smallest box around each frame's mask, None where it is empty."""
-    found: list[list[int] | None] = []
+    found: list[Box | None] = []
     for mask in mask_THW:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         whole = len(rows) > 0
-        found.append([int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if whole else None)
-    return found
+        found.append((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if whole else None)
+    return tuple(found)
 
 
-def index_row(clip: ClipDescription, found: Certificates, caption: str, plain: str) -> dict[str, Any]:
-    """The clip's line of clips.jsonl."""
-    return {
-        "id": clip.id,
-        "seed": clip.seed,
-        "index": clip.index,
-        "draw": clip.draw,
-        "further_seeds": clip.further_seeds,
-        "split": clip.split,
-        "scene": clip.scene.family,
-        "subjects": [actor.subject.family for actor in clip.actors],
-        "paths": [actor.path for actor in clip.actors],
-        "trajectory": clip.trajectory,
-        "start": clip.start,
-        "follows": clip.follows,
-        "fps": clip.fps,
-        "context_frames": clip.context_frames,
-        "target_frames": clip.target_frames,
-        "hidden": {name: [hidden_row(one, clip.fps) for one in several] for name, several in found.items()},
-        "caption": caption,
-        "caption_plain": plain,
-    }
-
-
-def _by_frame(values: np.ndarray) -> dict[str, Any]:
-    return {str(frame): value.tolist() for frame, value in enumerate(values)}
+def index_row(clip: ClipDescription, found: Certificates, caption: str, plain: str) -> RenderedRow:
+    """The clip's line of the data set's table."""
+    return RenderedRow(
+        id=clip.id, seed=clip.seed, index=clip.index, draw=clip.draw, further_seeds=clip.further_seeds,
+        split=clip.split, scene=clip.scene.family,
+        subjects=tuple(actor.subject.family for actor in clip.actors),
+        paths=tuple(actor.path for actor in clip.actors),
+        trajectory=clip.trajectory, start=clip.start, follows=clip.follows, fps=clip.fps,
+        context_frames=clip.context_frames, target_frames=clip.target_frames,
+        hidden={name: hidden(several, clip.fps) for name, several in found.items()},
+        caption=caption, caption_plain=plain,
+    )  # fmt: skip

@@ -30,6 +30,9 @@ _NUMBER = re.compile(r"[^\s,]+")
 _BRACKETS = re.compile(r"\s*" + r"\[([^\[\]]*)\]\s*" * 4)
 
 Repair = Literal["refuse", "reference"]
+PartName = Literal["context", "target"]
+PREFIXES: dict[PartName, str] = {"context": "cond", "target": "tgt"}  # in released names of files and keys
+_PAIR = {part: f"{prefix}_cam" for part, prefix in PREFIXES.items()}  # keys of a camera file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,21 +144,31 @@ def parse_cameras(content: Any, *, frames: int, repair: Repair) -> Cameras:
     """
     if not isinstance(content, Mapping) or not content:
         raise _bad("the camera file is not a JSON object with cameras in it", "(top level)")
-    if "cond_cam" in content or "tgt_cam" in content:
+    if any(key in content for key in _PAIR.values()):
         return _pair(content)
     if "context_camera" in content or "video_camera" in content:
         return _arrays(content)
     if all(_FRAME_NUMBER.fullmatch(str(key)) for key in content):
         return _text(content, frames, repair)
-    known = "cond_cam and tgt_cam, context_camera and video_camera, or frame numbers"
+    known = f"{' and '.join(_PAIR.values())}, context_camera and video_camera, or frame numbers"
     raise _bad(f"unknown camera form with keys {_some(content)}", "(top level)", f"the keys must be {known}")
 
 
 def _pair(content: Mapping[str, Any]) -> Cameras:
     """{"cond_cam": {"0": 4x4, ...}, "tgt_cam": {...}}."""
-    poses = {key: _numbered(content[key], key) for key in ("cond_cam", "tgt_cam") if key in content}
-    ignored = tuple(key for key in content if key not in poses)
-    return Cameras(form="pair", context=poses.get("cond_cam"), target=poses.get("tgt_cam"), ignored=ignored)
+    poses = {part: _numbered(content[key], key) for part, key in _PAIR.items() if key in content}
+    ignored = tuple(key for key in content if key not in _PAIR.values())
+    return Cameras(form="pair", context=poses.get("context"), target=poses.get("target"), ignored=ignored)
+
+
+def pair_file(poses: Mapping[PartName, np.ndarray]) -> dict[str, Any]:
+    """A camera file of the form that `_pair` reads, from (T, 4, 4) world_from_camera in metres."""
+    return {_PAIR[part]: by_frame(unreal_from_world(track)) for part, track in poses.items()}
+
+
+def by_frame(values: np.ndarray) -> dict[str, Any]:
+    """One entry per frame, as the released files have them."""
+    return {str(frame): value.tolist() for frame, value in enumerate(values)}
 
 
 def _numbered(frames: Any, key: str) -> np.ndarray:
