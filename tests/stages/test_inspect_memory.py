@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_files import load_benchmark
 from PIL import Image
 from warm import WarmCommand, ok
 
@@ -82,6 +83,19 @@ def test_the_oracle_is_above_the_model_and_chance(inspection: Path):
             best = by[(*place, "oracle")]
             assert float(row["recall"]) <= float(best["recall"]) + 1e-9
             assert 0 < float(row["mass"]) < 1, choice
+
+
+def test_the_benchmark_of_recall_finds_the_same_without_a_model(
+    inspection: Path, clips: Path, nano: Path, tmp_path: Path
+):
+    benchmark = load_benchmark("recall")
+    (found,) = benchmark.main([str(clips), "--recipe", str(nano), "--json", str(tmp_path / "recall.json")])
+    mean = json.loads((inspection / "numbers.json").read_text())["mean"]
+    for policy in ("random", "oracle"):
+        assert found[policy]["recall"] == pytest.approx(mean["recall"][policy]["mean"])
+        assert found[policy]["precision"] == pytest.approx(mean["precision"][policy]["mean"])
+    assert found["with_returns"] == mean["recall"]["oracle"]["clips"]
+    assert json.loads((tmp_path / "recall.json").read_text()) == [found]
 
 
 def test_it_listens_to_what_generate_does(hm: WarmCommand, inspection: Path, generation: Path, run: Path, place: Path):

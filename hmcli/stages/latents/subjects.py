@@ -25,7 +25,7 @@ def subject_arrays(masks: np.ndarray, full: list[np.ndarray]) -> dict[str, np.nd
     boxes = np.full((len(masks), subjects, 4), np.nan, np.float32)
     share = np.zeros((len(masks), subjects), np.float32)
     for subject in range(subjects):
-        share[:, subject] = np.concatenate([_covered(mask == subject + 1) for mask in full])
+        share[:, subject] = np.concatenate([covered(mask == subject + 1) for mask in full])
         for frame, mask in enumerate(masks):
             y, x = np.nonzero(mask == subject + 1)
             if len(y):
@@ -33,7 +33,7 @@ def subject_arrays(masks: np.ndarray, full: list[np.ndarray]) -> dict[str, np.nd
     return {MASKS: masks, BOXES: boxes, VISIBILITY: share}
 
 
-def _covered(shown: np.ndarray) -> np.ndarray:
+def covered(shown: np.ndarray) -> np.ndarray:
     """Largest share of a frame that is covered, over the video frames of each latent frame: (T, H, W) -> (F,)."""
     share = shown.mean(axis=(1, 2))
     return np.concatenate([share[:1], share[1:].reshape(-1, TIME_STRIDE).max(axis=1)])
