@@ -7,9 +7,9 @@ for the model's own choice beside a random one and an oracle's on the same queri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,22 @@ from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import Recipe
 from hmcli.reports.contact_sheet import save_png
 from hmcli.reports.tables import markdown_table
+from hmcli.stages.inspecting.layout import (
+    CLIPS,
+    FORMAT,
+    KIND,
+    LAYERS,
+    MEASURES,
+    NUMBERS,
+    READINGS,
+    TABLE,
+    ClipNumbers,
+    LayerRow,
+    Mean,
+    Measure,
+    Numbers,
+    Readings,
+)
 from hmcli.stages.inspecting.pictures import Look, draw
 from hmcli.stages.latents.layout import VISIBILITY
 from hmcli.stages.latents.pixels import decode_video
@@ -29,6 +45,7 @@ from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
+from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import read_json, write_csv, write_json, write_text
 from hmcli.store.hashing import hash_json
@@ -38,11 +55,7 @@ if TYPE_CHECKING:
 
     from hmcli.core.inspection import Recorded
 
-KIND = "inspection"
-FORMAT = 1  # of numbers.json and readings.npz
 DRAWS = 8  # random choices that attention mass is averaged over
-MEASURES = ("recall", "precision", "mass")
-COLUMNS = ("branch", "step", "layer", "choice", *MEASURES, "query_frames", "counted_frames")
 
 
 def run(
@@ -111,7 +124,7 @@ def _inspect_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processe
     """Look at what is not there yet; returns the ids of all that are."""
 
     def keep(unit: Unit, _: None, made: Path) -> None:
-        with writer.item_folder(unit.id, unit.items[unit.id], parent="clips") as folder:
+        with writer.item_folder(unit.id, unit.items[unit.id], parent=CLIPS) as folder:
             move_into(folder, made)
 
     return each(writer, units, Inspector(job), keep, label="inspecting", processes=processes)
@@ -214,8 +227,8 @@ class _Choosers:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def _measured(readings: Sequence[Recorded], choosers: _Choosers) -> list[dict[str, Any]]:
-    """One row per reading and chooser, under COLUMNS; what is not known is NaN."""
+def _measured(readings: Sequence[Recorded], choosers: _Choosers) -> list[LayerRow]:
+    """One row per reading and chooser; what is not known is NaN."""
     from hmcli.core.inspection import (
         MODEL,
         ORACLE,
@@ -244,98 +257,99 @@ def _measured(readings: Sequence[Recorded], choosers: _Choosers) -> list[dict[st
         for name, mass_BF in reading.mass_BF.items():
             recall, precision = found.get(name, (float("nan"), float("nan")))
             mass = float(mass_BF[0, start:].double().mean())
-            rows.append({
-                "branch": reading.branch, "step": reading.step, "layer": reading.block, "choice": name,
-                "recall": recall, "precision": precision, "mass": mass,
-                "query_frames": len(reading.near_FM) - start, "counted_frames": counted,
-            })  # fmt: skip
+            rows.append(
+                LayerRow(
+                    branch=reading.branch, step=reading.step, layer=reading.block, choice=name,
+                    recall=recall, precision=precision, mass=mass,
+                    query_frames=len(reading.near_FM) - start, counted_frames=counted,
+                )
+            )  # fmt: skip
     return rows
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means over layers and steps of the caption branch: measure -> who chooses -> value (NaN where not known)."""
+def summary(rows: Sequence[LayerRow]) -> dict[Measure, dict[str, float | None]]:
+    """Means over layers and steps of the caption branch: measure -> who chooses -> value (None where not known)."""
     from hmcli.core.inspection import CAPTION
 
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[Measure, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
     for measure in MEASURES:
         for row in rows:
-            if row["branch"] == CAPTION:
-                found.setdefault(measure, {}).setdefault(row["choice"], []).append(row[measure])
-    return {m: {who: float(np.mean(v)) for who, v in of.items()} for m, of in found.items()}
+            if row.branch == CAPTION:
+                found[measure].setdefault(row.choice, []).append(row.measure(measure))
+    return {m: {who: _known(float(np.mean(v))) for who, v in of.items()} for m, of in found.items()}
 
 
 # --- the artifact ----------------------------------------------------------------------------------------------------
 
 
 def _write_clip(folder: Path, look: Look) -> None:
-    """Pictures, readings.npz, layers.csv and numbers.json of one clip."""
+    """Pictures, readings, the table of layers and the numbers of one clip."""
     for name, pixels in draw(look).items():
         save_png(pixels, folder / name)
-    np.savez_compressed(folder / "readings.npz", **_arrays(look))
-    table = [{**row, **{k: "" for k in MEASURES if _known(row[k]) is None}} for row in look.rows]
-    write_csv(folder / "layers.csv", COLUMNS, table)
-    found, reading = summary(look.rows), look.readings[0]
-    write_json(folder / "numbers.json", {
-        "format": FORMAT, "clip": look.clip.id, "context_frames": look.clip.context, "target_frames": look.clip.target,
-        "slots": look.slots, "top_k": reading.top_k, "query_frames": look.rows[0]["query_frames"],
-        "counted_frames": look.rows[0]["counted_frames"], "subjects_known": look.seen is not None,
-        **{measure: {who: _known(value) for who, value in of.items()} for measure, of in found.items()},
-    })  # fmt: skip
+    np.savez_compressed(folder / READINGS, allow_pickle=False, **_readings(look).arrays())
+    table = [{**asdict(row), **{k: "" for k in MEASURES if _known(row.measure(k)) is None}} for row in look.rows]
+    write_csv(folder / LAYERS, [field.name for field in fields(LayerRow)], table)
+    found = summary(look.rows)
+    numbers = ClipNumbers(
+        format=FORMAT, clip=look.clip.id, context_frames=look.clip.context, target_frames=look.clip.target,
+        slots=look.slots, top_k=look.readings[0].top_k, query_frames=look.rows[0].query_frames,
+        counted_frames=look.rows[0].counted_frames, subjects_known=look.seen is not None,
+        recall=found["recall"], precision=found["precision"], mass=found["mass"],
+    )  # fmt: skip
+    write_json(folder / NUMBERS, to_json(numbers))
 
 
-def _arrays(look: Look) -> dict[str, Any]:
-    """Every reading of the clip as arrays; R readings in the order of running."""
-    readings = look.readings
-    arrays: dict[str, Any] = {
-        "branch": np.array([reading.branch for reading in readings]),
-        "step": np.array([reading.step for reading in readings]),
-        "layer": np.array([reading.block for reading in readings]),
-        "slots": np.stack([reading.slots_BFK[0].numpy() for reading in readings]),  # type: ignore[index]
-        "span": readings[0].span_M2.numpy(),  # type: ignore[union-attr]
-        "inside_window": readings[0].near_FM.numpy(),  # type: ignore[union-attr]
-        "query_frame": readings[0].first_frame + np.arange(len(readings[0].near_FM)),  # type: ignore[arg-type]
-    }
-    if all(reading.scores_BFM is not None for reading in readings):
-        arrays["scores"] = np.stack([reading.scores_BFM[0].float().numpy() for reading in readings])  # type: ignore[index]
-    for who in readings[0].mass_BF:
-        arrays[f"mass_{who}"] = np.stack([reading.mass_BF[who][0].numpy() for reading in readings])
-    if look.relevant is not None:
-        arrays["relevant"] = look.relevant
-    return arrays
+def _readings(look: Look) -> Readings:
+    """Every reading of the clip."""
+    readings, first = look.readings, look.readings[0]
+    scores = [None if reading.scores_BFM is None else reading.scores_BFM[0].float().numpy() for reading in readings]
+    known = [of for of in scores if of is not None]
+    return Readings(
+        branch=np.array([reading.branch for reading in readings]),
+        step=np.array([reading.step for reading in readings]),
+        layer=np.array([reading.block for reading in readings]),
+        slots=np.stack([reading.slots_BFK[0].numpy() for reading in readings]),  # type: ignore[index]
+        span=look.spans, inside_window=look.near, query_frame=look.first_frame + np.arange(len(look.near)),
+        scores=np.stack(known) if len(known) == len(scores) else None,
+        masses={who: np.stack([reading.mass_BF[who][0].numpy() for reading in readings]) for who in first.mass_BF},
+        relevant=look.relevant,
+    )  # fmt: skip
 
 
 def _finish(writer: ArtifactWriter, done: list[str], reporter: Reporter) -> StageResult:
-    clips = {clip: read_json(writer.place(clip) / "numbers.json") for clip in done}
+    clips = {clip: _read_numbers(writer.place(clip) / NUMBERS) for clip in done}
     mean = _mean_of(list(clips.values()))
+    numbers = to_json(Numbers(format=FORMAT, clips=clips, mean=mean))
     if not writer.unchanged(done):
-        content = {"format": FORMAT, "clips": clips, "mean": mean}
-        write_json(writer.staged / "numbers.json", content)
-        write_text(writer.staged / "numbers.md", _table(mean))
+        write_json(writer.staged / NUMBERS, numbers)
+        write_text(writer.staged / TABLE, _table(mean))
     manifest = writer.finish(done, counts={"clips": len(done)}, attributes={})
     for measure, of in mean.items():
-        reporter.note(f"{measure}: " + ", ".join(f"{who} {_text(entry['mean'])}" for who, entry in of.items()))
-    if not any(entry["clips"] for entry in mean["recall"].values()):
+        reporter.note(f"{measure}: " + ", ".join(f"{who} {_text(entry.mean)}" for who, entry in of.items()))
+    if not any(entry.clips for entry in mean["recall"].values()):
         reporter.note("no recall: in no target frame is a subject back that was hidden, or the clips have no masks")
-    return result_of(writer, manifest, mean=mean)
+    return result_of(writer, manifest, mean=numbers["mean"])
 
 
-def _mean_of(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+def _read_numbers(file: Path) -> ClipNumbers:
+    return from_json(ClipNumbers, read_json(file), "what was seen of a clip", file=file)
+
+
+def _mean_of(clips: Sequence[ClipNumbers]) -> dict[Measure, dict[str, Mean]]:
     """Means over the clips that have a value, and how many those are."""
     from hmcli.core.inspection import MODEL, ORACLE, RANDOM
 
-    mean: dict[str, dict[str, dict[str, Any]]] = {}
+    mean: dict[Measure, dict[str, Mean]] = {measure: {} for measure in MEASURES}
     for measure in MEASURES:
         for who in (MODEL, RANDOM, ORACLE):
-            values = [clip[measure][who] for clip in clips if clip[measure].get(who) is not None]
-            mean.setdefault(measure, {})[who] = {
-                "mean": float(np.mean(values)) if values else None, "clips": len(values),
-            }  # fmt: skip
+            values = [value for clip in clips if (value := clip.measure(measure).get(who)) is not None]
+            mean[measure][who] = Mean(mean=float(np.mean(values)) if values else None, clips=len(values))
     return mean
 
 
-def _table(mean: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _table(mean: Mapping[Measure, Mapping[str, Mean]]) -> str:
     choosers = list(next(iter(mean.values())))
-    rows = [[measure, *(_text(of[who]["mean"]) for who in choosers)] for measure, of in mean.items()]
+    rows = [[measure, *(_text(of[who].mean) for who in choosers)] for measure, of in mean.items()]
     return markdown_table(["", *choosers], rows)
 
 

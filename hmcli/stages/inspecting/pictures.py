@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,14 @@ from hmcli.reports.memory_pictures import (
     numbers_picture,
     timeline_picture,
 )
+from hmcli.stages.inspecting.layout import (
+    CHARTS,
+    FRAMES,
+    TIMELINE,
+    LayerRow,
+    Measure,
+    affinity_picture_name,
+)
 from hmcli.stages.latents.view import LatentClip
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 
 DRAWN_STEPS = 3  # denoising steps whose affinity matrices are drawn: first, middle, last
 DRAWN_FRAMES = 6  # query frames on the sheet of frames
-NAMES = {
+NAMES: dict[Measure, str] = {
     "recall": "recall@K of slots that show the hidden subject",
     "precision": "precision of the K slots",
     "mass": "share of attention that goes to memory",
@@ -41,7 +49,7 @@ class Look:
     clip: LatentClip
     seen: torch.Tensor | None  # (A, S) bool: subject seen in latent frame, of the history before the clip too
     readings: Sequence[Recorded]
-    rows: Sequence[dict[str, Any]]  # numbers of every reading
+    rows: Sequence[LayerRow]  # numbers of every reading
     relevant: np.ndarray | None  # (F, M) bool: slots that show the hidden subject
     context_video: np.ndarray  # (T, H, W, 3) uint8, decoded
     target_video: np.ndarray  # generated
@@ -91,10 +99,10 @@ class Look:
 def draw(look: Look) -> dict[str, np.ndarray]:
     """File name -> picture."""
     pictures = {
-        f"affinity-step-{look.steps[i]:03d}.png": _affinity(look, look.steps[i])
+        affinity_picture_name(look.steps[i]): _affinity(look, look.steps[i])
         for i in spaced_frames(len(look.steps), DRAWN_STEPS)
     }
-    return pictures | {"timeline.png": _timeline(look), "frames.png": _frames(look), "numbers.png": _numbers(look)}
+    return pictures | {TIMELINE: _timeline(look), FRAMES: _frames(look), CHARTS: _numbers(look)}
 
 
 def chosen_slots(reading: Recorded, slots: int) -> np.ndarray:
@@ -213,16 +221,16 @@ def _numbers(look: Look) -> np.ndarray:
     """Recall, precision and attention mass of the model's own choice, by layer and step; the others' means below."""
     from hmcli.core.inspection import CAPTION, MODEL
 
-    rows = [row for row in look.rows if row["branch"] == CAPTION]
-    layers = 1 + max(row["layer"] for row in rows)
+    rows = [row for row in look.rows if row.branch == CAPTION]
+    layers = 1 + max(row.layer for row in rows)
     panels, captions = {}, {}
     for measure, name in NAMES.items():
         values = np.full((layers, len(look.steps)), np.nan)
         means: dict[str, list[float]] = {}
         for row in rows:
-            means.setdefault(row["choice"], []).append(row[measure])
-            if row["choice"] == MODEL:
-                values[row["layer"], look.steps.index(row["step"])] = row[measure]
+            means.setdefault(row.choice, []).append(row.measure(measure))
+            if row.choice == MODEL:
+                values[row.layer, look.steps.index(row.step)] = row.measure(measure)
         panels[name] = values
         shown = ", ".join(f"{who} {np.mean(found):.2f}" for who, found in means.items())
         captions[name] = f"mean: {shown}" if np.isfinite(values).any() else "not known: no subject is back"
