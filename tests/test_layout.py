@@ -72,6 +72,21 @@ def test_no_test_measures_time(path: Path):
     assert not names & {"perf_counter", "perf_counter_ns", "process_time", "thread_time", "timeit"}
 
 
+_KIND_AT = {"ArtifactWriter": 1, "planned": 1, "make_manifest": 0}  # which argument names the kind of an artifact
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if _room(p) in ("stages", "weights")], ids=lambda p: str(p.name))
+def test_what_an_artifact_is_and_says_stands_in_its_layout_alone(path: Path):
+    """Its kind has a name there and its attributes are a dataclass: it spells out nothing of them."""
+    for call in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)):
+        name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+        said = {word.arg: word.value for word in call.keywords}
+        kinds = [call.args[_KIND_AT[name]]] if name in _KIND_AT else list(getattr(said.get("kinds"), "elts", ()))
+        assert not any(isinstance(kind, ast.Constant) for kind in kinds), f"line {call.lineno} spells a kind out"
+        if name in ("finish", "make_manifest") and isinstance(of := said.get("attributes"), ast.Dict):
+            assert not of.keys, f"line {call.lineno} spells attributes out"
+
+
 def test_the_command_line_loads_no_heavy_library():
     heavy = ("torch", "diffusers", "zarr", "numpy", "rich")
     script = f"import sys, hmcli.cli.main; print([m for m in {heavy} if m in sys.modules])"

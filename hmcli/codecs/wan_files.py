@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hmcli.aligned import own_weights
+from hmcli.codecs.places import CONFIG, vae_folder
 from hmcli.errors import DataError, MissingPartError
 
 PUBLISHED_LATENTS = 16  # channels whose mean and standard deviation are published for the single file
@@ -27,8 +28,8 @@ def load_wan_vae(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
     """The VAE from a folder (its own, or one with vae/ inside) or from the original .pth or .safetensors file."""
     if path.is_file():
         return load_original(path, dtype)
-    folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
-    if not (folder / "config.json").is_file():
+    folder = vae_folder(path)
+    if not (folder / CONFIG).is_file():
         raise MissingPartError(
             "there is no VAE at this path",
             where={"codec.path": path},

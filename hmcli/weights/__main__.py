@@ -7,6 +7,7 @@ For maintainers, after training `recipes/mini/transformer.yaml`; replaces hmcli/
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import torch
 
 from hmcli.recipe.reading import load_recipe, sections
 from hmcli.stages.models.folders import PACKAGED, find_model
+from hmcli.stages.models.layout import CHECKPOINT, CONFIG, INDEX, MODEL, SCHEDULER, TRANSFORMER
+from hmcli.stages.shared.typed import to_json
 from hmcli.store.files import read_json, write_json
 from hmcli.store.hashing import hash_json, hash_tree
 from hmcli.store.manifest import make_manifest, write_manifest
@@ -31,25 +34,25 @@ def package(run: Path, target: Path = PACKAGED) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     target.mkdir(parents=True, exist_ok=True)
     (target / MANIFEST).unlink(missing_ok=True)
-    for part in ("transformer", "scheduler"):
+    for part in (TRANSFORMER, SCHEDULER):
         shutil.rmtree(target / part, ignore_errors=True)
-    model.half().save_pretrained(target / "transformer")
-    config = read_json(target / "transformer" / "config.json")
+    model.half().save_pretrained(target / TRANSFORMER)
+    config = read_json(target / TRANSFORMER / CONFIG)
     config.pop("_name_or_path", None)  # a path of the machine it was trained on
-    write_json(target / "transformer" / "config.json", config)
-    diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source.path / "scheduler").save_pretrained(
-        target / "scheduler"
+    write_json(target / TRANSFORMER / CONFIG, config)
+    diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source.path / SCHEDULER).save_pretrained(
+        target / SCHEDULER
     )
-    shutil.copy2(source.path / "model_index.json", target / "model_index.json")
+    shutil.copy2(source.path / INDEX, target / INDEX)
     for file in target.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
     sample = sections(load_recipe(RECIPE), "sample")["sample"]  # what to generate with may be chosen after training
     files = hash_tree(target)
     made = source.manifest
     manifest = make_manifest(
-        "checkpoint", recipe=made.recipe | {"sample": sample}, inputs=made.inputs, seed=made.seed,
-        items={"model": {"hash": hash_json({path: entry["hash"] for path, entry in files.items()})}}, files=files,
-        counts=made.counts, attributes={**made.attributes, "parameters": parameters},
+        CHECKPOINT, recipe=made.recipe | {"sample": sample}, inputs=made.inputs, seed=made.seed,
+        items={MODEL: {"hash": hash_json({path: entry["hash"] for path, entry in files.items()})}}, files=files,
+        counts=made.counts, attributes=to_json(dataclasses.replace(source.about, parameters=parameters)),
     )  # fmt: skip
     write_manifest(target, manifest)
 

@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hmcli.codecs.places import CONFIG, VAE, vae_folder
 from hmcli.recipe.sections import Recipe
+from hmcli.stages.models.layout import INDEX, LORA, SCHEDULER, TRANSFORMER
 from hmcli.store.files import write_json
 from hmcli.store.finite import require_finite_weights
+from hmcli.store.records import MANIFEST
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -37,25 +40,25 @@ def write_diffusers_folder(
     with torch.no_grad():
         whole = fused_model(model)
         require_finite_weights(whole.state_dict())
-        whole.save_pretrained(folder / "transformer")
+        whole.save_pretrained(folder / TRANSFORMER)
         if has_lora(model):
-            save_lora(model, folder / "lora")
+            save_lora(model, folder / LORA)
     if average is not None:
         average.restore(parameters)
-    scheduler.save_pretrained(folder / "scheduler")
+    scheduler.save_pretrained(folder / SCHEDULER)
     index: dict[str, Any] = {
         "_class_name": ["hmcli.core.pipeline", "HydraPipeline"],
         "_diffusers_version": diffusers.__version__,
-        "transformer": ["hmcli.core.transformer", "HydraTransformer3DModel"],
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "vae": [None, None],
+        TRANSFORMER: ["hmcli.core.transformer", "HydraTransformer3DModel"],
+        SCHEDULER: ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        VAE: [None, None],
         "text_encoder": [None, None],
         "tokenizer": [None, None],
     }
     if (vae := codec_folder(recipe)) is not None:
-        shutil.copytree(vae, folder / "vae", ignore=shutil.ignore_patterns("manifest.json"))
-        index["vae"] = ["diffusers", "AutoencoderKLWan"]
-    write_json(folder / "model_index.json", index)
+        shutil.copytree(vae, folder / VAE, ignore=shutil.ignore_patterns(MANIFEST))
+        index[VAE] = ["diffusers", "AutoencoderKLWan"]
+    write_json(folder / INDEX, index)
 
 
 def codec_folder(recipe: Recipe) -> Path | None:
@@ -63,6 +66,6 @@ def codec_folder(recipe: Recipe) -> Path | None:
     from hmcli.stages.models.folders import PACKAGED
 
     if not recipe.codec.path:
-        return PACKAGED / "vae" if recipe.codec.name == "mini" else None
-    path = Path(recipe.codec.path)
-    return next((p for p in (path, path / "vae") if (p / "config.json").is_file()), None)
+        return PACKAGED / VAE if recipe.codec.name == "mini" else None
+    folder = vae_folder(Path(recipe.codec.path))
+    return folder if (folder / CONFIG).is_file() else None

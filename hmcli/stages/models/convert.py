@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hmcli.codecs.places import VAE
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, NotFiniteError, UsageError
 from hmcli.recipe.readers import Readers
@@ -23,10 +24,19 @@ from hmcli.recipe.sections import Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.models.checkpoint_folder import write_diffusers_folder
 from hmcli.stages.models.folders import model_arguments
-from hmcli.stages.models.identity import TRAINED_WITH, codec_hash, text_hash
+from hmcli.stages.models.identity import codec_hash, text_hash
+from hmcli.stages.models.layout import (
+    CHECKPOINT,
+    CODEC,
+    WEIGHTS,
+    CheckpointAttributes,
+    ConvertedAttributes,
+    TrainedWith,
+)
 from hmcli.stages.models.settings import settle
 from hmcli.stages.models.sources import Source, look
 from hmcli.stages.shared.outcome import planned, result_of
+from hmcli.stages.shared.typed import to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.finite import require_finite_weights
 from hmcli.store.hashing import HashCache, hash_file, hash_json
@@ -39,7 +49,6 @@ if TYPE_CHECKING:
     from hmcli.core.transformer import HydraTransformer3DModel
 
 Target = Literal["checkpoint", "released", "diffusers"]
-VAE = "vae"
 _MADE_FROM = "hmcli.made_from"
 _RELEASED = {
     "policy": "affinity", "affinity": "pooled", "context": "joint", "top_k": 10, "window": 5, "kernel": (2, 4, 4),
@@ -77,14 +86,17 @@ class Plan:
         lora = None if self.lora is None else hash_file(self.lora, cache=cache)
         return hash_json({"files": sorted(files), "dtype": self.dtype, "lora": lora})
 
-    def parts(self) -> dict[str, str]:
+    def parts(self) -> TrainedWith:
         """Hashes of codec and text encoder, where they are known."""
         codec, text = self.recipe.codec, self.recipe.text
-        found = {"codec": codec_hash(codec)} if codec.path or codec.name == "mini" else {}
-        return found | ({"text": text_hash(text)} if text.path or text.name == "mini" else {})
+        return TrainedWith(
+            codec=codec_hash(codec) if codec.path or codec.name == "mini" else None,
+            text=text_hash(text) if text.path or text.name == "mini" else None,
+        )
 
     def inputs(self) -> dict[str, str]:
-        return {"weights": self.key(), **{name: part for name, part in self.parts().items() if name == "codec"}}
+        codec = self.parts().codec
+        return {"weights": self.key()} | ({} if codec is None else {"codec": codec})
 
     def model(self, *, upgrade: bool = True) -> HydraTransformer3DModel:
         """The model with its weights; without `upgrade` what a plain Wan source lacks has no values."""
@@ -221,16 +233,16 @@ def _to_checkpoint(plan: Plan, out: Path, force: bool, reporter: Reporter, dry_r
     if plan.fresh:
         reporter.note(f"{len(plan.fresh)} weights that plain Wan has not start fresh, from seed {settled.seed}")
 
-    def write(folder: Path) -> dict[str, Any]:
+    def write(folder: Path) -> CheckpointAttributes:
         model = plan.model()
         write_diffusers_folder(folder, model, settled)
-        return {
-            "parameters": sum(p.numel() for p in model.parameters()), "size": list(settled.data.size),
-            "source": plan.source.form, "fresh": plan.fresh, TRAINED_WITH: plan.parts(),
-        }  # fmt: skip
+        return CheckpointAttributes(
+            parameters=sum(p.numel() for p in model.parameters()), size=settled.data.size,
+            source=plan.source.form, fresh=tuple(plan.fresh), trained_with=plan.parts(),
+        )  # fmt: skip
 
     return _write_artifact(
-        "checkpoint", out, write, recipe=to_dict(settled), inputs=plan.inputs(), seed=settled.seed, force=force,
+        CHECKPOINT, out, write, recipe=to_dict(settled), inputs=plan.inputs(), seed=settled.seed, force=force,
         reporter=reporter, dry_run=dry_run,
     )  # fmt: skip
 
@@ -238,7 +250,7 @@ def _to_checkpoint(plan: Plan, out: Path, force: bool, reporter: Reporter, dry_r
 def _write_artifact(
     kind: str,
     out: Path,
-    write: Callable[[Path], dict[str, Any]],
+    write: Callable[[Path], CheckpointAttributes | ConvertedAttributes],
     *,
     recipe: dict[str, Any],
     inputs: dict[str, str],
@@ -257,8 +269,8 @@ def _write_artifact(
         for left in writer.staged.iterdir():  # of a conversion that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         attributes = write(writer.staged)
-        counts = {"parameters": attributes["parameters"]}
-        return result_of(writer, writer.finish([], counts=counts, attributes=attributes))
+        counts = {"parameters": attributes.parameters}
+        return result_of(writer, writer.finish([], counts=counts, attributes=to_json(attributes)))
 
 
 # --- released names --------------------------------------------------------------------------------------------------
@@ -308,13 +320,13 @@ def _to_diffusers(plan: Plan, out: Path, force: bool, reporter: Reporter, dry_ru
         _refuse_losses(plan, state)
         state = {name: tensor for name, tensor in state.items() if not any(part in name for part in ADDED_TO_WAN)}
 
-    def write(folder: Path) -> dict[str, Any]:
+    def write(folder: Path) -> ConvertedAttributes:
         model = _plain_wan(plan.arguments, state)
         model.save_pretrained(folder)
-        return {"parameters": sum(p.numel() for p in model.parameters()), "source": plan.source.form}
+        return ConvertedAttributes(parameters=sum(p.numel() for p in model.parameters()), source=plan.source.form)
 
     return _write_artifact(
-        "weights", out, write, recipe={}, inputs={"weights": plan.key()}, seed=0, force=force, reporter=reporter,
+        WEIGHTS, out, write, recipe={}, inputs={"weights": plan.key()}, seed=0, force=force, reporter=reporter,
         dry_run=dry_run,
     )  # fmt: skip
 
@@ -374,15 +386,15 @@ def _to_codec(
     kept = next(iter(map_state_dict(source.path).values())).dtype
     vae = load_wan_vae(source.path, kept if dtype is None else pick_dtype(dtype))
 
-    def write(folder: Path) -> dict[str, Any]:
+    def write(folder: Path) -> ConvertedAttributes:
         require_finite_weights(vae.state_dict())
         vae.save_pretrained(folder / VAE)
-        return {"parameters": sum(p.numel() for p in vae.parameters()), "source": source.form}
+        return ConvertedAttributes(parameters=sum(p.numel() for p in vae.parameters()), source=source.form)
 
     cache = HashCache()
     key = hash_json({"files": sorted(hash_file(file, cache=cache) for file in source.files), "dtype": dtype})
     return _write_artifact(
-        "codec", out, write, recipe={}, inputs={"weights": key}, seed=0, force=force, reporter=reporter,
+        CODEC, out, write, recipe={}, inputs={"weights": key}, seed=0, force=force, reporter=reporter,
         dry_run=dry_run,
     )  # fmt: skip
 

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hmcli.codecs.places import VAE
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.recipe.sections import CodecConfig, Recipe, TextConfig
+from hmcli.stages.models.layout import CHECKPOINT, CONFIG, RUN, TRANSFORMER, CheckpointAttributes, RunAttributes
+from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import inside, parse_json
 from hmcli.store.finite import require_finite_weights
 from hmcli.store.listed import listed
@@ -44,6 +47,10 @@ class ModelFolder:
     def fingerprint(self) -> str:
         return self.manifest.fingerprint
 
+    @property
+    def about(self) -> CheckpointAttributes:
+        return from_json(CheckpointAttributes, self.manifest.attributes, "the description", model=self.path)
+
     def check_whole(self, part: str) -> None:
         """Raise DataError unless every file of `part` (transformer, vae) is as it was written."""
         files = listed(self.path)
@@ -54,15 +61,15 @@ class ModelFolder:
 
     def config(self) -> dict[str, Any]:
         """What the transformer was built with."""
-        name = "transformer/config.json"
+        name = f"{TRANSFORMER}/{CONFIG}"
         return dict(LATER_SETTINGS | parse_json(listed(self.path).read(name).data, self.path / name))
 
     def codec(self) -> CodecConfig:
         """The codec the model's latents come from; a vae/ in the checkpoint itself is preferred to a path elsewhere."""
         values = dict(self.manifest.recipe["codec"])
-        if (self.path / "vae").is_dir():
-            self.check_whole("vae")
-            values["path"] = str(self.path / "vae")
+        if (self.path / VAE).is_dir():
+            self.check_whole(VAE)
+            values["path"] = str(self.path / VAE)
         return _config(CodecConfig, values)
 
     def text(self) -> TextConfig:
@@ -71,7 +78,7 @@ class ModelFolder:
     @property
     def names_codec(self) -> bool:
         """Does it say by path where its codec's weights lie? Otherwise they lie in it, or come with the package."""
-        return bool(self.manifest.recipe["codec"]["path"]) and not (self.path / "vae").is_dir()
+        return bool(self.manifest.recipe["codec"]["path"]) and not (self.path / VAE).is_dir()
 
     @property
     def names_text(self) -> bool:
@@ -85,8 +92,8 @@ class ModelFolder:
         """
         from hmcli.core.transformer import load_model
 
-        self.check_whole("transformer")
-        model: Any = load_model(self.path / "transformer", dtype, policy)
+        self.check_whole(TRANSFORMER)
+        model: Any = load_model(self.path / TRANSFORMER, dtype, policy)
         require_finite_weights(model.state_dict(), where={"model": self.path})
         model.to(device)
         model.eval()
@@ -117,12 +124,12 @@ def find_model(model: Path) -> ModelFolder:
         return ModelFolder(path=PACKAGED, manifest=read_manifest(PACKAGED))
     if not model.is_dir():
         raise UsageError("there is no such model", where={"model": model}, fix="give a run, a checkpoint, or mini")
-    manifest = read_manifest(model, kinds=("run", "checkpoint"))
-    if manifest.kind == "run":
-        name = manifest.attributes.get("checkpoint")
+    manifest = read_manifest(model, kinds=(RUN, CHECKPOINT))
+    if manifest.kind == RUN:
+        name = from_json(RunAttributes, manifest.attributes, "the description", run=model).checkpoint
         folder = inside(model, name)
         listed(model).check(f"{name}/{MANIFEST}")  # it is the one that this run wrote
-        return ModelFolder(path=folder, manifest=read_manifest(folder, kinds=("checkpoint",)))
+        return ModelFolder(path=folder, manifest=read_manifest(folder, kinds=(CHECKPOINT,)))
     return ModelFolder(path=model, manifest=manifest)
 
 
@@ -151,8 +158,8 @@ def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransfo
         torch.manual_seed(recipe.seed)
         model = HydraTransformer3DModel(**wanted)
     if base is not None:
-        base.check_whole("transformer")
-        weights = load_model(base.path / "transformer", torch.float32).state_dict()
+        base.check_whole(TRANSFORMER)
+        weights = load_model(base.path / TRANSFORMER, torch.float32).state_dict()
         require_finite_weights(weights, where={"model.base": base.path})
         model.load_state_dict(weights)
     return model

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from hmcli import registry
+from hmcli.codecs.places import VAE, vae_folder
 from hmcli.contracts import TextEncoder, VideoCodec
 from hmcli.errors import DataError, MissingPartError
 from hmcli.recipe.sections import CodecConfig, TextConfig
 from hmcli.stages.models.folders import PACKAGED, ModelFolder
+from hmcli.stages.models.layout import TrainedWith
 from hmcli.store.hashing import HashCache, forget, hash_file, hash_json
 from hmcli.store.listed import listed
 from hmcli.store.manifest import is_artifact
 from hmcli.store.weights import INDEX, weight_files
 
-TRAINED_WITH = "trained_with"  # attribute of a checkpoint: hashes of the codec and text encoder behind its latents
-
 
 def codec_hash(codec: CodecConfig) -> str:
     """Hash of the codec's weight files and configuration, whatever they are called."""
-    path = Path(codec.path) if codec.path else PACKAGED / "vae"
+    path = Path(codec.path) if codec.path else PACKAGED / VAE
     if not codec.path and codec.name != "mini":
         raise MissingPartError(
             f"codec {codec.name!r} needs its weights", where={"recipe": "codec.path"},
@@ -75,9 +76,10 @@ def text_of(model: ModelFolder, path: str) -> TextConfig:
     return text
 
 
-def _require_same(model: ModelFolder, section: str, path: str, found: str) -> None:
+def _require_same(model: ModelFolder, section: Literal["codec", "text"], path: str, found: str) -> None:
     """Raise DataError unless the model records that it was trained with weights of this hash."""
-    recorded = model.manifest.attributes.get(TRAINED_WITH, {}).get(section)
+    trained_with = model.about.trained_with or TrainedWith()
+    recorded = trained_with.codec if section == "codec" else trained_with.text
     if recorded is None and path == model.manifest.recipe[section]["path"]:
         return  # made before this was recorded, and its path is as it was
     if recorded != found:
@@ -90,7 +92,7 @@ def _require_same(model: ModelFolder, section: str, path: str, found: str) -> No
 
 def _vae(path: Path) -> Path:
     """The VAE's own folder, or file. Raises DataError where it lies in an artifact and is not as it was written."""
-    folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
+    folder = vae_folder(path)
     if is_artifact(folder.parent):
         files = listed(folder.parent)
         for name in files.below(folder.name):

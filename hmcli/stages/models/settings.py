@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from hmcli.codecs.places import VAE
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, RecipeError
 from hmcli.recipe.reading import find_recipe, load_recipe, sections
@@ -126,7 +127,7 @@ def _with_parts(recipe: Recipe, source: Source, stated: dict[str, Any]) -> Recip
     """The recipe with the paths of VAE and text encoder made absolute, or found beside the source."""
     codec, text = recipe.codec.path, recipe.text.path
     if "codec.path" not in stated:
-        beside = source.parts / "vae" if source.parts is not None else source.path / _ORIGINAL_VAE
+        beside = source.parts / VAE if source.parts is not None else source.path / _ORIGINAL_VAE
         codec = str(beside) if beside.exists() else codec
     if "text.path" not in stated and source.parts is not None and (source.parts / "tokenizer").is_dir():
         text = str(source.parts)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hmcli.errors import DataError, UsageError
 from hmcli.stages.models.folders import find_model
+from hmcli.stages.models.layout import CHECKPOINT, CONFIG, RUN, TRANSFORMER
 from hmcli.store.files import read_json
 from hmcli.store.listed import listed as listed_in
 from hmcli.store.manifest import is_artifact, read_manifest
@@ -23,7 +24,6 @@ from hmcli.store.weights import find_weights, map_state_dict, shapes_of, weight_
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PARTS = "transformer"  # the folder of a pipeline that holds the transformer
 _OF_A_VAE = ("decoder.conv1.weight", "decoder.conv_in.weight")  # original, diffusers
 _FOREIGN = {
     "token_embedding.weight": "the UMT5 text encoder in its original form; text.path takes its transformers folder",
@@ -57,16 +57,16 @@ class Source:
 
 def look(path: Path) -> Source:
     """What lies at `path`. Raises UsageError where there is nothing, DataError for what cannot be converted."""
-    if str(path) == "mini" or (is_artifact(path) and read_manifest(path).kind in ("run", "checkpoint")):
+    if str(path) == "mini" or (is_artifact(path) and read_manifest(path).kind in (RUN, CHECKPOINT)):
         model = find_model(path)
-        model.check_whole(_PARTS)
-        found = _transformer(model.path / _PARTS, map_state_dict(model.path / _PARTS))
+        model.check_whole(TRANSFORMER)
+        found = _transformer(model.path / TRANSFORMER, map_state_dict(model.path / TRANSFORMER))
         return replace(found, path=path, form="a model of hm", recipe=model.manifest.recipe, parts=model.path)
     if not path.exists():
         raise UsageError("there is nothing here to convert", where={"source": path}, fix="name a file or a folder")
-    if (path / _PARTS).is_dir():
+    if (path / TRANSFORMER).is_dir():
         _check_listed(path)
-        found = _transformer(path / _PARTS, map_state_dict(path / _PARTS))
+        found = _transformer(path / TRANSFORMER, map_state_dict(path / TRANSFORMER))
         return replace(found, path=path, form=f"a pipeline with {found.form}", parts=path)
     state = map_state_dict(path)
     if any(name in state for name in _OF_A_VAE):
@@ -78,7 +78,7 @@ def _check_listed(path: Path) -> None:
     """Raise DataError where the folder is an artifact whose weights are not as they were written."""
     if is_artifact(path):
         files = listed_in(path)
-        for name in files.below(_PARTS):
+        for name in files.below(TRANSFORMER):
             files.check(name)
 
 
@@ -104,7 +104,7 @@ def _transformer(path: Path, state: Mapping[str, Tensor]) -> Source:
         f", each after {prefix!r}" if prefix else ""
     )
     weights = find_weights(path)
-    config = weights.parent / "config.json"
+    config = weights.parent / CONFIG
     return Source(
         path=path, part="transformer", form=form, state=named, files=_files(path),
         config=read_json(config) if config.is_file() else {},
@@ -113,7 +113,7 @@ def _transformer(path: Path, state: Mapping[str, Tensor]) -> Source:
 
 def _files(path: Path) -> list[Path]:
     files = weight_files(path)
-    config = files[0].parent / "config.json"
+    config = files[0].parent / CONFIG
     return [*files, config] if config.is_file() else files
 
 

@@ -1,19 +1,21 @@
 """What an artifact says of itself, as typed values: one dataclass for the writer and the reader.
 
-Files and attributes hold plain JSON. What lacks a value, or has one of another type, is refused by its place.
+Files and attributes hold plain JSON. A field `x: LeftOut[T] = None` is not in it while it is None. What lacks a value,
+or has one of another type, is refused by its place.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hmcli.errors import DataError
 from hmcli.store.hashing import hash_json
 
 T = TypeVar("T")
+LeftOut = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
 _SHOWN = 5  # problems named in one error
 
 

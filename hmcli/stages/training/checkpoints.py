@@ -17,8 +17,17 @@ from hmcli.recipe.reading import to_dict
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.latents.view import LatentsView
 from hmcli.stages.models.checkpoint_folder import write_diffusers_folder
-from hmcli.stages.models.identity import TRAINED_WITH
-from hmcli.stages.training.runs import made_from
+from hmcli.stages.models.layout import (
+    CHECKPOINT,
+    CHECKPOINTS,
+    MODEL,
+    TRANSFORMER,
+    CheckpointAttributes,
+    TrainedWith,
+    step_name,
+)
+from hmcli.stages.shared.typed import to_json
+from hmcli.stages.training.runs import about_checkpoint
 from hmcli.stages.training.state import FILES, TrainingState, put_state, read_state, take_state, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json, hash_tree
@@ -29,13 +38,6 @@ if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
     from hmcli.core.transformer import HydraTransformer3DModel
-
-CHECKPOINTS = "checkpoints"
-
-
-def step_name(step: int) -> str:
-    """The name of a checkpoint: its step, sortable."""
-    return f"{step:06d}"
 
 
 def kept_steps(writer: ArtifactWriter, key: str) -> list[int]:
@@ -80,7 +82,7 @@ def write_checkpoint(
     Raises NotFiniteError where a weight or moment is not finite; nothing is written or dropped then.
     """
     state = take_state(model, [optimizer], average, step=step, seed=recipe.seed)
-    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=made_from(writer)) as folder:
+    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=about_checkpoint(writer)) as folder:
         write_state(folder, _without_repeats(state, model))
         write_diffusers_folder(folder, model, recipe, average)
         write_manifest(folder, checkpoint_manifest(folder, step, recipe, view, model))
@@ -102,13 +104,13 @@ def checkpoint_manifest(
     """What a checkpoint says of itself; its fingerprint covers what generates, not the training state."""
     files = hash_tree(folder)
     parts = {path: entry["hash"] for path, entry in files.items() if path not in FILES}
+    about = CheckpointAttributes(
+        parameters=sum(p.numel() for p in model.parameters()), size=view.size,
+        trained_with=TrainedWith(codec=view.manifest.inputs["codec"], text=view.manifest.inputs["text"]),
+    )  # fmt: skip
     return make_manifest(
-        "checkpoint", recipe=to_dict(recipe), inputs={"latents": view.fingerprint}, seed=recipe.seed,
-        items={"model": {"hash": hash_json(parts)}}, files=files, counts={"step": step},
-        attributes={
-            "parameters": sum(p.numel() for p in model.parameters()), "size": list(view.size),
-            TRAINED_WITH: {part: view.manifest.inputs[part] for part in ("codec", "text")},
-        },
+        CHECKPOINT, recipe=to_dict(recipe), inputs={"latents": view.fingerprint}, seed=recipe.seed,
+        items={MODEL: {"hash": hash_json(parts)}}, files=files, counts={"step": step}, attributes=to_json(about),
     )  # fmt: skip
 
 
@@ -129,7 +131,7 @@ def read_checkpoint(
     again = f"train on from its weights into another --out: --set model.base={folder}; or from the start: --force"
     state = read_state(folder, seed=seed, instead=again)
     if not has_lora(model):  # under adapters, what does not train is what it was at the start
-        weights = load_state_dict(folder / "transformer")
+        weights = load_state_dict(folder / TRANSFORMER)
         model.load_state_dict(weights)
         state = dataclasses.replace(state, average=weights)
     put_state(state, model, [optimizer], average)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmcli.codecs.places import CONFIG, VAE
 from hmcli.contracts import TIME_STRIDE, Reporter, StageResult
 from hmcli.errors import DataError, HMError, RecipeError
 from hmcli.recipe.keys import value_at
@@ -26,17 +27,25 @@ from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.models.identity import codec_hash
-from hmcli.stages.shared.outcome import planned, result_of
-from hmcli.stages.training.checkpoints import (
+from hmcli.stages.models.layout import (
     CHECKPOINTS,
+    LOG,
+    RECIPE,
+    CodecAttributes,
+    CodecStep,
+    step_name,
+)
+from hmcli.stages.models.layout import CODEC as KIND
+from hmcli.stages.shared.outcome import planned, result_of
+from hmcli.stages.shared.typed import to_json
+from hmcli.stages.training.checkpoints import (
     drop_old,
     kept_steps,
     last_checkpoint,
     naming_the_last,
-    step_name,
 )
 from hmcli.stages.training.learning import freeze, make_average
-from hmcli.stages.training.runs import LOG, RECIPE, log_until, made_from, naming, refuse_another_run, say_stopped
+from hmcli.stages.training.runs import about_checkpoint, log_until, naming, refuse_another_run, say_stopped
 from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -51,9 +60,7 @@ if TYPE_CHECKING:
 
     from hmcli.codecs.training import Footage
 
-KIND = "codec"
 SOURCES = "data set (or weights at codec.path)"
-VAE = "vae"
 _MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
 _HOLD_OUT = 10  # every tenth clip is kept for the score
 _SCORED = 32  # clips that scores and latent statistics are taken from, at most
@@ -228,7 +235,7 @@ class CodecTraining:
     average: EMAModel | None
     device: str
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> CodecStep:
         """Train on one batch, which follows from (seed, step). Returns what the log says of it."""
         import torch
 
@@ -247,7 +254,7 @@ class CodecTraining:
             )  # fmt: skip
         if self.average is not None:
             self.average.step(self.parameters)
-        return {"step": step + 1, **parts}
+        return CodecStep(step=step + 1, **parts)
 
 
 def _prepare(recipe: Recipe, videos: Sequence[Footage], device: str) -> CodecTraining:
@@ -276,12 +283,12 @@ def _train(training: CodecTraining, writer: ArtifactWriter, key: str, reporter: 
     shown = reporter.progress("training the codec", train.steps - start, "step")
     with log, shown as advance, naming_the_last(writer, key):
         for step in range(start, train.steps):
-            log.write(json.dumps(training.step(step)) + "\n")
+            log.write(json.dumps(to_json(training.step(step))) + "\n")
             advance(1)
             last = step + 1 == train.steps
             if last or stop or (step + 1) % train.checkpoint_every == 0:
                 log.flush()
-                meta = made_from(writer)
+                meta = about_checkpoint(writer)
                 with writer.item_folder(step_name(step + 1), key, parent=CHECKPOINTS, meta=meta) as folder:
                     write_state(folder, take_state(*changing, training.average, step=step + 1, seed=seed))
                 drop_old(writer, key, train.keep)
@@ -327,7 +334,7 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
     from hmcli.codecs import training
 
     order = [step_name(step) for step in kept_steps(writer, key)]
-    if not writer.unchanged(order) or not (writer.path / VAE / "config.json").is_file():
+    if not writer.unchanged(order) or not (writer.path / VAE / CONFIG).is_file():
         vae = _starting_vae(recipe)
         freeze(vae, recipe.train)
         state = _last_state(writer, key, recipe.seed)
@@ -337,18 +344,19 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
         vae.to(device).eval()
         seen, _ = _scored(clips.training, device)
         unseen, boxes = _scored(clips.held_out, device)
-        scores = {"psnr_training": training.mean_psnr(vae, seen)}
-        if unseen:
-            scores["psnr_held_out"] = training.mean_psnr(vae, unseen)
-        if any(inside.any() for inside in boxes):
-            scores["psnr_held_out_subjects"] = training.mean_psnr(vae, unseen, boxes)
+        shown = any(inside.any() for inside in boxes)
+        scores = CodecAttributes(
+            psnr_training=training.mean_psnr(vae, seen),
+            psnr_held_out=training.mean_psnr(vae, unseen) if unseen else None,
+            psnr_held_out_subjects=training.mean_psnr(vae, unseen, boxes) if shown else None,
+        )
         if trains_encoder(recipe.train):  # otherwise latents stay what they were, and so does their normalisation
             mean, std = training.latent_statistics(vae, seen)
             vae.register_to_config(latents_mean=mean, latents_std=std)
         require_finite_weights(vae.half().state_dict())
         vae.save_pretrained(writer.staged / VAE)
         counts = {"steps": state.step, "videos": len(clips.training), "held_out": len(clips.held_out)}
-        manifest = writer.finish(order, counts=counts, attributes=scores, files=[LOG, RECIPE])
+        manifest = writer.finish(order, counts=counts, attributes=to_json(scores), files=[LOG, RECIPE])
     else:
         writer.reporter.note(f"already trained to step {recipe.train.steps}")
         manifest = writer.finish(order)

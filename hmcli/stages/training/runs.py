@@ -11,13 +11,12 @@ from typing import Any
 
 from hmcli.errors import NotFiniteError, StoppedEarly, UsageError
 from hmcli.runtime import StopFlag
+from hmcli.stages.models.layout import LOG, RECIPE, CheckpointAbout, Logged, MadeFrom, Step
+from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
 from hmcli.store.files import write_text
 
-LOG = "steps.jsonl"
-RECIPE = "recipe.yaml"
-MADE_FROM = "made_from"  # in the record of a checkpoint
 LENGTH = ("train.steps", "train.checkpoint_every", "train.keep")  # may change when a run is continued
 
 
@@ -28,8 +27,10 @@ def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:
     """
     others = {item for item, record in writer.items.items() if record["key"] != key}
     if others and not writer.prune:
-        then = writer.items[max(others)]["meta"].get(MADE_FROM, {})
-        changed = _changed(then, made_from(writer)[MADE_FROM]) if writer.recipe else {}  # else it only looks
+        about = from_json(CheckpointAbout, writer.items[max(others)]["meta"], "a checkpoint's record", run=writer.path)
+        changed = {}
+        if about.made_from is not None and writer.recipe:  # else it does not say, or it is only looked at
+            changed = _changed(to_json(about.made_from), to_json(_made_from(writer)))
         raise UsageError(
             f"the output folder holds a run of another recipe, seed or {source}: {len(others)} checkpoints would go",
             where={"run": writer.path, "its recipe": writer.path / RECIPE, **changed},
@@ -38,15 +39,19 @@ def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:
     writer.ask(Asked(keys={}, helps=lambda item: item not in others, seeded=False))
 
 
-def made_from(writer: ArtifactWriter) -> dict[str, Any]:
+def about_checkpoint(writer: ArtifactWriter) -> dict[str, Any]:
     """What the record of a checkpoint says of the run it belongs to."""
-    return {MADE_FROM: {"seed": writer.seed, "inputs": writer.inputs, "recipe": writer.recipe}}
+    return to_json(CheckpointAbout(made_from=_made_from(writer)))
+
+
+def _made_from(writer: ArtifactWriter) -> MadeFrom:
+    return MadeFrom(seed=writer.seed, inputs=writer.inputs, recipe=writer.recipe)
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """What a run would be made from otherwise, by name. Lengths are named only where nothing else is."""
     before, after = dict(_flat(then)), dict(_flat(now))
-    names = [name for name in {**before, **after} if before and before.get(name) != after.get(name)]
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     telling = [name for name in names if name not in LENGTH] or names
     return {name: f"{_short(before.get(name))} then, {_short(after.get(name))} now" for name in telling}
 
@@ -71,7 +76,8 @@ def _back(changed: Mapping[str, str]) -> str:
 def log_until(path: Path, step: int) -> Any:
     """The step log, cut back to `step` so that a resumed run logs every step once."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    whole = [line for line in lines if line.endswith("}")]  # a process that ended in the middle left half a line
+    kept = [line for line in whole if from_json(Logged, json.loads(line), "a line of the log", file=path).step <= step]
     write_text(path, "".join(line + "\n" for line in kept))
     return path.open("a", encoding="utf-8")
 
@@ -82,7 +88,8 @@ def logged_losses(writer: ArtifactWriter) -> list[float]:
     if not file.is_file():
         writer.reporter.warn(f"{LOG} is gone: the losses of this run are lost, its weights are whole")
         write_text(file, "")
-    return [json.loads(line)["loss"] for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [from_json(Step, json.loads(line), "a line of the log", file=file).loss for line in lines]
 
 
 @contextmanager

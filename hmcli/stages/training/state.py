@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmcli.errors import DataError
+from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.files import read_json, write_json
 from hmcli.store.weights import load_state_dict, save_weights
 
@@ -35,6 +36,33 @@ class OptimizerState:
     kind: str
     groups: list[dict[str, Any]]  # lr, betas, weight_decay, ...; `params` are names
     tensors: dict[str, dict[str, Tensor]]  # name of a parameter -> exp_avg, momentum, ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """What tells whether the numbers of a state can be read."""
+
+    format: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Optimizer:
+    """An optimizer in the numbers; see OptimizerState."""
+
+    kind: str
+    groups: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Numbers:
+    """The numbers of a state."""
+
+    format: int
+    step: int
+    seed: int
+    updates: int
+    optimizers: tuple[_Optimizer, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +116,10 @@ def write_state(folder: Path, state: TrainingState) -> None:
     for optimizer in state.optimizers:
         for name, parts in optimizer.tensors.items():
             tensors |= {f"optimizer.{part}.{name}": value for part, value in parts.items()}
-    numbers = {
-        "format": FORMAT, "step": state.step, "seed": state.seed, "updates": state.updates,
-        "optimizers": [{"kind": optimizer.kind, "groups": optimizer.groups} for optimizer in state.optimizers],
-    }  # fmt: skip
+    optimizers = tuple(_Optimizer(kind=optimizer.kind, groups=optimizer.groups) for optimizer in state.optimizers)
+    numbers = _Numbers(format=FORMAT, step=state.step, seed=state.seed, updates=state.updates, optimizers=optimizers)
     save_weights(folder / TENSORS, tensors, {})
-    write_json(folder / NUMBERS, numbers)
+    write_json(folder / NUMBERS, to_json(numbers))
 
 
 def read_state(folder: Path, *, seed: int, instead: str) -> TrainingState:
@@ -107,31 +133,33 @@ def read_state(folder: Path, *, seed: int, instead: str) -> TrainingState:
             "the training state of this checkpoint is a pickle, written by an older hm, and is not opened",
             where={"state": folder / PICKLED}, fix=instead,
         )  # fmt: skip
-    numbers = read_json(folder / NUMBERS)
-    if numbers["format"] != FORMAT or numbers["seed"] != seed:
+    content, what = read_json(folder / NUMBERS), "the training state"
+    form = from_json(_Form, content, what, state=folder / NUMBERS)
+    if form.format != FORMAT or form.seed != seed:
         raise DataError(
-            f"the training state has format {numbers['format']} and seed {numbers['seed']}, not {FORMAT} and {seed}",
+            f"the training state has format {form.format} and seed {form.seed}, not {FORMAT} and {seed}",
             where={"state": folder / NUMBERS}, fix=instead,
         )  # fmt: skip
+    numbers = from_json(_Numbers, content, what, state=folder / NUMBERS)
     sections: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
     for name, value in load_state_dict(folder / TENSORS).items():
         section, _, rest = name.partition(".")
         sections[section][rest] = value
     return TrainingState(
-        step=int(numbers["step"]), seed=seed, weights=sections["weights"], average=sections["average"],
-        updates=int(numbers["updates"]),
-        optimizers=[_gathered(saved, sections["optimizer"]) for saved in numbers["optimizers"]],
+        step=numbers.step, seed=seed, weights=sections["weights"], average=sections["average"],
+        updates=numbers.updates,
+        optimizers=[_gathered(saved, sections["optimizer"]) for saved in numbers.optimizers],
     )  # fmt: skip
 
 
-def _gathered(saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> OptimizerState:
+def _gathered(saved: _Optimizer, tensors: Mapping[str, Tensor]) -> OptimizerState:
     """One optimizer's part of `tensors`, which are named by part and parameter."""
-    own: dict[str, dict[str, Tensor]] = {name: {} for group in saved["groups"] for name in group["params"]}
+    own: dict[str, dict[str, Tensor]] = {name: {} for group in saved.groups for name in group["params"]}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
         if name in own:
             own[name][part] = value
-    return OptimizerState(kind=saved["kind"], groups=saved["groups"], tensors={n: t for n, t in own.items() if t})
+    return OptimizerState(kind=saved.kind, groups=saved.groups, tensors={n: t for n, t in own.items() if t})
 
 
 # --- torch numbers parameters, files name them -----------------------------------------------------------------------

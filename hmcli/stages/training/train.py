@@ -37,13 +37,13 @@ from hmcli.stages.models.folders import (
     model_arguments,
     read_otherwise,
 )
+from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, RUN, RunAttributes, Step, step_name
 from hmcli.stages.shared.outcome import planned, result_of
+from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.checkpoints import (
-    CHECKPOINTS,
     kept_steps,
     naming_the_last,
     read_checkpoint,
-    step_name,
     write_checkpoint,
 )
 from hmcli.stages.training.learning import (
@@ -58,8 +58,6 @@ from hmcli.stages.training.learning import (
     make_batch,
 )
 from hmcli.stages.training.runs import (
-    LOG,
-    RECIPE,
     log_until,
     logged_losses,
     naming,
@@ -117,13 +115,13 @@ def run(
     if dry_run:
         plan = f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}"
         return planned(
-            out, "run", plan, reporter, look=lambda writer: refuse_another_run(writer, key, SOURCES), prune=prune,
+            out, RUN, plan, reporter, look=lambda writer: refuse_another_run(writer, key, SOURCES), prune=prune,
             counts={"clips": len(clips)},
         )  # fmt: skip
     with (
         ArtifactWriter(
             out,
-            "run",
+            RUN,
             recipe=_read(recipe),
             inputs=inputs,
             seed=recipe.seed,
@@ -254,7 +252,7 @@ class Training:
         question = ask(batch, self.schedule, recipe.flow, context=context, draws=recipe.train.draws, seed=seed)
         return Prepared(step=step, clips=clips, batch=batch, question=question, retrieval=retrieval)
 
-    def step(self, prepared: Prepared) -> dict[str, float]:
+    def step(self, prepared: Prepared) -> Step:
         """Train on one batch. Returns what the log says of it.
 
         Raises NotFiniteError, and changes no weight, where loss or gradient is not finite.
@@ -273,7 +271,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.step(self.parameters)
-        return {"step": step + 1, "loss": value, "grad_norm": norm, "lr": rate}
+        return Step(step=step + 1, loss=value, grad_norm=norm, lr=rate)
 
     def loss(self, prepared: Prepared) -> torch.Tensor:
         with self.accelerator.autocast():
@@ -367,8 +365,8 @@ def _train(
             last = step + 1 == train.steps
             saves = last or stop or (step + 1) % train.checkpoint_every == 0
             if saves and tested:
-                row["held_out_loss"] = training.held_out_loss(tested)
-            log.write(json.dumps(row) + "\n")
+                row = dataclasses.replace(row, held_out_loss=training.held_out_loss(tested))
+            log.write(json.dumps(to_json(row)) + "\n")
             advance(1)
             if saves:
                 log.flush()
@@ -429,14 +427,16 @@ def _finite(what: str, value: float) -> float:
 
 def _finish(writer: ArtifactWriter, recipe: Recipe, key: str) -> StageResult:
     last = max(kept_steps(writer, key))
-    details: dict[str, Any] = {"checkpoint": f"{CHECKPOINTS}/{step_name(last)}"}
-    if losses := logged_losses(writer):
-        tail = losses[-max(1, len(losses) // 10) :]
-        details |= {"loss_first": losses[0], "loss_last_tenth": sum(tail) / len(tail)}
+    losses = logged_losses(writer)
+    tail = losses[-max(1, len(losses) // 10) :]
+    about = RunAttributes(
+        checkpoint=f"{CHECKPOINTS}/{step_name(last)}", loss_first=losses[0] if losses else None,
+        loss_last_tenth=sum(tail) / len(tail) if tail else None,
+    )  # fmt: skip
     manifest = writer.finish(
         [step_name(step) for step in kept_steps(writer, key)],
         counts={"steps": last},
-        attributes=details,
+        attributes=to_json(about),
         files=[LOG, RECIPE],
     )
-    return result_of(writer, manifest, **details)
+    return result_of(writer, manifest, **to_json(about))

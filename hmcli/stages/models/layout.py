@@ -1,0 +1,123 @@
+"""How runs, checkpoints, trained codecs and converted weights are laid out (docs/artifacts.md).
+
+Shared by their writers (training, convert.py) and readers (folders.py, identity.py, and training that goes on). A
+checkpoint is an item of a run, and an artifact itself: a diffusers folder. Beside it lies its training state
+(hmcli.stages.training.state). Where a codec's VAE lies: hmcli.codecs.places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hmcli.stages.shared.typed import LeftOut
+
+RUN, CHECKPOINT, CODEC, WEIGHTS = "run", "checkpoint", "codec", "weights"  # kinds
+TRANSFORMER, SCHEDULER, LORA = "transformer", "scheduler", "lora"  # folders of a checkpoint, beside vae/
+CONFIG = "config.json"  # in transformer/: what it was built with
+INDEX = "model_index.json"  # of a checkpoint: says that it is a diffusers pipeline
+MODEL = "model"  # the item of a checkpoint
+CHECKPOINTS = "checkpoints"  # folder of a run's items, and a codec's
+LOG = "steps.jsonl"  # of a run, one Step a line; of a codec, CodecStep
+RECIPE = "recipe.yaml"
+
+
+def step_name(step: int) -> str:
+    """The item of the checkpoint after `step` steps, sortable."""
+    return f"{step:06d}"
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAttributes:
+    """What the manifest of a run says besides. Losses are left out when the log is lost."""
+
+    checkpoint: str  # the last one, as a path in the run
+    loss_first: LeftOut[float] = None
+    loss_last_tenth: LeftOut[float] = None  # mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFrom:
+    """What makes a run this run."""
+
+    seed: int
+    inputs: dict[str, str]
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointAbout:
+    """What the record of a checkpoint says of the run it belongs to; runs of an older hm do not."""
+
+    made_from: LeftOut[MadeFrom] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """What every line of a log says."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A training step in the log, numbered from 1."""
+
+    step: int
+    loss: float
+    grad_norm: float  # before clipping
+    lr: float
+    held_out_loss: LeftOut[float] = None  # with a checkpoint, where clips are held out
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecStep:
+    """A step of a codec's training: the parts of its loss."""
+
+    step: int
+    l1: float
+    square: float
+    edge: float
+    kl: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecAttributes:
+    """What the manifest of a trained codec says of its reconstructions, in dB; what there was none of is left out."""
+
+    psnr_training: float
+    psnr_held_out: LeftOut[float] = None
+    psnr_held_out_subjects: LeftOut[float] = None  # in boxes of subjects
+
+
+# --- checkpoints and weights -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedWith:
+    """Hashes of the codec and text encoder behind a model's latents, where they are known."""
+
+    codec: LeftOut[str] = None
+    text: LeftOut[str] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointAttributes:
+    """What the manifest of a checkpoint says besides."""
+
+    parameters: int
+    size: tuple[int, int]  # height, width of the videos it was trained on
+    source: LeftOut[str] = None  # of a converted one: what it was made of, in words
+    fresh: LeftOut[tuple[str, ...]] = None  # of a converted one: weights that its source lacked
+    trained_with: LeftOut[TrainedWith] = None  # older checkpoints do not say
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertedAttributes:
+    """What the manifest of a converted codec, or of exported weights, says besides."""
+
+    parameters: int
+    source: str
