@@ -232,9 +232,10 @@ def test_lora_layers_can_be_added_and_start_without_effect():
     assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
 
 
-def test_reading_everything_with_fresh_memory_parts_is_plain_wan():
+@pytest.mark.parametrize("eps", [1e-6, 0.05])  # one that shows wherever it is left out
+def test_reading_everything_with_fresh_memory_parts_is_plain_wan(eps: float):
     """The attention of a plain Wan model, with cameras at zero and the projector at identity."""
-    shape = {k: v for k, v in SMALL.items() if k not in ("top_k", "window")}
+    shape = {k: v for k, v in SMALL.items() if k not in ("top_k", "window")} | {"eps": eps}
     torch.manual_seed(0)
     wan = WanTransformer3DModel(**shape, cross_attn_norm=True)
     model = HydraTransformer3DModel(**shape, policy="all")

@@ -72,6 +72,32 @@ def test_the_lock_is_of_the_artifact_however_it_is_named(tmp_path):
         pass
 
 
+def test_a_lock_on_a_file_that_its_last_holder_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    lock = ArtifactLock(tmp_path / "x")
+    take, taken = lock._lock, []
+
+    def remove_and_take(handle: int) -> None:
+        if not taken:
+            lock.file.unlink()
+        taken.append(handle)
+        take(handle)
+
+    monkeypatch.setattr(lock, "_lock", remove_and_take)
+    with lock:
+        assert len(taken) == 2
+        assert str(os.getpid()) in lock.file.read_text()
+        with pytest.raises(LockedError), ArtifactLock(tmp_path / "x"):
+            pass
+
+
+def test_the_file_is_gone_before_the_lock_is_free(tmp_path, monkeypatch):
+    lock, there = ArtifactLock(tmp_path / "x"), []
+    with lock:
+        close = os.close
+        monkeypatch.setattr(os, "close", lambda handle: (there.append(lock.file.exists()), close(handle)))
+    assert there == [False]
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_does_not_keep_the_lock_alive(tmp_path):
     reading, writing = os.pipe()

@@ -77,6 +77,24 @@ def test_stretches_that_lack_something_are_not_certified(first, last, why):
     assert not judge(first, last, walked()).certified, why
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "needs", "beyond"),
+    [
+        (22, 40, {"visible_frames": 22}, {"needs": {"visible_frames": 23}}),
+        (22, 36, {}, {"last": 35}),  # hidden for 15 frames
+        (22, 40, {"context_frames": 23}, {"needs": {"context_frames": 22}}),  # leaves with the context's last frame
+        (22, 25, {"hidden_frames": 3}, {"last": 24}),  # is still hidden in the target's first frame
+        (22, 46, {}, {"last": 47}),  # is seen again in the last three frames
+    ],
+)
+def test_what_is_just_enough_is_certified_and_one_frame_less_is_not(first, last, needs, beyond):
+    def certified(first: int = first, last: int = last, needs: dict[str, int] = needs) -> bool:
+        return judge(first, last, walked(), body_length=1.1, needs=replace(NEEDS, **needs)).certified
+
+    assert certified()
+    assert not certified(**beyond)
+
+
 def test_standing_almost_where_it_left_is_no_challenge():
     assert not judge(22, 40, walked(speed=0.6)).certified
     assert judge(22, 40, walked(speed=0.6), body_length=1.4).certified
