@@ -21,7 +21,7 @@ from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models import convert
 from hmcli.stages.models.folders import find_model
-from hmcli.stages.training import codec, train
+from hmcli.stages.training import codec, train, trainer
 from hmcli.stages.training.checkpoints import checkpoint_manifest, kept_steps, write_checkpoint
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import is_artifact, write_manifest
@@ -49,10 +49,10 @@ def test_a_run_ends_before_a_step_that_is_not_finite_and_says_where_it_can_go_on
     assert not is_artifact(tmp_path / "run")
 
 
-def training_of(nano: Path, latents: Path) -> tuple[train.Training, train.Prepared]:
+def training_of(nano: Path, latents: Path) -> tuple[trainer.Training, trainer.Prepared]:
     view = open_latents(latents)
     recipe = train.as_encoded(load_recipe(str(nano), ["train.ema=0.5"]), view, Silent())
-    training = train._prepare(recipe, view, "cpu", None, Silent())
+    training = trainer.prepare_training(recipe, view, "cpu", None, Silent())
     return training, training.prepare(0, [view.clip(clip) for clip in view.ids()[:2]])
 
 

@@ -18,14 +18,7 @@ from hmcli.reports.memory_pictures import (
     numbers_picture,
     timeline_picture,
 )
-from hmcli.stages.inspecting.layout import (
-    CHARTS,
-    FRAMES,
-    TIMELINE,
-    LayerRow,
-    Measure,
-    affinity_picture_name,
-)
+from hmcli.stages.inspecting.layout import CHARTS, FRAMES, TIMELINE, LayerRow, Measure, affinity_picture_name
 from hmcli.stages.latents.view import LatentClip
 
 if TYPE_CHECKING:

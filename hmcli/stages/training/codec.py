@@ -27,23 +27,11 @@ from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.models.identity import codec_hash
-from hmcli.stages.models.layout import (
-    CHECKPOINTS,
-    LOG,
-    RECIPE,
-    CodecAttributes,
-    CodecStep,
-    step_name,
-)
+from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, CodecAttributes, CodecStep, step_name
 from hmcli.stages.models.layout import CODEC as KIND
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
-from hmcli.stages.training.checkpoints import (
-    drop_old,
-    kept_steps,
-    last_checkpoint,
-    naming_the_last,
-)
+from hmcli.stages.training.checkpoints import drop_old, kept_steps, last_checkpoint, naming_the_last
 from hmcli.stages.training.learning import freeze, make_average
 from hmcli.stages.training.runs import about_checkpoint, log_until, naming, refuse_another_run, say_stopped
 from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state

@@ -1,6 +1,6 @@
 """What training is made of: batches from a seed, the loss of one step, what trains, the learning rate, the average.
 
-Shapes: B samples, C channels, F latent frames, L text rows, D text width. Used by hmcli.stages.training.train.
+Shapes: B samples, C channels, F latent frames, L text rows, D text width. Used by hmcli.stages.training.trainer.
 """
 
 from __future__ import annotations

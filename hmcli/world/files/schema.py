@@ -13,13 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hmcli.errors import DataError
-from hmcli.world.views.cameras import (
-    PREFIXES,
-    PartName,
-    by_frame,
-    unreal_point_from_world,
-    world_point_from_unreal,
-)
+from hmcli.world.views.cameras import PREFIXES, PartName, by_frame, unreal_point_from_world, world_point_from_unreal
 
 Reason = Literal["left the frame", "occluded"]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive

@@ -1,0 +1,182 @@
+"""One step of training a transformer: what it is made on, what it changes, and what the log says of it.
+
+What happens to batch and loss is in hmcli.stages.training.learning; which steps there are, in train.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.contracts import Reporter
+from hmcli.errors import NotFiniteError, UsageError
+from hmcli.recipe.sections import LoraConfig, Recipe, TrainConfig
+from hmcli.runtime import pick_dtype
+from hmcli.stages.latents.view import LatentClip, LatentsView
+from hmcli.stages.memory.layout import SlotDescription
+from hmcli.stages.memory.policy_inputs import retrieval_inputs
+from hmcli.stages.models.folders import build_model
+from hmcli.stages.models.layout import Step
+from hmcli.stages.training.learning import (
+    Batch,
+    Question,
+    ask,
+    freeze,
+    learning_rate,
+    loss_of,
+    make_average,
+    make_batch,
+)
+from hmcli.stages.training.runs import naming
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.training_utils import EMAModel
+
+    from hmcli.core.flow import FlowSchedule
+    from hmcli.core.retrieval import RetrievalInputs
+    from hmcli.core.transformer import HydraTransformer3DModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What one step trains on, but for the weights."""
+
+    step: int
+    clips: list[LatentClip]
+    batch: Batch
+    question: Question
+    retrieval: RetrievalInputs | None
+
+
+@dataclass(kw_only=True)
+class Training:
+    """Everything a step changes or needs."""
+
+    recipe: Recipe
+    view: LatentsView
+    model: HydraTransformer3DModel
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    average: EMAModel | None
+    schedule: FlowSchedule
+    accelerator: Any
+    device: str
+    described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
+
+    def prepare(self, step: int, clips: list[LatentClip], *, tested: bool = False) -> Prepared:
+        """One batch and what it is asked; everything random comes from (seed, step). Changes nothing: may run ahead."""
+        recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, 2 if tested else 1, step))
+        context, dropout = recipe.model.memory.context, 0.0 if tested else recipe.train.text_dropout
+        batch = make_batch(clips, self.view.text(0), frozen=context == "frozen", text_dropout=dropout, rng=rng)
+        seed = int(rng.integers(2**62))
+        retrieval = retrieval_inputs(
+            clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described,
+            positions=recipe.model.positions,
+        )  # fmt: skip
+        question = ask(batch, self.schedule, recipe.flow, context=context, draws=recipe.train.draws, seed=seed)
+        return Prepared(step=step, clips=clips, batch=batch, question=question, retrieval=retrieval)
+
+    def step(self, prepared: Prepared) -> Step:
+        """Train on one batch. Returns what the log says of it.
+
+        Raises NotFiniteError, and changes no weight, where loss or gradient is not finite.
+        """
+        train, step = self.recipe.train, prepared.step
+        rate = learning_rate(train, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with naming(step, [clip.id for clip in prepared.clips]):
+            loss = self.loss(prepared)
+            value = _finite("the loss", float(loss.detach()))
+            self.accelerator.backward(loss)
+            clipped = self.accelerator.clip_grad_norm_(self.parameters, train.clip_norm)
+            norm = _finite("the gradient's norm", float(clipped))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.step(self.parameters)
+        return Step(step=step + 1, loss=value, grad_norm=norm, lr=rate)
+
+    def loss(self, prepared: Prepared) -> torch.Tensor:
+        with self.accelerator.autocast():
+            return loss_of(
+                self.model, prepared.batch, prepared.question, self.recipe.flow, device=self.device,
+                retrieval=prepared.retrieval,
+            )  # fmt: skip
+
+    def held_out_loss(self, clips: list[LatentClip]) -> float:
+        """Mean loss of the current weights on clips never trained on; the same noise and levels at every checkpoint."""
+        import torch
+
+        size, values = self.recipe.train.batch, []
+        with torch.no_grad():
+            for number, first in enumerate(range(0, len(clips), size)):
+                part = clips[first : first + size]
+                values += [float(self.loss(self.prepare(number, part, tested=True)))] * len(part)
+        return _finite("the loss on held-out clips", sum(values) / len(values))
+
+
+def prepare_training(
+    recipe: Recipe,
+    view: LatentsView,
+    device: str,
+    described: dict[str, SlotDescription] | None,
+    reporter: Reporter,
+) -> Training:
+    """Model, optimizer and schedule at step 0."""
+    import torch
+
+    from hmcli.core.flow import make_schedule
+
+    train = recipe.train
+    model = build_model(recipe, channels=view.channels, text_dim=view.text_shape[1])
+    torch.nn.Module.to(model, device)
+    model.train()
+    if train.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    reporter.note(model.set_attention(train.attention, dtype=pick_dtype(train.dtype), backward=True))
+    if train.lora is not None:
+        _add_adapters(model, train.lora, recipe.seed)
+    parameters = freeze(model, train)
+    return Training(
+        recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
+        optimizer=torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay),
+        average=make_average(parameters, train.ema), accelerator=_accelerator(device, train),
+        schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
+    )  # fmt: skip
+
+
+def _add_adapters(model: HydraTransformer3DModel, lora: LoraConfig, seed: int) -> None:
+    import torch
+
+    from hmcli.core.lora import add_lora
+
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, generator=generator)
+    except ValueError as error:
+        raise UsageError(str(error), fix="use ends of layer names such as to_q, to_v, ffn.net.2, projector") from error
+
+
+def _accelerator(device: str, train: TrainConfig) -> Any:
+    """accelerate in one process, on the device that was asked for."""
+    import os
+
+    from accelerate import Accelerator
+
+    if device != "cpu":
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if train.dtype == "bfloat16" else "no")
+    if accelerator.num_processes != 1:
+        raise UsageError(f"started as {accelerator.num_processes} processes, but this version trains in one")
+    return accelerator
+
+
+def _finite(what: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise NotFiniteError(f"{what} is {value}")
+    return value
