@@ -29,13 +29,14 @@ import torch
 from torch import Tensor
 
 from hmcli.core import backends
-from hmcli.core.attention import HydraAttention, Stretch, dense_attention, plain_attention
+from hmcli.core.attention import HydraAttention, dense_attention, plain_attention
 from hmcli.core.fast import fast_attention
 from hmcli.core.memory import slot_cameras, slot_spans
 from hmcli.core.policies.affinity import affinity
 from hmcli.core.policies.everything import everything
 from hmcli.core.reading import local_window, window_frames
 from hmcli.core.rope import full_table, slot_table, slot_times
+from hmcli.core.stretch import Stretch
 from hmcli.errors import UsageError
 
 CPU_GRIDS = "40x30x52x96/4,40x8x14x384/4,160x8x14x384/4"

@@ -8,8 +8,7 @@ Q tokens of a slot, W window frames, K slots kept, H heads, D channels of a head
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +17,18 @@ from torch.nn.functional import rms_norm
 from hmcli.core.backends import attend
 from hmcli.core.fast import fast_attention
 from hmcli.core.inspection import record, record_mass
-from hmcli.core.memory import BlockMemory, ContextMemory, Held, MemorySlots, MemoryTokenizer, read_beside
+from hmcli.core.memory import BlockMemory, Held, MemorySlots, MemoryTokenizer, read_beside
 from hmcli.core.retrieval import (
     ALL_FRAMES,
     SLOTS,
     Policy,
-    RetrievalInputs,
     RetrievalRequest,
     RetrievalRun,
     needs_of,
     plan_run,
 )
 from hmcli.core.rope import rotate, table_rows
+from hmcli.core.stretch import Stretch
 
 
 def plain_attention(
@@ -60,26 +59,6 @@ def dense_attention(query_BFPHD: Tensor, keys_BGPHD: Tensor, values_BGPHD: Tenso
     """Every query attends to every full-resolution token; returns (B, F, P, H, D)."""
     query, keys, values = (part.flatten(1, 2).transpose(1, 2) for part in (query_BFPHD, keys_BGPHD, values_BGPHD))
     return attend(query, keys, values, backend).transpose(1, 2).unflatten(1, query_BFPHD.shape[1:3])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """One run of all blocks over a stretch of frames: where it lies in time and what it may read beyond itself."""
-
-    part: str  # joint, context or target
-    camera_BFR: Tensor  # of its frames
-    num_context: int  # its first frames that are context (for the camera encoder)
-    grid: tuple[int, int]  # rows and columns of patch tokens
-    first_frame: int  # absolute number of its first frame
-    span_M2: Tensor  # first and last frame of the memory's slots and of its own, absolute, int64 on CPU
-    key_table: Tensor  # rotary table of the memory's tail and its own frames
-    slot_table: Tensor  # rotary table of the memory's slots and its own
-    camera_BAR: Tensor  # camera rows of all frames so far, float32 at least
-    slot_camera_BMR: Tensor  # mean camera rows of the same slots as `span_M2`
-    memory: ContextMemory | None = None
-    tail_frames: int = 0  # last frames whose keys and values are kept for later (part context)
-    inputs: RetrievalInputs | None = None
-    memo: dict[str, Any] = field(default_factory=dict)  # of the policy, for all blocks
 
 
 class RMSNorm(nn.RMSNorm):

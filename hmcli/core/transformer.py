@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from hmcli import registry
 from hmcli.core import backends, caching
-from hmcli.core.attention import HydraAttention, RMSNorm, Stretch
+from hmcli.core.attention import HydraAttention, RMSNorm
 from hmcli.core.camera import CAMERA_ROW, CameraEncoder
 from hmcli.core.loading import AlignedLoading
-from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens, slot_cameras, slot_spans
-from hmcli.core.rays import PatchLens, cell_centres, ray_table
-from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, RetrievalInputs, check_inputs, needs_of
-from hmcli.core.rope import axis_split, full_table, slot_table
+from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens
+from hmcli.core.retrieval import Policy, RetrievalInputs, check_inputs
+from hmcli.core.rope import axis_split
+from hmcli.core.stretch import Part, Stretch, make_stretch
 from hmcli.errors import DataError
 
 PutAway = Callable[[int, BlockMemory], BlockMemory]
@@ -296,82 +296,17 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
 
     def _stretch(
         self,
-        part: Literal["joint", "context", "target"],
+        part: Part,
         latents: Tensor,
         camera: Tensor,
         num_context: int,
         memory: ContextMemory | None,
         inputs: RetrievalInputs | None,
     ) -> Stretch:
-        """Everything the blocks share: spans, cameras and rotary tables, the first of these frames at time 0."""
-        frames, rows, columns = latents.shape[2], *latents.shape[3:]
-        grid = (rows // self.config.patch_size[1], columns // self.config.patch_size[2])
-        first = 0 if memory is None else memory.num_context_frames
-        tail = 0 if memory is None else memory.tail_frames
-        kernel = self.kernel_tokens
-        slots = frames // kernel[0] if SLOTS in needs_of(self.policy) else 0
-        camera_BAR = camera.to(torch.promote_types(camera.dtype, torch.float32))
-        camera_BFR = camera_BAR.to(latents.device, self.dtype)
-        span_M2 = slot_spans(frames, kernel[0], self.config.spans)[:slots] + first
-        slot_camera_BMR, times_M = slot_cameras(camera_BAR, kernel[0])[:, :slots], absolute_times(slots, kernel[0], 0)
-        if memory is not None:
-            camera_BAR = torch.cat([memory.frame_camera_BAR.to(camera_BAR), camera_BAR], dim=1)
-            span_M2 = torch.cat([memory.span_M2, span_M2])
-            slot_camera_BMR = torch.cat([memory.camera_BMR.to(slot_camera_BMR), slot_camera_BMR], dim=1)
-            times_M = torch.cat([self._history(memory.time_M - first), times_M])
-        times_A = self._history(torch.arange(-tail, frames, dtype=torch.float64))
-        lens = self._lens(inputs, grid, camera.device)
-        every = ALL_FRAMES in needs_of(self.policy)
-        return Stretch(
-            part=part,
-            camera_BFR=camera_BFR,
-            num_context=num_context,
-            grid=grid,
-            first_frame=first,
-            span_M2=span_M2,
-            key_table=self._table(times_A, camera_BAR[:, first - tail :], grid, None, lens, latents.device),
-            slot_table=self._table(times_M, slot_camera_BMR, grid, kernel, lens, latents.device),
-            camera_BAR=camera_BAR,
-            slot_camera_BMR=slot_camera_BMR,
-            memory=memory,
-            tail_frames=0 if part != "context" else frames if every else min(self.config.window - 1, frames),
-            inputs=inputs,
-        )
-
-    def _table(
-        self,
-        times_T: Tensor,
-        camera_BTR: Tensor,
-        grid: tuple[int, int],
-        kernel: tuple[int, int, int] | None,
-        lens: PatchLens | None,
-        device: torch.device,
-    ) -> Tensor:
-        """Rotary table of full-resolution frames or, with `kernel`, of memory slots; with `lens`, of world rays."""
-        rows, columns = grid if kernel is None else (grid[0] // kernel[1], grid[1] // kernel[2])
-        place = (self.config.attention_head_dim, self.dtype, device)
-        if lens is not None:
-            row_R, column_K = (
-                cell_centres(side, step).to(camera_BTR.device)
-                for side, step in zip((rows, columns), kernel[1:] if kernel else (1, 1), strict=True)
-            )
-            return ray_table(times_T, camera_BTR, lens, row_R, column_K, *place)
-        if kernel is None:
-            return full_table(times_T, grid, *place)
-        return slot_table(times_T, (rows, columns), kernel, *place)
-
-    def _lens(self, inputs: RetrievalInputs | None, grid: tuple[int, int], device: torch.device) -> PatchLens | None:
-        """Which rays go through a frame's tokens; None where positions are those of the screen."""
-        if self.config.positions == "screen":
-            return None
-        assert inputs is not None  # _check_call refuses a call without
-        assert inputs.intrinsics_B4 is not None
-        assert inputs.image_size is not None
-        return PatchLens(intrinsics_B4=inputs.intrinsics_B4.to(device), size=inputs.image_size, grid=grid)
-
-    def _history(self, time: Tensor) -> Tensor:
-        """Times before the target, kept in the trained range."""
-        return time.clamp(min=-self.config.max_history) if self.config.max_history else time
+        return make_stretch(
+            part, latents, camera, num_context, memory, inputs,
+            config=self.config, policy=self.policy, kernel=self.kernel_tokens, dtype=self.dtype,
+        )  # fmt: skip
 
     def _check_call(
         self,

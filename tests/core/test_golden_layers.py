@@ -19,10 +19,11 @@ from reference.golden import (
 )  # fmt: skip
 from torch import Tensor
 
-from hmcli.core.attention import HydraAttention, Stretch
+from hmcli.core.attention import HydraAttention
 from hmcli.core.inspection import recorded
 from hmcli.core.policies.everything import everything
 from hmcli.core.rope import full_table, slot_table, slot_times
+from hmcli.core.stretch import Stretch
 from hmcli.core.transformer import HydraBlock
 
 F32, F64 = torch.float32, torch.float64

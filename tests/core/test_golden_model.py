@@ -10,7 +10,7 @@ import torch
 from reference.golden import FRAMES, Golden, assert_close, golden_model
 from torch import Tensor
 
-from hmcli.core import transformer
+from hmcli.core import stretch
 from hmcli.core.flow import flow_loss, flow_target, make_schedule, with_clean_context
 from hmcli.core.inspection import recorded
 from hmcli.core.sampler import denoise
@@ -69,7 +69,7 @@ def test_float64_agrees(golden: Golden):
 
 def test_float64_agrees_to_the_last_digits_with_the_released_rotary_table(golden, shared, monkeypatch):
     table = Golden(shared, "b_self_attention")["rope_mem_cos_sin"].double()
-    monkeypatch.setattr(transformer, "slot_table", lambda *_: table)
+    monkeypatch.setattr(stretch, "slot_table", lambda *_: table)
     assert_close(run(golden, F64), golden["out_hydra_f64"], 1e-12)
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hmcli.core.attention import HydraAttention, Stretch
+from hmcli.core.attention import HydraAttention
 from hmcli.core.memory import released_slot_spans, slot_cameras
 from hmcli.core.policies.affinity import affinity
 from hmcli.core.retrieval import Policy
 from hmcli.core.rope import full_table, slot_table, slot_times
+from hmcli.core.stretch import Stretch
 from hmcli.core.transformer import HydraTransformer3DModel
 from hmcli.store.names import ours_from_released
 
