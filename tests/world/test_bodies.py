@@ -118,6 +118,16 @@ def test_who_stands_has_all_feet_on_the_ground_whatever_the_phase(family):
     assert resting.max() < 0.01
 
 
+@pytest.mark.parametrize("family", [name for name in SUBJECTS if isinstance(drawn(name, 0)[0].figure, Person)])
+def test_the_soles_of_a_standing_person_lie_flat(family):
+    shapes = posed(drawn(family, 0)[0].figure, np.zeros(1), 1, lift=np.zeros(1))
+    heel = shapes.centre[0, :, 2] - shapes.size[0, :, 0]
+    toe = (shapes.centre + shapes.axes[..., 2] * shapes.size[..., 2:])[0, :, 2] - shapes.size[0, :, 1]
+    soles = (shapes.kind == ROUND_CONE) & (heel < 0.01)
+    assert soles.sum() == 2
+    assert np.abs(toe[soles]).max() < 0.006
+
+
 def highest_foot(shapes: Shapes) -> np.ndarray:
     """(T,) metres: how high the lowest shape is on that side of the body where it is higher."""
     low = corners(shapes)[..., 2].min(-1)

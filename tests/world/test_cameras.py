@@ -11,6 +11,8 @@ import pytest
 
 from hmcli.errors import DataError
 from hmcli.world.views.cameras import (
+    field_of_view,
+    focal_length,
     latent_poses,
     parse_cameras,
     parse_text_matrix,
@@ -45,6 +47,13 @@ def rows_of(cameras) -> tuple[np.ndarray, np.ndarray]:
     first = cameras.target[0]
     context = relative_camera_rows(latent_poses(cameras.context), first)
     return context, relative_camera_rows(latent_poses(cameras.target), first)
+
+
+@pytest.mark.parametrize(("degrees", "share"), [(90, 0.5), (53.130102354155978, 1.0), (36.869897645844021, 1.5)])
+def test_half_the_pictures_width_at_the_focal_length_is_half_the_angle(degrees: float, share: float):
+    angle = np.deg2rad(degrees)
+    assert focal_length(angle, 640) == pytest.approx(share * 640, rel=1e-12)
+    assert field_of_view(share * 640, 640) == pytest.approx(angle, rel=1e-12)
 
 
 # --- golden vectors --------------------------------------------------------------------------------------------------

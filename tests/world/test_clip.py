@@ -225,6 +225,27 @@ def test_gait_is_tied_to_the_distance_walked():
         np.testing.assert_allclose(strides, np.diff(actor.walk.distance), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "frames"),
+    [((1.2, 0.6, 2.6), (12, 6, 26)), ((1.21, 0.61, 2.59), (13, 7, 25)), ((1.2, 0, 0), (12, 1, 29))],
+)
+def test_seconds_that_a_clip_needs_are_whole_frames_and_no_fewer(seconds, frames):
+    visible, hidden, longest = seconds
+    world = replace(
+        WORLD, fps=10, context_frames=29, target_frames=29, visible_seconds=visible, hidden_seconds=hidden,
+        longest_seconds=longest,
+    )  # fmt: skip
+    needs = choices(world).needs
+    assert (needs.visible_frames, needs.hidden_frames, needs.longest_frames) == frames
+
+
+def test_the_shade_under_a_subject_goes_with_its_feet_and_has_their_width():
+    clip = described(0)
+    for actor, (x, y, radius) in zip(clip.actors, clip.feet().transpose(1, 2, 0), strict=True):
+        np.testing.assert_array_equal(np.stack([x, y], -1), actor.walk.position[:, :2])
+        np.testing.assert_allclose(radius, 0.3 * min(actor.subject.tall, 1.8))
+
+
 def test_no_two_subjects_are_of_one_family_while_there_are_others():
     three = replace(WORLD, subjects_per_clip=(3, 3), subjects=("dog", "walker", "king"))
     for index in range(6):
