@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from hmcli.store.hashing import HashCache, hash_arrays, hash_bytes, hash_file, hash_json, hash_tree
+from hmcli.store.hashing import _SETTLED_NS, HashCache, hash_arrays, hash_bytes, hash_file, hash_json, hash_tree
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 BIG = 3 << 20  # bytes: large enough to be remembered
@@ -66,6 +66,15 @@ def test_a_file_that_was_only_just_written_is_not_remembered(tmp_path):
     assert cache.get(file, file.stat()) is None
 
 
+@pytest.mark.parametrize(("waited", "known"), [(_SETTLED_NS - 1, None), (_SETTLED_NS, "sha256:right")])
+def test_a_file_is_remembered_from_a_tick_after_its_last_change_on(tmp_path, monkeypatch, waited, known):
+    cache, file = HashCache(tmp_path / "c.sqlite"), tmp_path / "f"
+    file.write_bytes(b"a")
+    monkeypatch.setattr(time, "time_ns", lambda: file.stat().st_ctime_ns + waited)
+    cache.put(file, file.stat(), "sha256:right")
+    assert cache.get(file, file.stat()) == known
+
+
 @pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\x00" + b"\xff" * 500])
 def test_a_broken_cache_costs_only_time(tmp_path, content):
     place = tmp_path / "c.sqlite"
@@ -85,7 +94,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
 def test_many_processes_share_one_cache(tmp_path, start):
     code = """
     from pathlib import Path
-    from hmcli.store.hashing import HashCache, hash_file
+    from hmcli.store.hashing import _SETTLED_NS, HashCache, hash_file
     cache = HashCache(Path(sys.argv[1]))
     for file in sorted(Path(sys.argv[2]).glob("*.bin")) * 3:
         say(hash_file(file, cache=cache))

@@ -16,6 +16,7 @@ from hmcli.world.hidden.certify import Certificate, Watched, certify
 from hmcli.world.hidden.events import Hidden, stretches
 from hmcli.world.scenes import SCENES
 from hmcli.world.space.obstacles import clearance, footprints
+from hmcli.world.space.shapes import BOX, Paint, ShapeList
 from hmcli.world.staging import clip as clip_module
 from hmcli.world.staging.choices import choices
 from hmcli.world.staging.clip import ClipDescription, clip_id, describe_clip
@@ -208,6 +209,25 @@ def test_nobody_walks_through_anybody_or_anything(split, clips):
                 away = np.linalg.norm(track - other.walk.position[:, :2], axis=1).min()
                 assert away >= actor.subject.radius + other.subject.radius + APART - 1e-9
         assert clearance(clip.world_from_camera[:, :2, 3], things, 0.5, 2.0) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("place", "looks", "refused"),
+    [
+        ((0, -1.4), "away", "the camera comes too near to things"),
+        ((0, -1.6), "away", ""),
+        ((0, -3.9), "at it", "something stands in the camera's view"),
+        ((0, -4.1), "at it", ""),
+    ],
+)
+def test_the_camera_keeps_half_a_metre_from_things_and_three_of_free_view(place, looks, refused):
+    """A wall two metres thick, ten wide."""
+    wall, may = ShapeList(), choices(WORLD)
+    wall.add(BOX, (0, 0, 1.5), (5, 1, 1.5), Paint(colour=(0.5, 0.5, 0.5)))
+    cast = replace(clip_module._cast(may, 7, 0, 0), things=footprints(wall.shapes()))
+    yaw = np.full(3, np.pi / 2 if looks == "at it" else -np.pi / 2)
+    eye = np.tile([*place, 1.5], (3, 1))
+    assert clip_module._in_the_way(cast, CameraTrack(eye=eye, yaw=yaw), may.lens) == refused
 
 
 def test_no_camera_turns_faster_than_the_real_ones_going_or_coming_back():
