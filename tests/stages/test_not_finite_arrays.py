@@ -137,7 +137,8 @@ class Overflowing:
     def __init__(self, value: float, call: int) -> None:
         self.value, self.call, self.calls = value, call, 0
         self.codec = mini_codec(CodecConfig(name="mini"), "cpu")
-        self.name, self.channels, self.decode = "mini", self.codec.channels, self.codec.decode
+        self.name, self.channels, self.stride = "mini", self.codec.channels, self.codec.stride
+        self.decode = self.codec.decode
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         latents = self.codec.encode(video)
