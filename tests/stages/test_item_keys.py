@@ -31,11 +31,13 @@ from hmcli.stages.memory import tokenize
 from hmcli.stages.memory.kept import History, MemoryView
 from hmcli.stages.memory.policy_inputs import GEOMETRY, LAYS_OUT
 from hmcli.stages.models.folders import PACKAGED, ModelFolder, find_model
-from hmcli.stages.models.identity import TRAINED_WITH, codec_hash, text_hash
+from hmcli.stages.models.identity import codec_hash, text_hash
+from hmcli.stages.models.layout import TrainedWith
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling import job as sampling
 from hmcli.stages.sampling.generations import Generated, open_generation
 from hmcli.stages.scoring.clip import Clip, Plan
+from hmcli.stages.shared.typed import to_json
 from hmcli.store.hashing import HashCache, hash_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer")  # a text in the place of a number
@@ -202,8 +204,9 @@ def model_codec(of: Inputs) -> Inputs:
     folder = of.place / "model without vae"
     folder.mkdir()
     moved = replace(of, model=replace(of.model, path=folder))
-    made_with = {TRAINED_WITH: {"codec": codec_hash(CodecConfig(**codec))}}
-    return with_model(moved, recipe=recipe | {"codec": codec}, attributes=made_with)
+    made_with = to_json(TrainedWith(codec=codec_hash(CodecConfig(**codec))))
+    about = of.model.manifest.attributes | {"trained_with": made_with}
+    return with_model(moved, recipe=recipe | {"codec": codec}, attributes=about)
 
 
 def _packaged_codec(of: Inputs, added: str = "") -> Path:
