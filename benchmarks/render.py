@@ -155,7 +155,7 @@ def first_frames(clip: ClipDescription, many: int) -> ClipDescription:
         walk = replace(actor.walk, **{
             name: getattr(actor.walk, name)[:many] for name in ("position", "heading", "distance")
         })  # fmt: skip
-        actors.append(replace(actor, walk=walk, phase=actor.phase[:many]))
+        actors.append(replace(actor, walk=walk, phase=actor.phase[:many], lift=actor.lift[:many]))
     needs = replace(clip.needs, context_frames=many)
     return replace(
         clip, actors=tuple(actors), needs=needs, target_frames=0, world_from_camera=clip.world_from_camera[:many]

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from hmcli.recipe.sections import WorldConfig
+from hmcli.world.bodies import settled
 from hmcli.world.render import draw_clip
 from hmcli.world.space.light import MOODS, light_from
 from hmcli.world.space.shapes import BOX, Ground, Paint, ShapeList
@@ -45,7 +46,9 @@ def _stage(subject: Subject, heading_T: np.ndarray, phase_T: np.ndarray, rng: np
     far_away.add(BOX, (0.0, 900.0, 1.0), (1.0, 1.0, 1.0), Paint(colour=(0.5, 0.5, 0.5)))
     ground = Ground(paint=Paint(colour=tuple(rng.uniform(0.35, 0.75, 3))))
     walk = Walk(position=np.zeros((frames, 3)), heading=heading_T, distance=phase_T * subject.figure.stride_metres)
-    actor = replace(clip.actors[0], number=1, subject=subject, walk=walk, phase=phase_T)
+    actor = replace(
+        clip.actors[0], number=1, subject=subject, walk=walk, phase=phase_T, lift=settled(walk.distance)
+    )  # fmt: skip
     extent = max(subject.tall, 0.6 * subject.body_length)
     distance = extent * clip.focal(SIZE[1]) / (PIXELS * rng.uniform(0.92, 1.08))
     pose = np.eye(4)

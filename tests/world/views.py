@@ -44,7 +44,7 @@ def stand(family: str, draw: int, directions: tuple[float, ...] = DIRECTIONS) ->
     )
     return replace(
         clip, scene=scene, light=light, world_from_camera=poses, texture_seed=int(rng.integers(2**31)),
-        actors=(replace(actor, walk=walk, phase=actor.phase[:frames]),),
+        actors=(replace(actor, walk=walk, phase=actor.phase[:frames], lift=actor.lift[:frames]),),
         needs=replace(clip.needs, context_frames=frames), target_frames=0,
     )  # fmt: skip
 

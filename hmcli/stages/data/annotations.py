@@ -6,6 +6,9 @@ W columns.
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from hmcli.errors import DataError
 from hmcli.store.files import read_json
+from hmcli.store.hashing import Content
 from hmcli.store.video import read_labels
 from hmcli.world.files import schema
 from hmcli.world.files.layout import DEPTH, EVENTS, STATES, VideoName, video_file
@@ -35,7 +39,7 @@ def read_annotations(folder: Path) -> ClipAnnotations:
     """The annotations in a clip's folder. Raises DataError for one that is missing, damaged or of another length."""
     states = schema.parse_states(read_json(folder / STATES))
     instances, bits = _labels(folder, "instances"), _labels(folder, "amodal")
-    depth = _depth(folder / DEPTH)
+    depth = np.concatenate(read_depth(folder / DEPTH))
     found = ClipAnnotations(
         subjects=states, events=schema.parse_events(read_json(folder / EVENTS)), instances=instances,
         amodal=amodal_masks(bits, len(states)), depth=depth,
@@ -53,9 +57,12 @@ def _labels(folder: Path, name: VideoName) -> np.ndarray:
     return np.concatenate([read_labels(folder / video_file(part, name)) for part in PREFIXES])
 
 
-def _depth(file: Path) -> np.ndarray:
+def read_depth(file: Path | Content) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of context and target, each (T, H, W), from a file or its bytes. Raises DataError when it is damaged."""
+    place = file.path if isinstance(file, Content) else file
     try:
-        with np.load(file) as parts:
-            return np.concatenate([parts[prefix] for prefix in PREFIXES.values()])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError("the depth cannot be read", where={"file": file, "at": error}) from error
+        with np.load(io.BytesIO(file.data) if isinstance(file, Content) else file) as parts:
+            context, target = (parts[prefix] for prefix in PREFIXES.values())
+            return context, target
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError("the depth cannot be read", where={"file": place, "at": error}) from error

@@ -119,7 +119,7 @@ def _draw(take: Take, antialias: bool) -> list[np.ndarray]:
     if antialias:
         colour = smooth_edges(take, row, colour)
     rgb = (colour * 255 + 0.5).to(torch.uint8)
-    subjects = max(actor.number for part in take.parts for actor in part.reel.clip.actors)
+    subjects = max((actor.number for part in take.parts for actor in part.reel.clip.actors), default=0)
     amodal = alone(take.table, tiles, take.bundle_P, take.row_P, subjects).flatten(1)
     return [picture.cpu().numpy() for picture in (rgb, instances, depth_of(t), _untiled(amodal, take.view))]
 
@@ -127,6 +127,7 @@ def _draw(take: Take, antialias: bool) -> list[np.ndarray]:
 def _untiled(values: Tensor, view: View) -> Tensor:
     """(..., rays) tile by tile -> (..., F, H, W)."""
     lines, columns = view.grid
-    grid = values.reshape(*values.shape[:-1], -1, lines, columns, TILE, TILE).transpose(-3, -2)
-    whole = grid.reshape(*grid.shape[:-4], lines * TILE, columns * TILE)
+    frames = values.shape[-1] // (lines * columns * TILE * TILE)
+    grid = values.reshape(*values.shape[:-1], frames, lines, columns, TILE, TILE).transpose(-3, -2)
+    whole = grid.reshape(*values.shape[:-1], frames, lines * TILE, columns * TILE)
     return whole[..., : view.height, : view.width].contiguous()

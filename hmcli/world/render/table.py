@@ -52,7 +52,7 @@ def table_of(shapes: Shapes, device: torch.device) -> Table:
     axes, size = shapes.axes.reshape(-1, 3, 3), shapes.size.reshape(-1, 3)
     stretch = np.where((shapes.kind[again] == ROUND_CONE)[:, None], 1.0, size)
     to_local = (axes / stretch[:, None, :]).transpose(0, 2, 1).reshape(-1, 9)
-    paints = np.array([(*p.colour, *p.second, p.scale, p.glow) for p in shapes.paints])
+    paints = np.array([(*p.colour, *p.second, p.scale, p.glow) for p in shapes.paints]).reshape(-1, 8)
     paints[:, :6] **= 2  # display values to linear light
     middle, half = bounding_boxes(shapes)
     ball = np.where(np.isin(shapes.kind, (ELLIPSOID, ROUND_CONE)), half.max(-1), np.linalg.norm(half, axis=-1))

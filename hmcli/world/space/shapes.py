@@ -163,6 +163,13 @@ def corners(shapes: Shapes) -> np.ndarray:
     return centre[:, :, None] + np.einsum("tnij,tnkj->tnki", shapes.axes, signs * half[:, :, None])
 
 
+def nothing(frames: int) -> Shapes:
+    """No shapes, over so many frames."""
+    none = np.zeros(0, np.int64)
+    points = np.zeros((frames, 0, 3))
+    return Shapes(kind=none, axes=np.zeros((frames, 0, 3, 3)), centre=points, size=points, paints=(), owner=none)
+
+
 def joined(parts: list[Shapes]) -> Shapes:
     """Several groups of shapes over the same frames as one."""
     return Shapes(

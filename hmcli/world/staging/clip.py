@@ -24,7 +24,7 @@ from hmcli.world.scenes import Scene, scene_family
 from hmcli.world.scenes.detail import flat_light, flat_scene
 from hmcli.world.space.light import Light, light_from
 from hmcli.world.space.obstacles import Footprints, blocked, clearance, footprints
-from hmcli.world.space.shapes import Shapes, joined
+from hmcli.world.space.shapes import Shapes, joined, nothing
 from hmcli.world.staging.choices import Choices, choices
 from hmcli.world.staging.company import Stage, Walker, join, not_too_near, set_out, somewhere_free
 from hmcli.world.staging.paths import Walk
@@ -64,6 +64,7 @@ class Actor:
     path: str
     walk: Walk
     phase: np.ndarray  # (T,) strides walked, with a random start
+    lift: np.ndarray  # (T,) how high its feet are lifted, as a share
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ class Actor:
 
     def shapes(self, frames: slice = slice(None)) -> Shapes:
         """Its shapes in these frames, (T, N)."""
-        body = posed(self.subject.figure, self.phase[frames], self.number, lift=settled(self.walk.distance)[frames])
+        body = posed(self.subject.figure, self.phase[frames], self.number, lift=self.lift[frames])
         return body.placed(self.walk.position[frames], self.walk.heading[frames])
 
 
@@ -146,7 +147,7 @@ class ClipDescription:
 
     def moving_shapes(self) -> Shapes:
         """The shapes of all subjects, (T, N)."""
-        return joined([actor.shapes() for actor in self.actors])
+        return joined([actor.shapes() for actor in self.actors]) if self.actors else nothing(self.frames)
 
     def feet(self) -> np.ndarray:
         """(T, subjects, 3): x, y on the ground and radius of the subject's contact shade, metres."""
@@ -154,7 +155,7 @@ class ClipDescription:
         for actor in self.actors:
             radius = np.full((self.frames, 1), 0.30 * min(actor.subject.tall, 1.8))
             tracks.append(np.concatenate([actor.walk.position[:, :2], radius], 1))
-        return np.stack(tracks, 1)
+        return np.stack(tracks, 1) if tracks else np.zeros((self.frames, 0, 3))
 
 
 def clip_id(seed: int, index: int) -> str:
@@ -410,7 +411,12 @@ def _described(
     actors = []
     for number, (one, phase) in enumerate(zip(walkers, cast.phases, strict=True), 1):
         strides = one.walk.distance / one.subject.figure.stride_metres + phase
-        actors.append(Actor(number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides))
+        actors.append(
+            Actor(
+                number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides,
+                lift=settled(one.walk.distance),
+            )
+        )  # fmt: skip
     return ClipDescription(
         id=clip_id(seed, index), seed=seed, index=index, draw=draw, split=world.split, scene=cast.scene,
         light=cast.light, actors=tuple(actors), trajectory=cast.trajectory, start=found.start, follows=cast.follows,
