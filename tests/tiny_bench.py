@@ -13,6 +13,7 @@ from hmcli.stages.bench.definition import Benchmark, write_benchmark
 WORLD = WorldConfig(
     clips=2, context_frames=13, target_frames=17, fps=5, size=(32, 48), hold_out="test", subjects_per_clip=(1, 1)
 )
+BASELINES = ("last-frame", "nearest-view")
 RECIPES = {
     "easy": Recipe(seed=31, world=dataclasses.replace(WORLD, split="easy")),
     "mixed": Recipe(seed=32, world=dataclasses.replace(WORLD, split="mixed")),
@@ -34,6 +35,8 @@ class TinyBench:
 
 
 def make(place: Path) -> TinyBench:
-    frozen = freeze("tiny", RECIPES, work=place / "data", processes=1, reporter=Silent())
+    frozen = freeze(
+        "tiny", RECIPES, work=place / "data", processes=1, reporter=Silent(), baselines=BASELINES
+    )  # fmt: skip
     write_benchmark(place / "tiny.json", frozen)
     return TinyBench(file=place / "tiny.json", data=place / "data", frozen=frozen)

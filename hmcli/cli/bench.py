@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from hmcli.cli.shared import Force, command, given_all
+from hmcli.cli.shared import DatasetIn, DryRun, Force, Processes, Prune, command, find_input, given_all, named
 from hmcli.contracts import Description, StageResult
 from hmcli.registry import normal
 from hmcli.runtime import Console
 
 bench_app = typer.Typer(
-    help="Frozen benchmarks: ls, show, verify, score, check. hm-bench-1 is retired, and kept as a record.",
+    help="Benchmarks: ls, show, rows, verify, score, check. hm-bench-1 is retired, hm-bench-2 is a draft.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"token_normalize_func": normal},
@@ -37,6 +37,31 @@ def show(
     from hmcli.stages.bench import card
 
     return card.card(name)
+
+
+@command(bench_app, "rows")
+def rows(
+    data: DatasetIn = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option("--row", help="A row (may be given several times); default: all that the clips have files for."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of one generation per row; default: ./<input stem>.rows.")
+    ] = None,
+    processes: Processes = 1,
+    dry_run: DryRun = False,
+    force: Force = False,
+    prune: Prune = False,
+) -> StageResult:
+    """Write videos that need no model. Rows: last-frame, nearest-view, warp, depth-warp, paste, erased, frozen."""
+    source = find_input(data, "dataset")
+    from hmcli.stages.bench import rows as stage
+
+    return stage.run(
+        source, out=named(out, source, "rows"), rows=tuple(row or ()), force=force, prune=prune, processes=processes,
+        reporter=Console(), dry_run=dry_run,
+    )  # fmt: skip
 
 
 @command(bench_app, "verify")

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bench import RECIPES, TinyBench
+from tiny_bench import BASELINES, RECIPES, TinyBench
 
+from hmcli.bench.freeze import draft
 from hmcli.errors import DataError, HMError, UsageError
-from hmcli.recipe.reading import load_recipe
+from hmcli.recipe.reading import load_recipe, recipe_names
 from hmcli.recipe.sections import PosesConfig
+from hmcli.registry import find
 from hmcli.runtime import Silent
 from hmcli.stages.bench import card, verify
-from hmcli.stages.bench.baselines import last_frame, nearest_view
 from hmcli.stages.bench.definition import DEFAULT, find_benchmark, write_benchmark
 from hmcli.stages.bench.prints import poses_hash, thumbnails, values_on_disk
 from hmcli.stages.data.opening import open_dataset
@@ -252,32 +253,20 @@ def test_thumbnails_are_means_of_parts_at_any_size():
     assert thumbnails(small[:2, :, :13], small[2:, :, :13]).shape == (4, 8, 8, 3)
 
 
-def test_the_nearest_view_is_that_of_the_nearest_camera():
-    context = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 4, 3), np.uint8)
-    poses = np.tile(np.eye(4), (3, 1, 1))
-    poses[:, 0, 3] = [0.0, 1.0, 2.0]
-    target = np.tile(np.eye(4), (2, 1, 1))
-    target[:, 0, 3] = [1.2, -3.0]
-    np.testing.assert_array_equal(nearest_view(context, poses, target)[:, 0, 0, 0], [1, 0])
-    np.testing.assert_array_equal(last_frame(context, poses, target)[:, 0, 0, 0], [2, 2])
-    turned = np.tile(np.eye(4), (1, 1, 1))
-    turned[0, :3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
-    poses[0, :3, :3] = turned[0, :3, :3]
-    turned[0, 0, 3] = 2.0  # where the last camera stands, and looking where the first one looks
-    np.testing.assert_array_equal(nearest_view(context, poses, turned)[:, 0, 0, 0], [0])
-
-
-def test_baselines_are_scored_on_the_frozen_clips(tiny_bench):
-    for split in tiny_bench.frozen.splits.values():
-        assert list(split.baselines) == ["last context frame, repeated", "nearest context view"]
-        for scores in split.baselines.values():
-            assert 5 < scores["psnr"] < 50
+def test_rows_without_a_model_are_scored_on_the_frozen_clips(tiny_bench):
+    for name, split in tiny_bench.frozen.splits.items():
+        assert list(split.baselines) == list(BASELINES)
+        for row, scores in split.baselines.items():
+            true = [read_video(tiny_bench.data / name / clip.id / "tgt.mp4") for clip in split.clips]
+            made = [read_video(tiny_bench.data / f"{name}.rows" / row / "videos" / f"{c.id}.mp4") for c in split.clips]
+            values = [find("metric", "psnr")(prediction=p, reference=t) for p, t in zip(made, true, strict=True)]
+            assert scores["psnr"] == pytest.approx(float(np.mean(values)), abs=1e-3)
             assert 0 < scores["ssim"] < 1
 
 
 def test_the_card_says_what_is_fixed(tiny_bench):
     text = card.card(str(tiny_bench.file)).text
-    for said in ("13 + 17", "| 31 |", "street", "nearest context view", tiny_bench.frozen.fingerprint, "psnr, ssim"):
+    for said in ("13 + 17", "| 31 |", "street", "nearest-view", tiny_bench.frozen.fingerprint, "psnr, ssim"):
         assert said in text
 
 
@@ -304,3 +293,40 @@ def test_the_packaged_benchmark_holds_out_families_and_varies():
     assert {name for clip in clips for name in clip.subjects} == subjects
     assert len({clip.trajectory for clip in clips}) > len(TRAJECTORIES) / 2
     assert all(any(gone.certified for gone in clip.print.absences) for clip in clips)
+
+
+# --- the draft of the next one ---------------------------------------------------------------------------------------
+
+
+def test_the_draft_is_what_its_recipes_ask_for():
+    recipes = {name.rpartition("-")[2]: load_recipe(name) for name in recipe_names() if "hm-bench-2" in name}
+    found = find_benchmark("hm-bench-2")
+    assert dataclasses.replace(draft("hm-bench-2", recipes), splits=found.splits) == found
+    assert {name: split.count for name, split in found.splits.items()} == dict.fromkeys(recipes, 64)
+    for recipe in recipes.values():
+        assert render.chosen_clips(recipe) is None  # which compares the recipe with the draft
+        assert recipe.world.hold_out == "test"
+    assert len({recipe.seed for recipe in recipes.values()}) == 4
+
+
+def test_a_draft_says_that_it_is_one_and_is_compared_with_nothing(tiny_bench, tmp_path):
+    assert card.names().text.splitlines()[1].endswith("; a draft, not frozen")
+    assert "A draft: it is not frozen" in (text := card.card("hm-bench-2").text)
+    assert "Scores without a model" not in text
+    assert card.card("hm-bench-2").data["fingerprint"] is None
+    with pytest.raises(UsageError, match="hm-bench-2 is a draft"):
+        verify.run([tiny_bench.data / "easy"], benchmark="hm-bench-2", reporter=Silent())
+
+
+def test_clips_of_a_draft_are_those_of_its_seed_and_of_its_recipe_alone(tiny_bench, tmp_path):
+    file = tmp_path / "draft.json"
+    write_benchmark(file, draft("tiny", RECIPES))
+    recipe = dataclasses.replace(
+        RECIPES["easy"], world=dataclasses.replace(RECIPES["easy"].world, clips=1, benchmark=str(file))
+    )
+    data = render.run(recipe, out=tmp_path / "clips", reporter=Silent()).path
+    true = tiny_bench.data / "easy" / "s31-00000"
+    assert (data / "s31-00000" / "tgt.mp4").read_bytes() == (true / "tgt.mp4").read_bytes()
+    other = dataclasses.replace(recipe, world=dataclasses.replace(recipe.world, fps=6))
+    with pytest.raises(UsageError, match="would not be the clips of tiny"):
+        render.chosen_clips(other)

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from hmcli.contracts import Description
 from hmcli.reports.tables import markdown_table, score_text
-from hmcli.stages.bench.definition import Benchmark, benchmark_names, find_benchmark
+from hmcli.stages.bench.definition import RETIRED, Benchmark, benchmark_names, find_benchmark
+from hmcli.world.staging.choices import choices
 
 _UNITS = {"psnr": "dB"}
+_DRAFT = "A draft: it is not frozen, its clips may still change, and no scores are published on it.\n"
 
 
 def names() -> Description:
     """The packaged benchmarks, a line each."""
     found = {name: find_benchmark(name) for name in benchmark_names()}
     lines = [
-        f"{name}: " + ", ".join(f"{len(split.clips)} {key}" for key, split in one.splits.items()) + " clips"
+        f"{name}: " + ", ".join(f"{split.count} {key}" for key, split in one.splits.items()) + f" clips{_state(one)}"
         for name, one in found.items()
     ]
-    return Description(text="\n".join(lines), data={name: one.fingerprint for name, one in found.items()})
+    data = {name: None if one.is_draft else one.fingerprint for name, one in found.items()}
+    return Description(text="\n".join(lines), data=data)
+
+
+def _state(one: Benchmark) -> str:
+    if one.is_draft:
+        return "; a draft, not frozen"
+    return "; retired" if one.name in RETIRED else ""
 
 
 def card(name: str) -> Description:
     """The protocol card of a benchmark, in Markdown."""
     frozen = find_benchmark(name)
-    parts = [f"# {frozen.name}: protocol card\n", _splits(frozen), "\n## Rules\n", _rules(frozen)]
-    parts += ["\n## Scores without a model\n", _baselines(frozen), "\n## The same clips\n", _tolerances(frozen)]
+    parts = [f"# {frozen.name}: protocol card\n", *[_DRAFT] * frozen.is_draft]
+    parts += [_splits(frozen), "\n## Rules\n", _rules(frozen)]
+    if not frozen.is_draft:
+        parts += ["\n## Scores without a model\n", _baselines(frozen), "\n## The same clips\n", _tolerances(frozen)]
     data = {
-        "name": frozen.name, "fingerprint": frozen.fingerprint, "frozen_by": dict(frozen.frozen_by),
+        "name": frozen.name, "draft": frozen.is_draft, "fingerprint": None if frozen.is_draft else frozen.fingerprint,
+        "frozen_by": dict(frozen.frozen_by),
         "splits": {
             key: {"seed": split.seed, "world": dict(split.world), "baselines": split.baselines,
                   "clips": [clip.id for clip in split.clips]}
@@ -40,9 +52,9 @@ def _splits(frozen: Benchmark) -> str:
     rows = []
     for name, split in frozen.splits.items():
         world = split.recipe.world
-        counts = sorted({len(clip.subjects) for clip in split.clips})
+        counts = sorted({len(clip.subjects) for clip in split.clips} or choices(world).counts)
         rows.append([
-            name, str(len(split.clips)), str(split.seed), f"{world.context_frames} + {world.target_frames}",
+            name, str(split.count), str(split.seed), f"{world.context_frames} + {world.target_frames}",
             str(world.fps), f"{world.field_of_view:g} degrees", ", ".join(map(str, counts)),
         ])  # fmt: skip
     return markdown_table(header, rows)

@@ -84,12 +84,20 @@ class FrozenClip:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenSplit:
-    """Clips of one seed and one `world` section. `baselines`: name -> metric -> mean, at the section's own size."""
+    """Clips of one seed and one `world` section. `baselines`: name -> metric -> mean, at the section's own size.
+
+    A draft has neither baselines nor clips yet.
+    """
 
     seed: int
     world: Mapping[str, Any]
     baselines: Mapping[str, Mapping[str, float]]
     clips: tuple[FrozenClip, ...]
+
+    @property
+    def count(self) -> int:
+        """How many clips it has, or is to have."""
+        return len(self.clips) or self.recipe.world.clips
 
     @property
     def recipe(self) -> Recipe:
@@ -104,7 +112,10 @@ class FrozenSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Everything that is fixed. `frozen_by` says which program froze it, and is no part of the fingerprint."""
+    """Everything that is fixed. `frozen_by` says which program froze it, and is no part of the fingerprint.
+
+    Where nobody has frozen it yet it is a draft: seeds and recipes of its splits, which may still change.
+    """
 
     format: int
     name: str
@@ -114,6 +125,10 @@ class Benchmark:
     held_out: Mapping[str, tuple[str, ...]]  # families kept from training: scenes, subjects
     splits: Mapping[str, FrozenSplit]
     frozen_by: Mapping[str, Any]
+
+    @property
+    def is_draft(self) -> bool:
+        return not self.frozen_by
 
     @property
     def fingerprint(self) -> str:
@@ -172,6 +187,16 @@ def refuse_retired(benchmark: Benchmark) -> None:
     )  # fmt: skip
 
 
+def refuse_draft(benchmark: Benchmark) -> None:
+    """Raise UsageError for a benchmark that is not frozen: it has no clips to compare with, and no scores."""
+    if benchmark.is_draft:
+        raise UsageError(
+            f"{benchmark.name} is a draft: it is not frozen yet, and its clips may still change",
+            where={"benchmark": benchmark.name},
+            fix="wait for the version of hm that freezes it; until then compare on one folder of its clips",
+        )  # fmt: skip
+
+
 def write_benchmark(file: Path, benchmark: Benchmark) -> None:
     write_json(file, _ADAPTER.dump_python(benchmark, mode="json"))
 
@@ -187,7 +212,7 @@ class Chosen:
 
 
 def chosen_clips(recipe: Recipe) -> list[Chosen] | None:
-    """The frozen clips `world.benchmark` asks for, in order; None where it is empty.
+    """The frozen clips `world.benchmark` asks for, in order; None where it is empty, or asks for a draft.
 
     Raises UsageError when the recipe asks for anything else than the benchmark's clips, at any size.
     """
@@ -210,16 +235,16 @@ def chosen_clips(recipe: Recipe) -> list[Chosen] | None:
             f"these would not be the clips of {benchmark.name}", where=where | changed,
             fix="only world.size and the number of clips may differ; for other clips set world.benchmark=''",
         )  # fmt: skip
-    if recipe.world.clips > len(split.clips):
-        raise UsageError(
-            f"{benchmark.name} has {len(split.clips)} clips of the split {recipe.world.split}", where=where
-        )
+    if recipe.world.clips > split.count:
+        raise UsageError(f"{benchmark.name} has {split.count} clips of the split {recipe.world.split}", where=where)
     (height, width), (asked_height, asked_width) = split.size, recipe.world.size
     if abs(asked_height * width / (asked_width * height) - 1) > _MAX_ASPECT_CHANGE:
         raise UsageError(
             f"pictures of {asked_height}x{asked_width} would show more, or less, than those of {benchmark.name}",
             where=where, fix=f"set world.size to about {height}:{width}, such as [480,832] for [64,112]",
         )  # fmt: skip
+    if benchmark.is_draft:
+        return None
     return [
         Chosen(draw=clip.draw, size=split.size, caption=clip.print.caption, caption_plain=clip.caption_plain)
         for clip in split.clips[: recipe.world.clips]

@@ -100,6 +100,9 @@ def open_evaluation(path: Path) -> Evaluation:
     files = listed(path)
     content = from_json(Scores, parse_json(files.read(SCORES).data, path / SCORES), SCORES, evaluation=path)
     generation, protocol = about.generation, about.protocol
+    if generation.model_free:
+        what = f"a score file is of a model, this is the model-free row {generation.model_free}"
+        raise UsageError(what, where={"evaluation": path}, fix="read its scores from the evaluation")
     try:
         for name, said in (("model", generation.inputs), ("sample", generation.recipe)):
             if name not in said:

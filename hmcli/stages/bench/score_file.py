@@ -19,7 +19,7 @@ from hmcli.contracts import Description, Quarantined
 from hmcli.errors import DataError
 from hmcli.metrics.intervals import Interval, bootstrap_means, interval
 from hmcli.reports.tables import markdown_table, score_text
-from hmcli.stages.bench.definition import Benchmark, find_benchmark, forbid_unknown_keys
+from hmcli.stages.bench.definition import Benchmark, find_benchmark, forbid_unknown_keys, refuse_draft
 from hmcli.store.files import read_json, write_json
 
 FORMAT = 1
@@ -191,6 +191,7 @@ def check(file: Path, *, benchmark: str) -> Description:
     """
     scores = read_scores(file)
     frozen = find_benchmark(benchmark or scores.benchmark)
+    refuse_draft(frozen)
     problems = _problems(scores, frozen)
     if problems:
         where = {"file": file, **{f"({i})": text for i, text in enumerate(problems[:_SHOWN], 1)}}

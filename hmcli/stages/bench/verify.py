@@ -14,6 +14,7 @@ from hmcli.stages.bench.definition import (
     FrozenClip,
     FrozenSplit,
     find_benchmark,
+    refuse_draft,
     refuse_retired,
 )
 from hmcli.stages.bench.prints import (
@@ -71,8 +72,9 @@ def run(paths: Sequence[Path], *, benchmark: str, reporter: Reporter) -> Descrip
 
 def verify_dataset(frozen: Benchmark, dataset: Dataset, reporter: Reporter) -> list[SplitReport]:
     """A report for every split the folder has clips of. Raises DataError when it has none of any, UsageError when the
-    benchmark is retired."""
+    benchmark is retired, or a draft."""
     refuse_retired(frozen)
+    refuse_draft(frozen)
     found = {clip.id: clip for clip in dataset.clips}
     broken = {item.item: item.reason for item in dataset.quarantined}
     ids = {*found, *broken}

@@ -48,6 +48,8 @@ def run(
     """Render `world.clips` clips; see `hm render --help`."""
     world = recipe.world
     chosen = chosen_clips(recipe)
+    if world.benchmark and chosen is None:
+        reporter.note(f"{world.benchmark} is a draft: clips of its seed are drawn, and they may still change")
     order = [clip_id(recipe.seed, index) for index in range(world.clips)]
     keys = clip_keys(recipe, chosen)
     if dry_run:

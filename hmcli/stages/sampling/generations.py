@@ -1,6 +1,7 @@
 """Reading generation artifacts: which videos were made, for which clips, at which size, from what.
 
-Written by `hmcli.stages.sampling.generate`; what both share stands in `hmcli.stages.sampling.layout`.
+Written by `hmcli.stages.sampling.generate` and `hmcli.stages.bench.rows`; what they share stands in
+`hmcli.stages.sampling.layout`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from hmcli.errors import DataError
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.stages.data.opening import Dataset, open_dataset
-from hmcli.stages.sampling.layout import KIND, LIST, GenerationAttributes, Row
+from hmcli.stages.sampling.layout import KIND, LIST, GenerationAttributes, ModelFree, Row
 from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import inside, parse_json_lines
 from hmcli.store.listed import listed
@@ -31,6 +32,7 @@ class Generated:
     poses: PosesConfig
     source: str  # folder of clips it was made from; empty when it does not say
     source_fingerprint: str
+    model_free: ModelFree | None  # which row without a model it is
 
     @property
     def clips(self) -> list[str]:
@@ -53,7 +55,7 @@ def open_generation(path: Path, poses: PosesConfig) -> Generated:
         poses = from_dict({"poses": manifest.recipe["poses"]}).poses
     return Generated(
         path=path, manifest=manifest, rows=by_id, data=about.data, poses=poses, source=about.source_dataset,
-        source_fingerprint=about.source_dataset_fingerprint,
+        source_fingerprint=about.source_dataset_fingerprint, model_free=about.model_free,
     )  # fmt: skip
 
 

@@ -1,9 +1,12 @@
-"""How a generation artifact is laid out (docs/artifacts.md): shared by its writer, generate.py, and its reader."""
+"""How a generation artifact is laid out (docs/artifacts.md): shared by its writers and its reader.
+
+`hm generate` writes videos of a model, `hm bench rows` those that need none.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +19,12 @@ SHEET = "contact_sheet.png"
 VIDEOS = "videos"
 SUFFIX = ".mp4"
 Count = Annotated[int, Field(ge=1)]
+Uses = Literal["context", "context+depth", "target"]  # what of a clip a model-free row reads
+READS: dict[Uses, str] = {
+    "context": "the context video, all cameras, the intrinsics: what a model is given",
+    "context+depth": "more than a model is given: the context's true depth and masks of its subjects",
+    "target": "what no model may see: the true target",
+}
 
 
 def video_path(clip: str) -> str:
@@ -43,25 +52,35 @@ class VideoKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A generated video."""
+    """A generated video. What only a model has (seed to memory) is None in a model-free row."""
 
     id: str
     video: str  # path in the artifact
     caption: str
-    seed: int  # of the clip's noise
+    seed: int | None  # of the clip's noise
     frames: Count
     fps: float
     height: Count
     width: Count
     context_frames: int  # video frames of the context
-    steps: int
-    guidance: float
-    shift: float
-    negative: str
-    dtype: str
-    memory: str  # on, or off: whether it was read
+    steps: int | None
+    guidance: float | None
+    shift: float | None
+    negative: str | None
+    dtype: str | None
+    memory: str | None  # on, or off: whether it was read
     camera: list[list[list[float]]]  # world_from_camera of target latent frames, metres; empty: only rows were known
     seconds: float  # that it took
+    made: str = ""  # how, where a model-free row has more than one way
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFree:
+    """Which model-free row a generation is, what it reads of a clip, and what it shows."""
+
+    row: str
+    uses: Uses
+    definition: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,5 +90,6 @@ class GenerationAttributes:
     data: DataConfig  # size, fit, frames and split of the videos
     source_dataset: str  # folder of the clips, as an absolute path; empty: not known
     source_dataset_fingerprint: str
-    model: str  # as an absolute path
+    model: str  # as an absolute path; empty: no model made it
     latents: str
+    model_free: ModelFree | None = None  # None: a model made it

@@ -107,6 +107,7 @@ class Judged:
     source_fingerprint: str
     shapes: tuple[tuple[int, int, int], ...]  # frames, height, width of the videos
     seconds_per_clip: float | None  # median; null without videos
+    model_free: str = ""  # which row without a model it is; empty: a model made it
 
 
 @dataclass(frozen=True, kw_only=True)

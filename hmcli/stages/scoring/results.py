@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -12,6 +13,7 @@ from hmcli.metrics.averages import json_number, mean_score
 from hmcli.metrics.contract import BACKBONE, Metric
 from hmcli.reports.protocol import AVERAGES, protocol_card
 from hmcli.stages.sampling.generations import Generated
+from hmcli.stages.sampling.layout import READS
 from hmcli.stages.scoring.clip import Plan, item_name
 from hmcli.stages.scoring.layout import (
     CARD,
@@ -64,6 +66,7 @@ def _judged(generated: Generated) -> Judged:
         inputs=manifest.inputs, recipe=manifest.recipe, seed=manifest.seed, source=generated.source,
         source_fingerprint=generated.source_fingerprint, shapes=_shapes(generated),
         seconds_per_clip=median(row.seconds for row in rows) if rows else None,
+        model_free=generated.model_free.row if generated.model_free else "",
     )  # fmt: skip
 
 
@@ -125,6 +128,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
             "frames": "all target frames, decoded to uint8 RGB from the generation's videos (compressed once)",
             "frames x height x width": ", ".join(f"{t}x{h}x{w}" for t, h, w in _shapes(generated)),
             **_sampled(generated),
+            **_without_model(generated),
         },
     }
     if plan.reference is not None:
@@ -150,6 +154,16 @@ def _sampled(generated: Generated) -> dict[str, str]:
     memory = generated.manifest.recipe.get("sample", {}).get("memory")
     told = {"on": "read, by the model's own policy", "off": "off: local windows alone, with the same weights"}
     return {} if memory is None else {"sample.memory": told[memory]}
+
+
+def _without_model(generated: Generated) -> dict[str, str]:
+    """What a model-free row is, what it may see, and how many of its videos were made in which way."""
+    if (about := generated.model_free) is None:
+        return {}
+    ways = Counter(row.made for row in generated.rows.values() if row.made)
+    made = {"made": "; ".join(f"{count} clips {way}" for way, count in sorted(ways.items()))} if ways else {}
+    said = {"model": f"none: the model-free row {about.row}", "shows": about.definition, "reads": READS[about.uses]}
+    return said | made
 
 
 def _featured(plan: Plan) -> list[Metric]:

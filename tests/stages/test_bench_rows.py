@@ -1,0 +1,266 @@
+"""hm bench rows: videos that need no model, scored like those of one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from warm import WarmCommand, ok
+
+from hmcli.errors import UsageError
+from hmcli.recipe.sections import PosesConfig
+from hmcli.stages.bench.row_kinds import ROWS, find_rows
+from hmcli.stages.data.annotations import ClipAnnotations, read_annotations
+from hmcli.stages.data.opening import open_dataset, read_cameras
+from hmcli.store.manifest import read_manifest
+from hmcli.store.video import read_video
+from hmcli.world.files.schema import SubjectState
+from hmcli.world.views.warps import farness, widened
+
+CLIPS = [f"s5-0000{number}" for number in range(3)]
+COMPRESSED = 10  # levels by which a pixel may differ after it was compressed once more, on average over a few
+
+
+@pytest.fixture(scope="module")
+def rows(hm: WarmCommand, clips: Path, place: Path) -> Path:
+    return ok(hm("bench", "rows", clips, "--out", place / "rows"))
+
+
+@pytest.fixture(scope="module")
+def table(hm: WarmCommand, rows: Path, place: Path) -> dict[str, dict[str, float]]:
+    """Row -> metric -> mean, as `hm eval` says it."""
+    found = {}
+    for row in ROWS:
+        scored = ok(hm("eval", rows / row, "--metric", "psnr", "--metric", "ssim", "--out", place / f"{row}.scores"))
+        metrics = json.loads((scored / "scores.json").read_text())["metrics"]
+        found[row] = {name: entry["mean"] for name, entry in metrics.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain(clips: Path, place: Path) -> Path:
+    """The clips as a folder that does not say how it was rendered."""
+    shutil.copytree(clips, place / "plain", ignore=shutil.ignore_patterns("manifest.json", "clips.jsonl"))
+    return place / "plain"
+
+
+def video(rows: Path, row: str, clip: str) -> np.ndarray:
+    return read_video(rows / row / "videos" / f"{clip}.mp4").astype(int)
+
+
+def lines(generation: Path) -> list[dict]:
+    return [json.loads(line) for line in (generation / "generations.jsonl").read_text().splitlines()]
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_each_row_is_a_generation_of_all_clips(rows, clips):
+    assert sorted(path.name for path in rows.iterdir()) == sorted(ROWS)
+    for row in ROWS:
+        manifest = read_manifest(rows / row, kinds=("generation",))
+        assert manifest.inputs == {"clips": read_manifest(clips).fingerprint}
+        assert [line["id"] for line in lines(rows / row)] == CLIPS
+        assert all(line["steps"] is line["seed"] is line["memory"] is None for line in lines(rows / row))
+        assert video(rows, row, CLIPS[0]).shape == (21, 32, 48, 3)
+        assert (rows / row / "contact_sheet.png").is_file()
+
+
+def test_rows_are_scored_like_a_model_and_stand_in_their_order(table):
+    by_psnr = sorted(table, key=lambda row: table[row]["psnr"])
+    assert set(by_psnr[-2:]) == {"erased", "frozen"}  # of the truth everything but the subjects is right
+    assert table["erased"]["ssim"] > 0.9
+    assert table["nearest-view"]["psnr"] > table["last-frame"]["psnr"]
+    assert table["warp"]["psnr"] > table["nearest-view"]["psnr"]
+    assert all(5 < entry["psnr"] < 50 and 0 < entry["ssim"] < 1 for entry in table.values())
+
+
+def test_the_protocol_card_says_which_row_it_is_and_what_it_reads(table, place):
+    card = (place / "erased.scores" / "protocol.md").read_text()
+    assert "none: the model-free row erased" in card
+    assert "what no model may see: the true target" in card
+    assert "3 clips drawn again by the renderer" in card
+    card = (place / "warp.scores" / "protocol.md").read_text()
+    assert ROWS["warp"].definition in card
+    assert "what a model is given" in card
+
+
+def test_a_row_is_no_entry_of_a_benchmark(hm, table, place, tmp_path):
+    done = hm("bench", "score", place / "warp.scores", "--name", "me", "--out", tmp_path / "scores.json")
+    assert done.returncode == 2
+    assert "this is the model-free row warp" in done.stderr
+
+
+# --- what rows show --------------------------------------------------------------------------------------------------
+
+
+def test_views_are_frames_of_the_context(rows, clips):
+    chosen = []
+    for source in open_dataset(clips, PosesConfig()).clips:
+        cameras, context = read_cameras(source), read_video(source.files["context"]).astype(int)
+        assert np.abs(video(rows, "last-frame", source.id) - context[-1]).mean() < COMPRESSED / 2
+        nearest = [int(farness(pose, cameras.context).argmin()) for pose in cameras.target]
+        assert np.abs(video(rows, "nearest-view", source.id) - context[nearest]).mean() < COMPRESSED / 2
+        chosen.append(len(set(nearest)))
+    assert max(chosen) > 3
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_erased_is_the_truth_where_no_subject_is_and_not_where_one_is(clip, rows, clips):
+    true, found = read_video(clips / clip / "tgt.mp4").astype(int), video(rows, "erased", clip)
+    body = read_annotations(clips / clip).instances[21:] > 0
+    error = np.abs(found - true).mean(-1)
+    around = ~widened(body, 3)
+    assert np.median(error[around]) <= 3
+    assert (error[around] > COMPRESSED).mean() < 0.06  # shadows, and what compression makes of their edges
+    inside = body & ~widened(~body, 1)
+    assert error[inside].mean() > 2 * COMPRESSED
+
+
+def test_frozen_shows_subjects_where_the_context_last_shows_them_and_not_where_they_are(rows, clips):
+    there, elsewhere = [], []
+    for clip in CLIPS:
+        about = read_annotations(clips / clip)
+        source = next(one for one in open_dataset(clips, PosesConfig()).clips if one.id == clip)
+        poses, lens = read_cameras(source).target, json.loads((clips / clip / "intrinsics.json").read_text())
+        changed = np.abs(video(rows, "frozen", clip) - video(rows, "erased", clip)).mean(-1)
+        then = [middles(state, poses, lens, last_seen(about, state)) for state in about.subjects]
+        for state in about.subjects:
+            for frame, at in enumerate(middles(state, poses, lens, None)):
+                if inside(at) and all(np.abs(one[frame] - at).max() > 10 for one in then):
+                    elsewhere.append(changed[frame, int(at[1]), int(at[0])])
+        there += [changed[t, int(at[1]), int(at[0])] for one in then for t, at in enumerate(one) if inside(at)]
+    assert len(there) > 20
+    assert len(elsewhere) > 5
+    assert (np.array(there) > 2 * COMPRESSED).mean() > 0.8
+    assert (np.array(elsewhere) > 2 * COMPRESSED).mean() < 0.1
+
+
+def last_seen(about: ClipAnnotations, state: SubjectState) -> int:
+    return int(np.flatnonzero((about.instances[:21] == state.number).any((1, 2)))[-1])
+
+
+def middles(state: SubjectState, poses: np.ndarray, lens: dict[str, float], frame: int | None) -> np.ndarray:
+    """(T, 2) x, y of the middle of a subject's body in the target, as it is or as it was in one frame."""
+    found = []
+    for t, pose in enumerate(poses):
+        foot = state.position[21 + t if frame is None else frame]
+        x, y, z = (foot - pose[:3, 3] + np.array([0, 0, state.height / 2])) @ pose[:3, :3]
+        found.append([lens["fx"] * x / z + lens["cx"], lens["fy"] * y / z + lens["cy"]] if z > 0.5 else [-99, -99])
+    return np.array(found)
+
+
+def inside(at: np.ndarray) -> bool:
+    return 3 < at[0] < 45 and 3 < at[1] < 29
+
+
+def test_pasted_subjects_are_gone_from_where_the_context_showed_them(rows, clips):
+    """The row paste is the row warp but for subjects: what it hides, and what it pastes."""
+    for clip in CLIPS:
+        apart = np.abs(video(rows, "paste", clip) - video(rows, "warp", clip)).mean(-1)
+        assert np.median(apart) <= 2
+    assert max(np.abs(video(rows, "paste", c) - video(rows, "warp", c)).mean(-1).max() for c in CLIPS) > 5 * COMPRESSED
+
+
+# --- clips that cannot be drawn again --------------------------------------------------------------------------------
+
+
+def test_where_clips_cannot_be_drawn_again_other_frames_say_what_is_behind_a_subject(hm, plain, clips, rows, tmp_path):
+    made = ok(hm("bench", "rows", plain, "--out", tmp_path / "rows", "--row", "erased", "--row", "frozen"))
+    ways = {line["made"] for line in lines(made / "erased")}
+    assert ways == {"from other frames by depth (the data set does not say how it was drawn)"}
+    for clip in CLIPS:
+        true, found = read_video(clips / clip / "tgt.mp4").astype(int), video(made, "erased", clip)
+        body = read_annotations(clips / clip).instances[21:] > 0
+        error = np.abs(found - true).mean(-1)
+        assert error[~widened(body, 4)].max() < 4 * COMPRESSED  # shadows stay
+        behind = np.abs(found - video(rows, "erased", clip)).mean(-1)
+        assert behind[body].mean() < error[body].mean() / 2
+    assert video(made, "frozen", CLIPS[0]).shape == (21, 32, 48, 3)
+
+
+def test_a_clip_whose_pictures_are_others_is_not_drawn_again(hm, clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "clips")
+    shutil.copyfile(clips / CLIPS[0] / "tgt.mp4", tmp_path / "clips" / CLIPS[1] / "tgt.mp4")
+    made = ok(hm("bench", "rows", tmp_path / "clips", "--out", tmp_path / "rows", "--row", "erased"))
+    ways = [line["made"].partition(" (")[2] for line in lines(made / "erased")]
+    assert ways == ["", "this hm draws other pictures of it)", ""]
+
+
+def test_a_row_without_its_files_is_left_out_or_refused(hm, plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "flat", ignore=shutil.ignore_patterns("depth.npz"))
+    done = hm("bench", "rows", tmp_path / "flat", "--out", tmp_path / "rows", "--dry-run")
+    assert done.returncode == 0
+    assert "without depth-warp: no clip has depth" in done.stderr
+    assert "row warp (context) of 3 clips" in done.stderr
+    assert not (tmp_path / "rows").exists()
+    done = hm("bench", "rows", tmp_path / "flat", "--out", tmp_path / "rows", "--row", "paste")
+    assert (done.returncode, "the row paste needs depth" in done.stderr) == (2, True)
+
+
+def test_a_clip_without_the_files_of_a_row_is_set_aside(hm, plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "holes")
+    (tmp_path / "holes" / CLIPS[1] / "depth.npz").unlink()
+    (tmp_path / "holes" / CLIPS[2] / "depth.npz").write_bytes(b"PK\x03\x04")
+    done = hm("bench", "rows", tmp_path / "holes", "--out", tmp_path / "rows", "--row", "paste", "--json")
+    assert done.returncode == 4
+    said = {one["item"]: one["reason"].splitlines()[0] for one in json.loads(done.stdout)["quarantined"]}
+    assert said == {f"paste/{CLIPS[1]}": "the clip has no depth", f"paste/{CLIPS[2]}": "the depth cannot be read"}
+    assert [line["id"] for line in lines(tmp_path / "rows" / "paste")] == [CLIPS[0]]
+
+
+# --- a stage like the others -----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_row_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError) as error:
+        find_rows(["warp", "magic"])
+    assert "magic" in error.value.what
+    assert "last-frame, nearest-view, warp" in error.value.fix
+    assert [row.name for row in find_rows(["depth_warp", "warp", "warp"])] == ["warp", "depth-warp"]
+
+
+def test_a_second_run_keeps_what_is_there_and_processes_make_the_same(hm, clips, rows, tmp_path):
+    before = (rows / "warp" / "manifest.json").read_bytes()
+    done = hm("bench", "rows", clips, "--out", rows, "--row", "warp", "--dry-run")
+    assert "there already: 3 kept" in done.stderr
+    again = ok(hm("bench", "rows", clips, "--out", rows, "--row", "warp"))
+    assert (again / "warp" / "manifest.json").read_bytes() == before
+    two = ok(hm("bench", "rows", clips, "--out", tmp_path / "two", "--row", "warp", "--num-processes", 2))
+    for clip in CLIPS:
+        name = f"warp/videos/{clip}.mp4"
+        assert (two / name).read_bytes() == (rows / name).read_bytes()
+
+
+def test_what_a_video_was_made_from_decides_whether_it_is_kept(hm, plain, tmp_path):
+    data, out = tmp_path / "clips", tmp_path / "rows"
+    shutil.copytree(plain, data)
+    ask = ("bench", "rows", data, "--out", out, "--row", "depth-warp", "--row", "last-frame")
+    ok(hm(*ask))
+    with np.load(data / CLIPS[0] / "depth.npz") as parts:
+        nearer = {name: values / 2 for name, values in parts.items()}
+    np.savez_compressed(data / CLIPS[0] / "depth.npz", **nearer)
+    said = hm(*ask, "--dry-run").stderr
+    assert "there already: 2 kept, 1 replaced" in said
+    assert "there already: 3 kept\n" in said  # the last frame has no depth in it
+
+
+def test_fewer_clips_are_refused_unless_the_others_may_go(hm, plain, tmp_path):
+    data, out = tmp_path / "clips", tmp_path / "rows"
+    shutil.copytree(plain, data)
+    ok(hm("bench", "rows", data, "--out", out, "--row", "last-frame"))
+    shutil.rmtree(data / CLIPS[2])
+    captions = (data / "caption.txt").read_text().splitlines()
+    (data / "caption.txt").write_text("\n".join(captions[:2]) + "\n")
+    refused = hm("bench", "rows", data, "--out", out, "--row", "last-frame")
+    assert (refused.returncode, "1 finished items would go" in refused.stderr) == (2, True)
+    ok(hm("bench", "rows", data, "--out", out, "--row", "last-frame", "--prune"))
+    assert [line["id"] for line in lines(out / "last-frame")] == CLIPS[:2]
+
+
+def test_rows_are_not_written_into_an_artifact(hm, clips):
+    done = hm("bench", "rows", clips, "--out", clips)
+    assert (done.returncode, "holds something else" in done.stderr) == (2, True)
