@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from warm import WarmCommand, ok
 
-from hmcli.errors import UsageError
+from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import PosesConfig
+from hmcli.stages.bench.redrawing import origin_of, redraw
 from hmcli.stages.bench.row_kinds import ROWS, find_rows
 from hmcli.stages.data.annotations import ClipAnnotations, read_annotations
 from hmcli.stages.data.opening import open_dataset, read_cameras
@@ -182,12 +184,20 @@ def test_where_clips_cannot_be_drawn_again_other_frames_say_what_is_behind_a_sub
     assert video(made, "frozen", CLIPS[0]).shape == (21, 32, 48, 3)
 
 
-def test_a_clip_whose_pictures_are_others_is_not_drawn_again(hm, clips, tmp_path):
-    shutil.copytree(clips, tmp_path / "clips")
-    shutil.copyfile(clips / CLIPS[0] / "tgt.mp4", tmp_path / "clips" / CLIPS[1] / "tgt.mp4")
-    made = ok(hm("bench", "rows", tmp_path / "clips", "--out", tmp_path / "rows", "--row", "erased"))
-    ways = [line["made"].partition(" (")[2] for line in lines(made / "erased")]
-    assert ways == ["", "this hm draws other pictures of it)", ""]
+def test_a_clip_is_drawn_again_only_where_it_comes_out_as_it_is(clips):
+    dataset = open_dataset(clips, PosesConfig())
+    first, second = dataset.clips[:2]
+    origin, true = origin_of(dataset), read_video(first.files["target"])
+    assert redraw(origin, first, true).target.shape == true.shape
+    with pytest.raises(DataError, match="draws other pictures"):
+        redraw(origin, first, read_video(second.files["target"]))
+    swapped = replace(origin, draws={first.id: origin.draws[second.id]})
+    with pytest.raises(DataError, match="moves its camera or its subjects otherwise"):
+        redraw(swapped, first, true)
+    with pytest.raises(DataError, match="does not describe it"):
+        redraw(replace(origin, world={"clips": "many"}), first, true)
+    with pytest.raises(DataError, match="does not say how it was drawn"):
+        redraw(swapped, second, true)
 
 
 def test_a_row_without_its_files_is_left_out_or_refused(hm, plain, tmp_path):
