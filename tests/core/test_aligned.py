@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_a_state_dict_is_read_into_memory_of_its_own(tmp_path: Path, offset: int
 
 @pytest.mark.parametrize("how", ["load_model", "from_pretrained", "dispatched to disk"])
 def test_a_loaded_model_computes_as_the_one_in_memory(tmp_path: Path, offset: int, how: str):
+    if how == "dispatched to disk" and version("diffusers") < "0.42":
+        pytest.skip("diffusers before 0.42 leaves no whole model on disk")
     made = model()
     made.save_pretrained(tmp_path / "transformer")
     shift_folder(tmp_path, offset)
