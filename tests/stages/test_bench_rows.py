@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sealing import edit
 from warm import WarmCommand, ok
 
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import PosesConfig
+from hmcli.runtime import Silent
 from hmcli.stages.bench.redrawing import origin_of, redraw
+from hmcli.stages.bench.row_clip import RowClip, depth_hash
 from hmcli.stages.bench.row_kinds import ROWS, find_rows
+from hmcli.stages.bench.rows import run
 from hmcli.stages.data.annotations import ClipAnnotations, read_annotations
 from hmcli.stages.data.opening import open_dataset, read_cameras
 from hmcli.store.manifest import read_manifest
-from hmcli.store.video import read_video
+from hmcli.store.video import read_video, write_video
 from hmcli.world.files.schema import SubjectState
 from hmcli.world.views.warps import farness, widened
 
@@ -51,6 +56,11 @@ def plain(clips: Path, place: Path) -> Path:
 
 def video(rows: Path, row: str, clip: str) -> np.ndarray:
     return read_video(rows / row / "videos" / f"{clip}.mp4").astype(int)
+
+
+def row_clip(data: Path, clip: str) -> RowClip:
+    source = next(one for one in open_dataset(data, PosesConfig()).clips if one.id == clip)
+    return RowClip(source=source, depth_hash=depth_hash(source), origin=None)
 
 
 def lines(generation: Path) -> list[dict]:
@@ -129,9 +139,9 @@ def test_frozen_shows_subjects_where_the_context_last_shows_them_and_not_where_t
         source = next(one for one in open_dataset(clips, PosesConfig()).clips if one.id == clip)
         poses, lens = read_cameras(source).target, json.loads((clips / clip / "intrinsics.json").read_text())
         changed = np.abs(video(rows, "frozen", clip) - video(rows, "erased", clip)).mean(-1)
-        then = [middles(state, poses, lens, last_seen(about, state)) for state in about.subjects]
+        then = [middles(state, poses, lens, [last_seen(about, state)] * 21) for state in about.subjects]
         for state in about.subjects:
-            for frame, at in enumerate(middles(state, poses, lens, None)):
+            for frame, at in enumerate(middles(state, poses, lens, range(21, 42))):
                 if inside(at) and all(np.abs(one[frame] - at).max() > 10 for one in then):
                     elsewhere.append(changed[frame, int(at[1]), int(at[0])])
         there += [changed[t, int(at[1]), int(at[0])] for one in then for t, at in enumerate(one) if inside(at)]
@@ -145,26 +155,41 @@ def last_seen(about: ClipAnnotations, state: SubjectState) -> int:
     return int(np.flatnonzero((about.instances[:21] == state.number).any((1, 2)))[-1])
 
 
-def middles(state: SubjectState, poses: np.ndarray, lens: dict[str, float], frame: int | None) -> np.ndarray:
-    """(T, 2) x, y of the middle of a subject's body in the target, as it is or as it was in one frame."""
+def middles(state: SubjectState, poses: np.ndarray, lens: dict[str, float], moments: Sequence[int]) -> np.ndarray:
+    """(T, 2) x, y of the middle of a subject's body in each frame of the target, where it was at a moment of its."""
     found = []
-    for t, pose in enumerate(poses):
-        foot = state.position[21 + t if frame is None else frame]
+    for pose, moment in zip(poses, moments, strict=True):
+        foot = state.position[moment]
         x, y, z = (foot - pose[:3, 3] + np.array([0, 0, state.height / 2])) @ pose[:3, :3]
         found.append([lens["fx"] * x / z + lens["cx"], lens["fy"] * y / z + lens["cy"]] if z > 0.5 else [-99, -99])
     return np.array(found)
 
 
-def inside(at: np.ndarray) -> bool:
+def inside(at: Sequence[float]) -> bool:
     return 3 < at[0] < 45 and 3 < at[1] < 29
 
 
-def test_pasted_subjects_are_gone_from_where_the_context_showed_them(rows, clips):
-    """The row paste is the row warp but for subjects: what it hides, and what it pastes."""
-    for clip in CLIPS:
-        apart = np.abs(video(rows, "paste", clip) - video(rows, "warp", clip)).mean(-1)
-        assert np.median(apart) <= 2
-    assert max(np.abs(video(rows, "paste", c) - video(rows, "warp", c)).mean(-1).max() for c in CLIPS) > 5 * COMPRESSED
+def test_pasted_subjects_go_on_from_where_the_context_last_shows_them_whole(rows, clips):
+    """The row paste is the row warp but for subjects; where they are is told by their true states in the context."""
+    found = []
+    for source in open_dataset(clips, PosesConfig()).clips:
+        about, clip = read_annotations(clips / source.id), row_clip(clips, source.id)
+        lens = json.loads((clips / source.id / "intrinsics.json").read_text())
+        changed = np.abs(video(rows, "paste", source.id) - video(rows, "warp", source.id)).mean(-1)
+        assert np.median(changed) <= 2
+        for number, cut in zip(clip.last_seen, clip.cutouts, strict=True):
+            state = next(state for state in about.subjects if state.number == number)
+            if cut.frame < 9:
+                continue  # it was seen for too short a time
+            velocity = (state.position[cut.frame] - state.position[cut.frame - 9]) / 9
+            np.testing.assert_allclose(cut.velocity, velocity, atol=0.03)  # metres per frame; a step is about 0.1
+            ahead = 21 + np.arange(21) - cut.frame
+            straight = replace(state, position=state.position[cut.frame] + velocity * ahead[:, None])
+            for t, (x, y) in enumerate(middles(straight, clip.poses[1], lens, range(21))):
+                if inside((x, y)):
+                    found.append(changed[t, int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].max())
+    assert len(found) > 15
+    assert (np.array(found) > 2 * COMPRESSED).mean() > 0.6
 
 
 # --- clips that cannot be drawn again --------------------------------------------------------------------------------
@@ -184,7 +209,7 @@ def test_where_clips_cannot_be_drawn_again_other_frames_say_what_is_behind_a_sub
     assert video(made, "frozen", CLIPS[0]).shape == (21, 32, 48, 3)
 
 
-def test_a_clip_is_drawn_again_only_where_it_comes_out_as_it_is(clips):
+def test_a_clip_is_drawn_again_only_where_it_comes_out_as_it_is(clips, tmp_path):
     dataset = open_dataset(clips, PosesConfig())
     first, second = dataset.clips[:2]
     origin, true = origin_of(dataset), read_video(first.files["target"])
@@ -198,6 +223,16 @@ def test_a_clip_is_drawn_again_only_where_it_comes_out_as_it_is(clips):
         redraw(replace(origin, world={"clips": "many"}), first, true)
     with pytest.raises(DataError, match="does not say how it was drawn"):
         redraw(swapped, second, true)
+    shutil.copytree(clips, tmp_path / "clips", ignore=shutil.ignore_patterns("subjects.json"))
+    with pytest.raises(DataError, match="do not say how its camera and its subjects move"):
+        redraw(origin, row_clip(tmp_path / "clips", first.id).source, true)
+
+
+def test_a_manifest_that_does_not_say_how_the_world_is_says_nothing_of_how_clips_were_drawn(clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "clips")
+    for change in (lambda recipe: recipe.update(world="hard"), lambda recipe: recipe.pop("world")):
+        edit(tmp_path / "clips" / "manifest.json", lambda values, change=change: change(values["recipe"]))
+        assert origin_of(open_dataset(tmp_path / "clips", PosesConfig())) is None
 
 
 def test_a_row_without_its_files_is_left_out_or_refused(hm, plain, tmp_path):
@@ -220,6 +255,72 @@ def test_a_clip_without_the_files_of_a_row_is_set_aside(hm, plain, tmp_path):
     said = {one["item"]: one["reason"].splitlines()[0] for one in json.loads(done.stdout)["quarantined"]}
     assert said == {f"paste/{CLIPS[1]}": "the clip has no depth", f"paste/{CLIPS[2]}": "the depth cannot be read"}
     assert [line["id"] for line in lines(tmp_path / "rows" / "paste")] == [CLIPS[0]]
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        (lambda tgt: tgt[:-3], "depth of shape (18, 32, 48) for frames of shape (21, 32, 48)"),
+        (lambda tgt: tgt[:, :5], "depth of shape (21, 5, 48) for frames of shape (21, 32, 48)"),
+        (lambda tgt: np.where(tgt < 9, np.nan, tgt), "the depth holds values that are no distance"),
+        (lambda tgt: -tgt, "the depth holds values that are no distance"),
+        (lambda tgt: tgt.astype(str), "the depth holds values that are no distance"),
+    ],
+)
+def test_depth_that_is_none_of_the_frames_is_refused(vary, said, plain, tmp_path):
+    shutil.copytree(plain / CLIPS[0], tmp_path / "clips" / CLIPS[0])
+    (tmp_path / "clips" / "caption.txt").write_text(f"{CLIPS[0]}\tsomebody\n", encoding="utf-8")
+    file = tmp_path / "clips" / CLIPS[0] / "depth.npz"
+    with np.load(file) as parts:
+        made = {name: vary(values) if name == "tgt" else values for name, values in parts.items()}
+    np.savez(file, **made)
+    with pytest.raises(DataError) as error:
+        row_clip(tmp_path / "clips", CLIPS[0]).depth  # noqa: B018
+    assert (error.value.what, error.value.where["file"]) == (said, file)
+
+
+def test_clips_without_subjects_are_their_warp_and_their_truth(plain, tmp_path):
+    data = tmp_path / "clips"
+    shutil.copytree(plain, data)
+    for file in (data / CLIPS[0]).glob("*_instances.mp4"):
+        write_video(file, np.zeros((21, 32, 48), np.uint8), fps=10, quality="lossless")
+    clip = row_clip(data, CLIPS[0])
+    np.testing.assert_array_equal(ROWS["paste"].draw(clip)[0], ROWS["warp"].draw(clip)[0])
+    for row in ("erased", "frozen"):
+        np.testing.assert_array_equal(ROWS[row].draw(clip)[0], clip.target)
+
+
+def test_half_a_data_set_is_refused_and_half_a_clip_set_aside(hm, clips, plain, tmp_path):
+    shutil.copytree(clips, tmp_path / "half", ignore=shutil.ignore_patterns("manifest.json"))
+    done = hm("bench", "rows", tmp_path / "half", "--out", tmp_path / "rows")
+    assert (done.returncode, "the data set is unfinished" in done.stderr) == (3, True)
+    shutil.copytree(plain, tmp_path / "parts", ignore=shutil.ignore_patterns("subjects.json"))
+    (tmp_path / "parts" / CLIPS[0] / "tgt.mp4").unlink()
+    (tmp_path / "parts" / CLIPS[1] / "camera.json").unlink()
+    ask = ("bench", "rows", tmp_path / "parts", "--out", tmp_path / "rows", "--row", "last-frame", "--row", "erased")
+    done = hm(*ask, "--json")
+    said = {one["item"]: one["reason"].splitlines()[0] for one in json.loads(done.stdout)["quarantined"]}
+    assert done.returncode == 4
+    assert said == {
+        f"last-frame/{CLIPS[1]}": "the clip has no camera.json",
+        f"erased/{CLIPS[1]}": "the clip has no camera.json",
+        f"erased/{CLIPS[0]}": "the clip has no target",
+    }
+    assert [line["id"] for line in lines(tmp_path / "rows" / "last-frame")] == [CLIPS[0], CLIPS[2]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [(((31, 47), (31, 47)), "even sides, these clips are 31x47"), (((32, 48), (32, 46)), "the clips differ in size")],
+)
+def test_clips_that_no_generation_can_hold_are_refused(sizes, said, plain, tmp_path):
+    for clip, size in zip(CLIPS, sizes, strict=False):
+        shutil.copytree(plain / clip, tmp_path / "clips" / clip, ignore=shutil.ignore_patterns("*.mp4"))
+        for part in ("cond", "tgt"):
+            video = np.zeros((21, *size, 3), np.uint8)
+            write_video(tmp_path / "clips" / clip / f"{part}.mp4", video, fps=10, quality="lossless")
+    with pytest.raises(DataError, match=said):
+        run(tmp_path / "clips", out=tmp_path / "rows", rows=(), reporter=Silent())
 
 
 # --- a stage like the others -----------------------------------------------------------------------------------------

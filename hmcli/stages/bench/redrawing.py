@@ -52,7 +52,7 @@ def origin_of(dataset: Dataset) -> Origin | None:
     if not is_artifact(dataset.path):
         return None
     manifest = read_manifest(dataset.path, kinds=(DATASET,))
-    if "world" not in manifest.recipe or not (dataset.path / RENDERED_INDEX).is_file():
+    if not isinstance(manifest.recipe.get("world"), dict) or not (dataset.path / RENDERED_INDEX).is_file():
         return None
     draws = {clip: (row.index, row.draw) for clip, row in read_rows(dataset.path).items()}
     return Origin(seed=manifest.seed, world=manifest.recipe["world"], draws=draws)
@@ -81,7 +81,10 @@ def redraw(origin: Origin | None, source: ClipSource, video: np.ndarray) -> Redr
         clip, world = _described(origin, source.id)
     except (HMError, LookupError) as error:
         raise DataError(f"this hm does not describe it: {str(error).splitlines()[0]}") from error
-    here, there = values_described(clip), values_on_disk(source)
+    try:
+        here, there = values_described(clip), values_on_disk(source)
+    except DataError as error:
+        raise DataError("its files do not say how its camera and its subjects move") from error
     if (poses_hash(here, _STEP), tracks_hash(here, _STEP)) != (poses_hash(there, _STEP), tracks_hash(there, _STEP)):
         raise DataError("this hm moves its camera or its subjects otherwise")
     target = _draw(target_alone(clip), world)

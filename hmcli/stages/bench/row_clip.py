@@ -105,8 +105,9 @@ class RowClip:
         with at(clip=self.source.id):
             content = self._depth_content()
             context, target = read_depth(content)
-            if context.shape != self.context.shape[:3]:
-                raise DataError("the depth is of another size than the video", where={"file": content.path})
+            with at(file=content.path):
+                self._distances(context, len(self.poses[0]))
+                self._distances(target, len(self.poses[1]))
         return context, target
 
     @cached_property
@@ -154,6 +155,17 @@ class RowClip:
             if labels.shape != video.shape[:3]:
                 raise DataError(f"masks of shape {labels.shape} for a video of shape {video.shape[:3]}")
             return labels
+
+    def _distances(self, depth: np.ndarray, frames: int) -> None:
+        """Raise DataError unless every pixel of the frames has a distance."""
+        info = self.source.context_info
+        if depth.shape != (frames, info.height, info.width):
+            wanted = (frames, info.height, info.width)
+            raise DataError(f"depth of shape {depth.shape} for frames of shape {wanted}")
+        if depth.dtype.kind not in "fiu" or not (depth > 0).all():  # NaN is not
+            raise DataError(
+                "the depth holds values that are no distance", fix="write metres, and infinity where nothing is hit"
+            )
 
     def _depth_content(self) -> Content:
         if (file := depth_file(self.source)) is None:

@@ -88,11 +88,16 @@ def run(
 
 
 def _size(dataset: Dataset) -> tuple[int, int]:
-    """Height and width of all clips: those a generation has are of one size."""
+    """Height and width of all clips: those a generation has are of one size, and of even sides, as its videos."""
     sizes = {(clip.context_info.height, clip.context_info.width) for clip in dataset.clips}
     if len(sizes) != 1:
         raise DataError("the clips differ in size", where={"data": dataset.path, "sizes": sorted(sizes)})
-    return sizes.pop()
+    height, width = sizes.pop()
+    if height % 2 or width % 2:
+        raise DataError(
+            f"rows are written with even sides, these clips are {height}x{width}", where={"data": dataset.path}
+        )
+    return height, width
 
 
 def _possible(dataset: Dataset, chosen: Sequence[RowKind], *, asked: bool, reporter: Reporter) -> list[RowKind]:
