@@ -89,6 +89,40 @@ def test_a_turn_before_the_last_second_says_nothing_of_how_it_goes():
     np.testing.assert_allclose(cut.velocity, [-0.02, 0.05, 0.0], atol=0.006)
 
 
+def test_one_that_something_hides_in_part_is_not_whole():
+    t = np.arange(16)[:, None]
+    places = np.array([-1.0, 5.0, 1.0]) + t * np.array([0.1, 0.0, 0.0])
+    frames, masks, depth, poses = filmed(places, np.tile([0.0, 0.0, 1.0], (16, 1)))
+    masks[12:, :20] = False  # its upper half, behind something
+    masks[12:, :, 35:] = False
+    assert masks[12:].any((1, 2)).all()
+    cut = cut_out(frames, masks, depth, poses, LENS, fps=15)
+    assert cut.frame == 11
+    np.testing.assert_allclose(cut.velocity, [0.1, 0, 0], atol=0.01)
+
+
+def test_a_way_of_a_fifth_of_a_second_says_how_it_goes_and_a_shorter_one_nothing():
+    places = np.array([-1.0, 5.0, 1.0]) + np.arange(4)[:, None] * np.array([0.1, 0.0, 0.0])
+    frames, masks, depth, poses = filmed(places, np.tile([0.0, 0.0, 1.0], (4, 1)))
+    assert not cut_out(frames[:3], masks[:3], depth[:3], poses[:3], LENS, fps=15).velocity.any()
+    assert cut_out(frames, masks, depth, poses, LENS, fps=15).velocity[0] == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_ground_is_level_nobody_rises():
+    t = np.arange(16)[:, None]
+    places = np.array([-1.0, 6.0, 0.6]) + t * np.array([0.05, 0.0, 0.05])  # as if: more and more of it is seen
+    frames, masks, depth, poses = filmed(places, np.tile([0.0, 0.0, 1.0], (16, 1)))
+    np.testing.assert_allclose(cut_out(frames, masks, depth, poses, LENS, fps=15).velocity, [0.05, 0, 0], atol=0.005)
+
+
+def test_who_has_come_within_a_step_of_the_camera_or_behind_it_is_not_drawn():
+    frames, masks, depth, poses = filmed(np.array([[0.0, 4.0, 1.0]]), np.array([[0.0, 0.0, 1.0]]))
+    cut, empty = cut_out(frames, masks, depth, poses, LENS, fps=15), np.full((*SIZE, 3), GREY, np.uint8)
+    for distance, drawn in ((0.5, True), (0.2, False), (-3.0, False)):
+        found = paste(empty, [cut], 0, pose((0, 4 - distance, 1)), LENS)
+        assert (found != empty).any() == drawn
+
+
 def test_the_nearer_of_two_is_pasted_in_front_and_none_behind_the_camera():
     eyes = np.tile([0.0, 0.0, 1.0], (1, 1))
     cuts = []

@@ -112,6 +112,18 @@ def test_what_is_hidden_in_a_view_is_taken_from_another_one():
     assert (alone == 10).all()  # nobody shows it: the nearest pixel that may be shown
 
 
+def test_what_is_hidden_in_a_view_is_taken_from_another_one_by_depth_too():
+    cameras = np.stack([pose(0)] * 5)
+    frames = np.stack([np.full((*SIZE, 3), value, np.uint8) for value in (10, 0, 0, 0, 40)])
+    hidden = np.zeros((5, *SIZE), bool)
+    hidden[0, 8:16, 10:30] = True
+    depth = np.full((5, *SIZE), 6.0)
+    depth[0][hidden[0]] = 2.0  # somebody stands there
+    found = depth_warp(views_of(frames, cameras, LENS, depth=depth, hidden=hidden), pose(0))
+    assert (found[hidden[0]] == 40).all()
+    assert (found[~hidden[0]] == 10).all()
+
+
 def test_where_nothing_moves_depth_gives_the_true_frame_also_from_another_place():
     cameras = np.stack([pose(0), pose(6, eye=(0.8, 0.1, 0.4)), pose(-5, 2, eye=(-0.6, 0, 0))])
     seen = [wall(one) for one in cameras]
