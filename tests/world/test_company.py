@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmcli.world.hidden.cover import LOOKED_AT, covered, somebody_covered
+from hmcli.world.hidden.cover import LOOKED_AT, covered, covers, somebody_covered
 from hmcli.world.space.obstacles import blocked, clearance, footprints
 from hmcli.world.space.shapes import BOX, CYLINDER, Paint, ShapeList, Shapes, turn_about_z
 from hmcli.world.staging.company import Walker, not_too_near
@@ -64,7 +64,7 @@ def test_a_wall_covers_who_stands_behind_it_and_not_who_stands_before():
     wall.add(BOX, (0.0, -2.0, 1.5), (1.0, 0.1, 1.5), GREY)
     body.add(BOX, np.array([[0.0, 0.0, 0.9], [2.2, 0.0, 0.9], [0.0, -4.0, 0.9]]), (0.2, 0.2, 0.8), GREY)
     pose = np.tile(np.array([[1, 0, 0, 0], [0, 0, 1, -10], [0, -1, 0, 1.5], [0, 0, 0, 1.0]]), (frames, 1, 1))
-    assert covered(body.shapes(), [wall.shapes()], pose).tolist() == [True, False, False]
+    assert covered(body.shapes(), [covers(wall.shapes(), pose)], pose).tolist() == [True, False, False]
 
 
 def watching(frames: int, height: float = 2.0) -> CameraTrack:
@@ -79,13 +79,14 @@ def test_a_crowd_wants_somebody_covered_for_so_many_frames_on_end():
     places = np.stack([np.linspace(-3.0, 3.0, frames), np.zeros(frames), np.full(frames, 0.9)], -1)
     behind = np.tile([0.0, 5.0, 0.9], (frames, 1))
     poses = watching(frames, 1.5).world_from_camera()
-    count = int(covered(somebody(places), [wall.shapes()], poses).sum())
+    count = int(covered(somebody(places), [covers(wall.shapes(), poses)], poses).sum())
     assert 5 <= count <= 9
     one, other = (somebody(way[LOOKED_AT]) for way in (places, behind))
     poses = poses[LOOKED_AT]
-    assert somebody_covered([one], wall.shapes(), poses, 0.8, count - 1)
-    assert not somebody_covered([one], wall.shapes(), poses, 0.8, count + 2)
-    assert somebody_covered([one, other], wall.shapes(), poses, 0.8, frames)
+    things = covers(wall.shapes(), poses)
+    assert somebody_covered([one], things, poses, 0.8, count - 1)
+    assert not somebody_covered([one], things, poses, 0.8, count + 2)
+    assert somebody_covered([one, other], things, poses, 0.8, frames)
 
 
 def somebody(places: np.ndarray) -> Shapes:

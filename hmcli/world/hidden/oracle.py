@@ -145,8 +145,8 @@ class _Seen:
 
     def misses(self, way_BK2: np.ndarray, draw_B: np.ndarray) -> np.ndarray:
         """(B, 2N) noises by which a way misses the track of its draw."""
-        x, y = np.moveaxis(way_BK2[:, self.rows] - self.tracks[draw_B], 2, 0)
-        s = self.sharp
+        away, s = way_BK2[:, self.rows] - self.tracks[draw_B], self.sharp
+        x, y = away[..., 0], away[..., 1]
         return np.concatenate([x * s[:, 0, 0] + y * s[:, 0, 1], x * s[:, 1, 0] + y * s[:, 1, 1]], 1)
 
 

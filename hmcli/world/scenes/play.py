@@ -134,9 +134,9 @@ def _rings(site: Site, x: float, y: float) -> None:
 
 
 def _striped_post(site: Site, x: float, y: float) -> float:
-    post(site, x, y, 0.16, (0.0, 2.7), mixed("stripes", fresh(site, STRONG), WHITE, 0.6))
-    ball(site, x, y, 2.8, (0.3, 0.3, 0.3), solid(fresh(site, STRONG)))
-    return 0.18
+    post(site, x, y, 0.24, (0.0, 2.7), mixed("stripes", fresh(site, STRONG), WHITE, 0.6))
+    ball(site, x, y, 2.8, (0.32, 0.32, 0.32), solid(fresh(site, STRONG)))
+    return 0.32
 
 
 # --- stadium -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from hmcli.world.scenes.things import (
     turned,
 )  # fmt: skip
 from hmcli.world.space.light import Lamp
-from hmcli.world.space.shapes import BOX, Colour, Ground, Patch
+from hmcli.world.space.shapes import BOX, Colour, Ground, Paint, Patch
 
 _FAR = 90.0  # metres: half the length of roads
 _WALLS = ((0.66, 0.36, 0.26), (0.76, 0.66, 0.52), (0.55, 0.58, 0.62), (0.84, 0.80, 0.72), (0.45, 0.52, 0.58),
@@ -104,9 +104,16 @@ def _street_thing(site: Site, x: float, y: float) -> None:
         ball(site, x, y, 0.85, (0.62, 0.62, 0.45), mixed("mottled", (0.18, 0.36, 0.12), (0.40, 0.58, 0.22), 0.4))
 
 
-def _lamp(site: Site, x: float, y: float) -> float:
-    lamp_post(site, x, y)
-    return 0.12
+def _column(site: Site, x: float, y: float) -> float:
+    """An advertising column: a lamp post is too thin for anybody to be out of sight behind it."""
+    return _advertising(site, x, y, mixed("checks", fresh(site, STRONG), WHITE, 0.7))
+
+
+def _advertising(site: Site, x: float, y: float, poster: Paint) -> float:
+    radius = site.between(0.26, 0.34)
+    post(site, x, y, radius, (0.0, 2.7), poster)
+    post(site, x, y, radius + 0.04, (2.7, 2.85), solid((0.20, 0.26, 0.24)))
+    return radius + 0.04
 
 
 # --- market --------------------------------------------------------------------------------------------------------
@@ -194,9 +201,9 @@ def _stall(site: Site, x: float, y: float, turn: float) -> None:
 
 
 def _bunting(site: Site, x: float, y: float) -> float:
-    post(site, x, y, 0.11, (0.0, 3.3), mixed("stripes", fresh(site, STRONG), WHITE, 0.5))
-    ball(site, x, y, 3.4, (0.18, 0.18, 0.2), solid((0.86, 0.68, 0.24)))
-    return 0.13
+    post(site, x, y, 0.26, (0.0, 3.3), mixed("stripes", fresh(site, STRONG), WHITE, 0.5))
+    ball(site, x, y, 3.4, (0.3, 0.3, 0.3), solid((0.86, 0.68, 0.24)))
+    return 0.3
 
 
 # --- night city ----------------------------------------------------------------------------------------------------
@@ -288,14 +295,13 @@ def _night_car(site: Site, x: float, y: float) -> None:
         block(site, (x - 2.05, y + aside), (0.03, 0.18), (0.55, 0.75), glowing((1.0, 0.10, 0.06), 1.3))
 
 
-def _night_lamp(site: Site, x: float, y: float) -> float:
-    lamp_post(site, x, y, 3.6, lit=True)
-    return 0.12
+def _lit_column(site: Site, x: float, y: float) -> float:
+    return _advertising(site, x, y, glowing(site.pick(_NEON), 0.5))
 
 
 STREET = Family(
     name="street", preposition="on", words="a paved street with houses and parked cars", plain="an outdoor place",
-    moods=("noon", "morning", "evening", "hazy"), build=street, occluder=_lamp,
+    moods=("noon", "morning", "evening", "hazy"), build=street, occluder=_column,
 )  # fmt: skip
 
 MARKET = Family(
@@ -305,5 +311,5 @@ MARKET = Family(
 
 NIGHT_CITY = Family(
     name="night_city", preposition="in", words="a city with lit windows and neon signs", plain="an outdoor place",
-    moods=("night",), build=night_city, occluder=_night_lamp,
+    moods=("night",), build=night_city, occluder=_lit_column,
 )  # fmt: skip

@@ -123,7 +123,8 @@ class ShapeList:
         )
 
     def _points(self, values: Any) -> np.ndarray:
-        return np.broadcast_to(np.asarray(values, np.float64), (self.frames, 3))
+        points = np.asarray(values, np.float64)
+        return points if points.shape == (self.frames, 3) else np.broadcast_to(points, (self.frames, 3))
 
 
 def turns_about_z(angle_T: np.ndarray) -> np.ndarray:
@@ -140,9 +141,15 @@ def turn_about_z(angle: float) -> np.ndarray:
 def axes_along(direction_T3: np.ndarray) -> np.ndarray:
     """Right-handed axes whose third column is the given unit direction; the second stays near +y."""
     helper = np.where(np.abs(direction_T3[:, 1:2]) > 0.9, np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]))
-    first = np.cross(helper, direction_T3)
+    first = _cross(helper, direction_T3)
     first /= np.linalg.norm(first, axis=-1, keepdims=True)
-    return np.stack([first, np.cross(direction_T3, first), direction_T3], axis=-1)
+    return np.stack([first, _cross(direction_T3, first), direction_T3], axis=-1)
+
+
+def _cross(one_T3: np.ndarray, other_T3: np.ndarray) -> np.ndarray:
+    """np.cross of three-dimensional vectors, without its care for others: figures have many limbs."""
+    (a, b, c), (d, e, f) = one_T3.T, other_T3.T
+    return np.stack([b * f - c * e, c * d - a * f, a * e - b * d], axis=-1)
 
 
 def bounding_boxes(shapes: Shapes) -> tuple[np.ndarray, np.ndarray]:

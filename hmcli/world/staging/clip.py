@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from hmcli.errors import UsageError
 from hmcli.recipe.sections import WorldConfig
 from hmcli.world.bodies import posed, settled
 from hmcli.world.hidden.certify import FROZEN_BODIES, ORACLE_BODIES, Needs, Watched, certify, judged_frame
-from hmcli.world.hidden.cover import LOOKED_AT, somebody_covered
+from hmcli.world.hidden.cover import LOOKED_AT, somebody_covered, things_that_cover
 from hmcli.world.hidden.events import Hidden
 from hmcli.world.scenes import Scene, scene_family
 from hmcli.world.scenes.detail import flat_light, flat_scene
@@ -26,7 +26,8 @@ from hmcli.world.space.light import Light, light_from
 from hmcli.world.space.obstacles import Footprints, blocked, clearance, footprints
 from hmcli.world.space.shapes import Shapes, joined, nothing
 from hmcli.world.staging.choices import Choices, choices
-from hmcli.world.staging.company import Stage, Walker, join, not_too_near, set_out, somewhere_free
+from hmcli.world.staging.company import Stage, Walker, company, not_too_near, set_out, somewhere_free
+from hmcli.world.staging.crossing import crossing, crowd
 from hmcli.world.staging.paths import Walk
 from hmcli.world.staging.shooting import FOLLOWED, Lens, Moments, Taken, Task, moments, rolled_metres, shoot
 from hmcli.world.staging.splits import COVERED_SECONDS, SplitName
@@ -40,7 +41,7 @@ FURTHER_SEEDS = 3  # tried before it is given up
 _FURTHER = 1_000_003  # from one of them to the next
 _PER_CAST = 50  # draws after which a clip is cast anew: not every subject suits every trajectory and length
 _BRISKEST = 2.0  # times a subject's usual pace
-_COMPANIES = 10  # companies tried for a crowd's first subject, until somebody is covered for long enough
+_COMPANIES = 3  # companies tried for a crowd's first subject, until somebody is covered for long enough
 _CAMERA_ROOM = 0.5  # metres between the camera and things
 _VIEW = 3.0  # metres: what is nearer blocks the camera's view ...
 _BLOCKED = 0.4  # ... of which it may fill this share, from left to right
@@ -169,7 +170,12 @@ def clip_id(seed: int, index: int) -> str:
 def _dealt(names: tuple[str, ...], seed: int, index: int, what: str) -> str:
     """The name for clip `index`: dealt like a shuffled pack, so that every len(names) clips have all of them."""
     pack, place = divmod(index, len(names))
-    return names[np.random.default_rng([seed, pack, _SALTS[what]]).permutation(len(names))[place]]
+    return names[_shuffled(len(names), seed, pack, what)[place]]
+
+
+@lru_cache(maxsize=64)
+def _shuffled(count: int, seed: int, pack: int, what: str) -> tuple[int, ...]:
+    return tuple(np.random.default_rng([seed, pack, _SALTS[what]]).permutation(count).tolist())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,8 +305,6 @@ def _draw(may: Choices, cast: Cast, seed: int, index: int, draw: int) -> Scenari
         return "the camera does not lose the subject in the context and find it again in the target"
     if refused := _in_the_way(cast, taken.camera, lens) or _misframed(first, taken, cast, may):
         return refused
-    if refused := _unforeseeable(first, taken, may, np.random.default_rng([seed, index, draw + 1, _SALTS["eyes"]])):
-        return refused
     return Scenario(first=first, camera=taken.camera, moments=taken.moments, start=start)
 
 
@@ -339,14 +343,14 @@ def _misframed(first: Walker, taken: Taken, cast: Cast, may: Choices) -> str:
     return ""
 
 
-def _unforeseeable(first: Walker, taken: Taken, may: Choices, rng: np.random.Generator) -> str:
+def _unforeseeable(found: Scenario, may: Choices, rng: np.random.Generator) -> str:
     """Why the first subject's hidden stretch is not worth certifying, or nothing. A few draws of what eyes saw do."""
-    when, lens, frames = taken.moments, may.lens, may.frames
-    seen = sight(taken.camera, first.body)
+    first, camera, when, lens, frames = found.first, found.camera, found.moments, may.lens, may.frames
+    seen = sight(camera, first.body)
     partly = seen.partly(lens.half_angle)
-    inside = seen.inside(lens.half_angle, lens.half_height, first.subject.tall, taken.camera.eye[:, 2])
+    inside = seen.inside(lens.half_angle, lens.half_height, first.subject.tall, camera.eye[:, 2])
     watched = Watched(
-        track_T2=first.body.track, seen_T=partly, clear_T=inside >= _CLEAR, half_T=inside >= 0.5, camera=taken.camera,
+        track_T2=first.body.track, seen_T=partly, clear_T=inside >= _CLEAR, half_T=inside >= 0.5, camera=camera,
         half_angle=lens.half_angle, body_length=first.subject.body_length, fps=may.world.fps,
     )  # fmt: skip
     last = (frames if may.split.absent else when.return_) - 1
@@ -373,60 +377,58 @@ def _hardly_moves(first: Walker, when: Moments, may: Choices) -> bool:
 
 
 def _peopled(may: Choices, cast: Cast, found: Scenario, seed: int, index: int, draw: int) -> ClipDescription | str:
-    """The scenario with all its subjects as a clip, or why it is refused. In a crowd, several companies are tried."""
-    rng = np.random.default_rng([seed, index, draw + 1, _SALTS["company"]])
-    refused = ""
-    for _ in range(_COMPANIES if may.split.crowd else 1):
-        walkers = _together(found, cast, may, rng)
-        if walkers is None:
-            refused = refused or "there is no room for another subject"
-            continue
-        clip = _described(may, cast, found, walkers, seed, index, draw)
-        if not may.split.crowd or _somebody_covered(clip, may):
-            return clip
-        refused = "nobody is long enough behind anything"
-    return refused
-
-
-def _together(found: Scenario, cast: Cast, may: Choices, rng: np.random.Generator) -> list[Walker] | None:
-    """All subjects on their ways, or None when there is no room."""
+    """The scenario with all its subjects as a clip, or why it is refused."""
     stage = Stage(
         camera=found.camera, arrive=found.moments.arrive, leave=found.moments.leave, lens=may.lens, things=cast.things,
         fps=may.world.fps,
     )  # fmt: skip
-    walkers = [found.first]
-    for number, subject in enumerate(cast.subjects[1:], 1):
-        cross = may.split.crowd and (number == 1 or rng.random() < 0.5)
-        one = join(subject, may.split.paths, walkers, stage, rng, cross=cross)
-        if one is None:
-            return None
-        walkers.append(one)
-    return walkers
+    rng, eyes = (np.random.default_rng([seed, index, draw + 1, _SALTS[what]]) for what in ("company", "eyes"))
+    if may.split.crowd:
+        people = _crowded(may, cast, found, stage, rng, eyes)
+    elif refused := _unforeseeable(found, may, eyes):
+        return refused
+    else:
+        joined_by = company(cast.subjects[1:], may.split.paths, [found.first], stage, rng)
+        people = "there is no room for another subject" if joined_by is None else joined_by
+    if isinstance(people, str):
+        return people
+    return _described(may, cast, found, _actors(people, cast), seed, index, draw)
+
+
+def _crowded(
+    may: Choices, cast: Cast, found: Scenario, stage: Stage, rng: np.random.Generator, eyes: np.random.Generator
+) -> list[Walker] | str:
+    """The first of several companies in which somebody is covered for long enough, or why there is none."""
+    poses = found.camera.world_from_camera()[LOOKED_AT]
+    things, frames = things_that_cover(cast.scene.shapes, poses), math.ceil(COVERED_SECONDS * may.world.fps)
+    at = crossing(found.first, stage, things, frames)
+    companies = (crowd(cast.subjects[1:], may.split.paths, at, number, rng) for number in range(_COMPANIES))
+    for number, people in enumerate(people for people in companies if people is not None):
+        if number == 0 and (refused := _unforeseeable(found, may, eyes)):  # dearer than a company, so not before it
+            return refused
+        bodies = [actor.shapes(LOOKED_AT) for actor in _actors(people, cast)]
+        if somebody_covered(bodies, things, poses, may.lens.half_width, frames):
+            return people
+    return "nobody is long enough behind anything"
+
+
+def _actors(people: Sequence[Walker], cast: Cast) -> tuple[Actor, ...]:
+    actors = []
+    for number, (one, phase) in enumerate(zip(people, cast.phases, strict=True), 1):
+        strides = one.walk.distance / one.subject.figure.stride_metres + phase
+        lift = settled(one.walk.distance)
+        actors.append(Actor(number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides, lift=lift))
+    return tuple(actors)
 
 
 def _described(
-    may: Choices, cast: Cast, found: Scenario, walkers: Sequence[Walker], seed: int, index: int, draw: int
+    may: Choices, cast: Cast, found: Scenario, actors: tuple[Actor, ...], seed: int, index: int, draw: int
 ) -> ClipDescription:
     world = may.world
-    actors = []
-    for number, (one, phase) in enumerate(zip(walkers, cast.phases, strict=True), 1):
-        strides = one.walk.distance / one.subject.figure.stride_metres + phase
-        actors.append(
-            Actor(
-                number=number, subject=one.subject, path=one.path, walk=one.walk, phase=strides,
-                lift=settled(one.walk.distance),
-            )
-        )  # fmt: skip
     return ClipDescription(
         id=clip_id(seed, index), seed=seed, index=index, draw=draw, split=world.split, scene=cast.scene,
-        light=cast.light, actors=tuple(actors), trajectory=cast.trajectory, start=found.start, follows=cast.follows,
+        light=cast.light, actors=actors, trajectory=cast.trajectory, start=found.start, follows=cast.follows,
         world_from_camera=found.camera.world_from_camera(), field_of_view=world.field_of_view,
         aspect=world.size[0] / world.size[1], fps=world.fps,
         needs=may.needs, target_frames=world.target_frames, texture_seed=cast.texture_seed,
     )  # fmt: skip
-
-
-def _somebody_covered(clip: ClipDescription, may: Choices) -> bool:
-    bodies = [actor.shapes(LOOKED_AT) for actor in clip.actors]
-    frames = math.ceil(COVERED_SECONDS * clip.fps)
-    return somebody_covered(bodies, clip.scene.shapes, clip.world_from_camera[LOOKED_AT], may.lens.half_width, frames)

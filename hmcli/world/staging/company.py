@@ -12,19 +12,18 @@ from hmcli.world.staging.paths import PATHS, Gauge, Walk, walk
 from hmcli.world.staging.shooting import Lens
 from hmcli.world.subjects import Subject
 from hmcli.world.views.sight import Body, sight
-from hmcli.world.views.trajectories import CameraTrack, bearing
+from hmcli.world.views.trajectories import CameraTrack
 
 APART = 0.15  # metres between two bodies, and between a body and a thing, at least
 TOO_LARGE = 0.95  # share of the picture's height: a subject that fills more is too near, unless more is asked for
 _NEARER = 1.15  # times its share of the height that a subject may come to fill on its way
 _CUT = 0.15  # share of a subject that may be below the picture's lower edge, beyond what is asked for
-_TOO_SMALL = 0.15  # share of the picture's height: a body whose longest extent is less is too far away
+TOO_SMALL = 0.15  # share of the picture's height: a body whose longest extent is less is too far away
 _NEAR_CAMERA = 1.0  # metres between a body and the camera, at least
 _OFFSET = 1.4  # metres from the origin to the middle of the first subject's way, at most, along x and y
 _PLACES = 6  # offsets tried
 _TRIES = 40  # places tried for one more subject
 _SEEN = 0.3  # share of the frames before the exit in which a companion is in the picture
-_SIDE_BY_SIDE = 0.7  # radians between the ways of two subjects of which one covers the other for a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,33 +107,36 @@ def not_too_near(walker: Walker, camera: CameraTrack, lens: Lens) -> bool:
 
 
 def join(
-    subject: Subject, paths: Sequence[str], others: Sequence[Walker], stage: Stage, rng: np.random.Generator, *,
-    cross: bool,
-) -> Walker | None:  # fmt: skip
-    """One more subject in the picture before the exit; with `cross` one of it and the first covers the other.
-
-    None when no place was found.
-    """
+    subject: Subject, paths: Sequence[str], others: Sequence[Walker], stage: Stage, rng: np.random.Generator
+) -> Walker | None:
+    """One more subject in the picture before the exit; None when no place was found."""
     camera, lens, filmed = stage.camera, stage.lens, stage.leave - stage.arrive
     for _ in range(_TRIES):
         path = str(rng.choice(list(paths)))
         walker = set_out(subject, path, len(camera.yaw), stage.fps, rng.uniform(0.9, 1.1), rng)
         frame = stage.arrive + int(rng.integers(filmed // 6, max(5 * filmed // 6, filmed // 6 + 1)))
-        if cross:
-            walker = walker.turned(float(others[0].walk.heading[frame] - walker.walk.heading[frame]))
-            walker = walker.turned(rng.uniform(-_SIDE_BY_SIDE, _SIDE_BY_SIDE))
-            place = _in_line(walker, others[0], camera, frame, rng)
-        else:
-            place = _in_view(others, stage, frame, rng)
-        walker = walker.moved(place - walker.body.track[frame])
+        walker = walker.moved(_in_view(others, stage, frame, rng) - walker.body.track[frame])
         if not all(apart(walker, other) for other in others) or not not_too_near(walker, camera, lens):
             continue
-        if _noticed(walker, stage) and free_of_things(walker, stage.things):
+        if noticed(walker, stage) and free_of_things(walker, stage.things):
             return walker
     return None
 
 
-def _noticed(walker: Walker, stage: Stage) -> bool:
+def company(
+    others: Sequence[Subject], paths: Sequence[str], there: Sequence[Walker], stage: Stage, rng: np.random.Generator
+) -> list[Walker] | None:
+    """All who are there, and then the others on their ways; None when there is no room for one of them."""
+    people = list(there)
+    for subject in others:
+        one = join(subject, paths, people, stage, rng)
+        if one is None:
+            return None
+        people.append(one)
+    return people
+
+
+def noticed(walker: Walker, stage: Stage) -> bool:
     """Is a companion in the picture often enough before the exit, and large enough to be told at a glance?"""
     seen = sight(stage.camera, walker.body)
     filmed = slice(stage.arrive, stage.leave)
@@ -142,7 +144,7 @@ def _noticed(walker: Walker, stage: Stage) -> bool:
     if shown.mean() < _SEEN:
         return False
     away = float(np.median(seen.ahead[filmed][shown]))
-    return walker.subject.body_length >= _TOO_SMALL * 2 * stage.lens.half_height * away
+    return walker.subject.body_length >= TOO_SMALL * 2 * stage.lens.half_height * away
 
 
 def _in_view(others: Sequence[Walker], stage: Stage, frame: int, rng: np.random.Generator) -> np.ndarray:
@@ -151,21 +153,3 @@ def _in_view(others: Sequence[Walker], stage: Stage, frame: int, rng: np.random.
     distance = float(np.linalg.norm(others[0].body.track[frame] - eye)) * rng.uniform(0.75, 1.4)
     angle = stage.camera.yaw[frame] + stage.lens.half_angle * rng.uniform(-0.9, 0.9)
     return np.asarray(eye + distance * np.array([np.cos(angle), np.sin(angle)]))
-
-
-def _in_line(walker: Walker, first: Walker, camera: CameraTrack, frame: int, rng: np.random.Generator) -> np.ndarray:
-    """(2,) on the line from the camera through the first subject: the larger of the two stands in front."""
-    eye = camera.eye[frame, :2]
-    away = first.body.track[frame] - eye
-    distance, angle = float(np.linalg.norm(away)), bearing(away)
-    room = walker.subject.radius + first.subject.radius + 2 * APART
-    if _bulk(walker) > _bulk(first):
-        distance = min(distance * rng.uniform(0.7, 0.9), distance - room)
-    else:
-        distance = max(distance * rng.uniform(1.3, 1.8), distance + room)
-    return np.asarray(eye + distance * np.array([np.cos(angle), np.sin(angle)]))
-
-
-def _bulk(walker: Walker) -> float:
-    """How much one subject can hide."""
-    return walker.subject.tall * walker.subject.radius

@@ -167,10 +167,10 @@ def shoot(task: Task, when: Moments, rng: np.random.Generator) -> Taken | None:
         rolled = dolly(task.body.track, range(when.arrive, when.leave), rng.uniform(*_KEPT), task.fps)
     aside = task.half_width * rng.choice([-1.0, 1.0]) * rng.uniform(*_ASIDE) if when.arrive else 0.0
     shot = shot_of(task.trajectory, setting, rng, rolled=rolled, aside=aside)
-    arrive_frames = turning_seconds(aside) * task.fps * rng.uniform(1.0, 1.3)
+    arrive_frames = float(turning_seconds(aside)) * task.fps * rng.uniform(1.0, 1.3)
     timing = Timing(
         arrive=when.arrive - 0.4 * arrive_frames if when.arrive else -_NEVER, arrive_frames=arrive_frames,
-        away=_NEVER, away_frames=shot.seconds(shot.pan) * task.fps * rng.uniform(1.0, 1.35),
+        away=_NEVER, away_frames=float(shot.seconds(shot.pan)) * task.fps * rng.uniform(1.0, 1.35),
         back=_NEVER, back_frames=1.0,
     )  # fmt: skip
     gone = _going_away(task, shot, timing, when)
@@ -199,9 +199,8 @@ def _coming_back(task: Task, shot: Shot, timing: Timing, when: Moments, rng: np.
     """Of several returns to somewhere near the first view the one that shows the subject where the clip wishes it."""
     needs, frames, half = task.needs, task.frames, task.half_width
     home = half * rng.uniform(-_HOME, _HOME, (_RETURNS, 1))
-    shortest = np.array([[shot.seconds(float(turn))] for turn in (home - shot.pan)[:, 0]])
     back = rng.uniform(timing.away + 0.5 * timing.away_frames, frames - 2, (_RETURNS, 1))
-    back_frames = shortest * task.fps * rng.uniform(1.0, _SLOWEST, (_RETURNS, 1))
+    back_frames = shot.seconds(home - shot.pan) * task.fps * rng.uniform(1.0, _SLOWEST, (_RETURNS, 1))
     tried = replace(timing, back=back, back_frames=back_frames)
     seen = task.seen(shot, tried, home)
     partly = seen.partly(half)

@@ -15,6 +15,7 @@ import numpy as np
 from hmcli import registry
 from hmcli.world.bodies import Figure, Person, posed
 from hmcli.world.space import extent
+from hmcli.world.space.blocks import Blocks, blocks_of
 from hmcli.world.space.shapes import Shapes
 from hmcli.world.subjects.palette import Shades
 
@@ -40,23 +41,29 @@ class Subject:
         return "a person" if self.kind == "person" else "an animal"
 
     @cached_property
-    def _stride(self) -> Shapes:
+    def stride(self) -> Shapes:
+        """Its shapes in its own frame at twelve phases of a stride."""
         return posed(self.figure, np.arange(12) / 12, owner=0)
 
     @cached_property
     def tall(self) -> float:
         """Height of the whole figure, metres."""
-        return extent.top(self._stride)
+        return extent.top(self.stride)
 
     @cached_property
     def radius(self) -> float:
         """Of the circle on the ground, about the subject's position, that holds the whole body, metres."""
-        return extent.ground_radius(self._stride)
+        return extent.ground_radius(self.stride)
 
     @cached_property
     def body_length(self) -> float:
         """Longest extent of the body: a person's height, an animal's length or, if larger, height; metres."""
-        return self.tall if self.kind == "person" else max(self.tall, extent.length(self._stride))
+        return self.tall if self.kind == "person" else max(self.tall, extent.length(self.stride))
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Upright boxes that hold the figure, and that it fills."""
+        return blocks_of(self.stride)
 
 
 Family = Callable[[np.random.Generator], Subject]

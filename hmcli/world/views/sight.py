@@ -55,7 +55,7 @@ def sight(camera: CameraTrack, body: Body) -> Sight:
     away = body.track - camera.eye[..., :2]
     towards = np.arctan2(away[..., 1], away[..., 0])
     distance = np.hypot(away[..., 0], away[..., 1])
-    beside = np.angle(np.exp(1j * (towards - camera.yaw)))
+    beside = np.remainder(towards - camera.yaw + np.pi, 2 * np.pi) - np.pi
     aside = np.abs(np.sin(body.heading - towards))
     reach = body.radius * np.maximum(aside, _SLIM)
     half = np.arcsin(np.minimum(reach / np.maximum(distance, 1e-6), 1.0))

@@ -68,10 +68,10 @@ class Shot:
     aside: float  # radians beside the first view that it looks to until it turns to the subject; 0: starts with it
     rolled: np.ndarray  # (T, 2) metres on the ground by which a dolly has carried it; zeros: it stands
 
-    def seconds(self, turn: float) -> float:
+    def seconds(self, turn: float | np.ndarray) -> np.ndarray:
         """The least time for the way and a turn of `turn` radians, neither of them faster than a camera's."""
         metres = max(float(np.hypot(*self.slide)), abs(self.orbit) * float(np.hypot(*(self.eye[:2] - self.pivot))))
-        return max(turning_seconds(turn), _PEAK * metres / FASTEST_DRIVE)
+        return np.asarray(np.maximum(turning_seconds(turn), _PEAK * metres / FASTEST_DRIVE))
 
     def ground(self, share: np.ndarray) -> np.ndarray:
         """(..., 2) metres: where the camera stands when it is so far gone, (...) from 0 to 1."""
@@ -130,9 +130,9 @@ def eased(share: np.ndarray) -> np.ndarray:
     return np.asarray(u * u * (3 - 2 * u))
 
 
-def turning_seconds(turn: float) -> float:
+def turning_seconds(turn: float | np.ndarray) -> np.ndarray:
     """The least time for a turn of `turn` radians."""
-    return _PEAK * max(abs(turn) / FASTEST_TURN, 0.2)
+    return np.asarray(_PEAK * np.maximum(np.abs(turn) / FASTEST_TURN, 0.2))
 
 
 def start_pose(start: Range, focus: np.ndarray, distance: float, height: float, rng: np.random.Generator) -> np.ndarray:
