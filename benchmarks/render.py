@@ -3,11 +3,15 @@
     python benchmarks/render.py                                    # three sizes, two processes of one thread each
     python benchmarks/render.py --sizes 64x112 --clips 8 --json speed.json
     python benchmarks/render.py --device cuda                      # 66-frame clips, many at once
+    python benchmarks/render.py --splits easy,hard,crowd,absent,nano/clips,nano/test --clips 12  # per split
 
 Clips of different scenes, subjects and trajectories are drawn with antialiasing; describing and writing them is not
 counted. Per size: medians over clips, wall and processor seconds, in one process and in several side by side; peak
 memory of a process; `plain` is the nearest hit and the shadow of each pixel's ray found by testing every shape, without
 any shading or antialiasing. Growth is the exponent of a power law in the number of frames, and of clips.
+
+With `--splits`, processor seconds of whole clips instead: describing them, drawing them, and drawing others where the
+masks refuse one, a clip of each split in turn. Names are splits, at the first of the sizes, or recipes, at their own.
 """
 
 from __future__ import annotations
@@ -23,20 +27,31 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
 
+from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import WorldConfig
+from hmcli.stages.rendering.clips import Job, drawn_until_kept
 from hmcli.world.render import draw_clip, draw_clips
 from hmcli.world.render.cast import blocked, nearest
 from hmcli.world.render.reel import Part, Reel, Take, View
 from hmcli.world.staging.clip import ClipDescription, describe_clip
+from hmcli.world.staging.splits import SPLITS
 
 SIZES = "64x112,128x224,480x832"
 FRAMES, CUDA_FRAMES = 154, 66
+DEARER = 2.0  # times what the cheapest split costs for a frame and pixel, at most
+NANO_SECONDS = 1.5  # of a processor, for a clip of nano
 LIMITS = {(64, 112): 5.0, (128, 224): 12.0, (480, 832): 100.0}  # seconds a 154-frame clip may take
+
+
+def shape(size: tuple[int, int], frames: int) -> dict[str, Any]:
+    """Keys of a world whose clips have so many frames."""
+    context = (frames // 2 - 1) // 4 * 4 + 1  # 4k+1 each; 154 are 77 and 77
+    return {"context_frames": context, "target_frames": frames - context, "size": size}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +65,7 @@ class Work:
     clips: int = 1
 
     def described(self) -> list[ClipDescription]:
-        context = (self.frames // 2 - 1) // 4 * 4 + 1  # 4k+1 each; 154 are 77 and 77
-        world = WorldConfig(context_frames=context, target_frames=self.frames - context, size=self.size)
+        world = WorldConfig(**shape(self.size, self.frames))
         numbers = range(self.first, self.first + self.clips)
         return [describe_clip(world, self.seed, number) for number in numbers]
 
@@ -188,6 +202,54 @@ def measure_cuda(work: Work, device: torch.device, repeats: int) -> dict[str, An
     }  # fmt: skip
 
 
+# --- splits --------------------------------------------------------------------------------------------------------
+
+
+def world_of(name: str, size: tuple[int, int], frames: int) -> WorldConfig:
+    """The world of a split, at a size and a length, or that of a recipe."""
+    if name in SPLITS:
+        return WorldConfig(split=name, **shape(size, frames))
+    return load_recipe(name).world
+
+
+def whole_clip(world: WorldConfig, seed: int, number: int) -> dict[str, float]:
+    """Processor seconds of a clip from its seed to its pictures, and of describing it once alone; pictures made."""
+    start = time.process_time()
+    describe_clip(world, seed, number)
+    described = time.process_time()
+    job = Job(world=world, seed=seed, index=number, device="cpu", folder=Path(), chosen=None)
+    (kept,) = drawn_until_kept([job])
+    whole = time.process_time() - described
+    return {"describing": described - start, "whole": whole, "pictures": 1 + kept.refused}
+
+
+def measure_splits(names: list[str], size: tuple[int, int], frames: int, seed: int, clips: int) -> list[dict[str, Any]]:
+    """Means and the dearest of each, in one process of one thread, a clip of each split in turn."""
+    torch.set_num_threads(1)
+    worlds = {name: world_of(name, size, frames) for name in names}
+    for world in worlds.values():  # what is loaded and looked up but once does not count
+        draw_clip(describe_clip(world, seed + 1, 0), (8, 16), chunk_frames=8)
+    spent: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for number in range(clips):
+        for name, world in worlds.items():
+            spent[name].append(whole_clip(world, seed, number))
+    rows = [split_row(name, worlds[name], spent[name]) for name in names]
+    cheapest = min(row["whole_per_megapixel"] for row in rows)
+    return [row | {"over_cheapest": row["whole_per_megapixel"] / cheapest} for row in rows]
+
+
+def split_row(name: str, world: WorldConfig, spent: list[dict[str, float]]) -> dict[str, Any]:
+    frames = world.context_frames + world.target_frames
+    whole = fmean(one["whole"] for one in spent)
+    return {
+        "name": name, "size": list(world.size), "frames": frames, "clips": len(spent),
+        "describing": fmean(one["describing"] for one in spent), "longest": max(one["describing"] for one in spent),
+        "whole": whole, "pictures": fmean(one["pictures"] for one in spent),
+        "whole_per_megapixel": whole / (frames * math.prod(world.size) / 1e6),
+        "limit": NANO_SECONDS if name.startswith("nano/") else None,
+    }  # fmt: skip
+
+
 # --- reporting -----------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +272,25 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def splits_table(rows: list[dict[str, Any]]) -> str:
+    """What splits cost, as a Markdown table."""
+    lines = [
+        "| split or recipe | size | frames | clips | describing s | longest | whole s | drawings a clip | s a megapixel"
+        " | than the cheapest |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            row["name"], "x".join(map(str, row["size"])), f"{row['frames']}", f"{row['clips']}",
+            f"{row['describing']:.2f}", f"{row['longest']:.2f}", f"{row['whole']:.2f}", f"{row['pictures']:.2f}",
+            f"{row['whole_per_megapixel']:.2f}", f"{row['over_cheapest']:.2f} x",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [f"{row['name']}: {row['whole']:.2f} s of {row['limit']} a clip" for row in rows if row["limit"]]
+    dearest = max(row["over_cheapest"] for row in rows)
+    return "\n".join([*lines, f"the dearest costs {dearest:.2f} x the cheapest, of {DEARER:g} allowed"])
+
+
 def size(text: str) -> tuple[int, int]:
     try:
         height, width = (int(number) for number in text.split("x"))
@@ -227,6 +308,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the clips (default 0)")
     parser.add_argument("--repeats", type=int, default=3, help="on CUDA (default 3)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--splits", help="instead: what whole clips of these splits and recipes cost, commas between")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything measured here too")
     return parser
 
@@ -243,6 +325,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         Work(size=size(text), frames=frames, seed=given.seed, clips=clips)
         for text in (given.sizes or ("64x112" if cuda else SIZES)).split(",")
     ]
+    if given.splits:
+        if cuda:
+            raise SystemExit("--splits counts processor seconds: leave out --device")
+        work = works[0]
+        rows = measure_splits(given.splits.split(","), work.size, work.frames, work.seed, work.clips)
+        print(splits_table(rows), flush=True)
+        return written(given.json, results | {"splits": rows})
     for work in works:
         results["sizes"].append(measure_cuda(work, device, given.repeats) if cuda else measure(work, given.processes))
         if cuda:
@@ -252,8 +341,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if not cuda:
         results["growth"] = found = growth(works[0])
         print(f"growth at {works[0].size}: exponent {found['frames']:.2f} in frames, {found['clips']:.2f} in clips")
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return written(given.json, results)
+
+
+def written(out: Path | None, results: dict[str, Any]) -> dict[str, Any]:
+    if out:
+        out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from benchmark_files import load_benchmark
 
+from hmcli.stages.rendering import clips
 from hmcli.world.render import draw_clip, draw_clips
+from hmcli.world.staging.clip import describe_clip
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAME = "python benchmarks/render.py"
@@ -90,6 +92,44 @@ def test_the_commands_of_the_docs_are_understood(benchmark):
         given = benchmark.options().parse_args(shlex.split(command.removeprefix(NAME)))
         for text in (given.sizes or benchmark.SIZES).split(","):
             benchmark.size(text)
+        for split in given.splits.split(",") if given.splits else ():
+            benchmark.world_of(split, SIZE, 66)
+
+
+def test_the_world_of_a_split_has_the_size_asked_for_and_that_of_a_recipe_its_own(benchmark):
+    crowd, nano = benchmark.world_of("crowd", SIZE, 66), benchmark.world_of("nano/test", SIZE, 66)
+    assert (crowd.split, crowd.size, crowd.context_frames + crowd.target_frames) == ("crowd", SIZE, 66)
+    assert (nano.size, nano.context_frames + nano.target_frames) == ((64, 128), 110)
+
+
+def test_a_split_s_clip_is_what_describing_and_all_its_drawings_take(benchmark, monkeypatch):
+    """The clock ticks once a description and ten times a drawing; masks are said to refuse the first two of `hard`."""
+    clock, refused = [0], []
+
+    def described(world, seed, index, first_draw=0):
+        clock[0] += 1
+        return describe_clip(world, seed, index, first_draw)
+
+    def pictured(job, described_clips):
+        clock[0] += 10
+        return in_pictures(job, described_clips)
+
+    def refusal(clip, seen, found):
+        again = clip.split == "hard" and len(refused) < 2
+        return again and refused.append(clip.draw) is None
+
+    in_pictures = clips._pictured
+    for module in (benchmark, clips):
+        monkeypatch.setattr(module, "describe_clip", described)
+    monkeypatch.setattr(clips, "_pictured", pictured)
+    monkeypatch.setattr(clips, "refusal", refusal)
+    monkeypatch.setattr(benchmark, "time", SimpleNamespace(process_time=lambda: clock[0]))
+    easy, hard = benchmark.measure_splits(["easy", "hard"], SIZE, 66, seed=3, clips=2)
+    assert (easy["describing"], easy["whole"], easy["pictures"]) == (1, 11, 1)
+    assert (hard["describing"], hard["whole"], hard["pictures"]) == (1, 22, 2)  # means of one and three drawings
+    assert (easy["over_cheapest"], hard["over_cheapest"]) == (1, 2)
+    assert easy["whole_per_megapixel"] == pytest.approx(11 / (66 * 16 * 24 / 1e6))
+    assert "the dearest costs 2.00 x the cheapest" in benchmark.splits_table([easy, hard])
 
 
 @pytest.mark.slow

@@ -51,12 +51,13 @@ class Drawn:
     pictures: RenderedClip
     seen: list[Visibility]
     found: Certificates
+    refused: int = 0  # drawings of this clip whose masks did not show what it promises
 
 
 def render_batch(jobs: Sequence[Job]) -> list[RenderedRow]:
     """Draw clips together and write their folders; returns their lines of clips.jsonl."""
     rows = []
-    for job, drawn in zip(jobs, _drawn(jobs), strict=True):
+    for job, drawn in zip(jobs, drawn_until_kept(jobs), strict=True):
         if job.chosen is not None:
             text, plain = job.chosen.caption, job.chosen.caption_plain
         else:
@@ -109,10 +110,10 @@ class Drawer:
         return dict(zip(unit.items, render_batch(jobs), strict=True))
 
 
-def _drawn(jobs: Sequence[Job]) -> list[Drawn]:
+def drawn_until_kept(jobs: Sequence[Job]) -> list[Drawn]:
     """Draw until the masks show what each description promises; that ends with an error after a number of draws."""
     done: dict[int, Drawn] = {}
-    waiting, draws = list(jobs), {job.index: 0 for job in jobs}
+    waiting, draws, refused = list(jobs), {job.index: 0 for job in jobs}, {job.index: 0 for job in jobs}
     while waiting:
         clips = [
             describe_clip(job.world, job.seed, job.index, first_draw=draws[job.index])
@@ -122,9 +123,9 @@ def _drawn(jobs: Sequence[Job]) -> list[Drawn]:
         ]
         for job, drawn in zip(waiting, _pictured(waiting[0], clips), strict=True):
             if job.chosen is None and refusal(drawn.clip, drawn.seen, drawn.found):
-                draws[job.index] = drawn.clip.draw + 1
+                draws[job.index], refused[job.index] = drawn.clip.draw + 1, refused[job.index] + 1
             else:
-                done[job.index] = drawn
+                done[job.index] = replace(drawn, refused=refused[job.index])
         waiting = [job for job in waiting if job.index not in done]
     return [done[job.index] for job in jobs]
 
