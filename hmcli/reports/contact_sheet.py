@@ -6,6 +6,11 @@ fills fewer cells. Every cell names the frame it shows.
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +31,76 @@ def spaced_frames(frames: int, columns: int) -> list[int]:
 
 def contact_sheet(rows: list[tuple[str, np.ndarray]], columns: int = 8, *, cell_width: int = 224) -> np.ndarray:
     """One uint8 image (H, W, 3): a labelled strip per row, frames wider than `cell_width` pixels scaled down to it."""
+    return lay_out([cut_strip(label, video, columns, cell_width=cell_width) for label, video in rows])
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of a sheet: its label, the frames that it shows, by number, and their cells, uint8 (N, H, W, 3)."""
+
+    label: str
+    frames: tuple[int, ...]
+    cells: np.ndarray
+
+
+def cut_strip(label: str, video: np.ndarray, columns: int = 8, *, cell_width: int = 224) -> Strip:
+    """What a sheet shows of a video."""
+    from PIL import Image
+
+    if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or 0 in video.shape:
+        raise ValueError(f"row {label!r} must be (T, H, W, 3) uint8 and not empty, got {video.shape} {video.dtype}")
+    height, width = video.shape[1:3]
+    size = (cell_width, max(1, round(height * cell_width / width))) if width > cell_width else (width, height)
+    frames = tuple(spaced_frames(len(video), columns))
+    images = (Image.fromarray(video[index]) for index in frames)
+    cells = [image if image.size == size else image.resize(size, Image.Resampling.LANCZOS) for image in images]
+    return Strip(label, frames, np.stack([np.asarray(cell) for cell in cells]))
+
+
+def lay_out(strips: Sequence[Strip]) -> np.ndarray:
+    """The sheet, uint8 (H, W, 3), of its strips from top to bottom."""
     from PIL import Image, ImageDraw, ImageFont
 
-    if not rows:
+    if not strips:
         raise ValueError("a contact sheet needs at least one row")
-    strips = [(label, _cells(label, video, columns, cell_width)) for label, video in rows]
-    wide = max(sum(cell.width + MARGIN for _, cell in cells) for _, cells in strips) + MARGIN
-    high = sum(2 * LINE + cells[0][1].height + 2 * MARGIN for _, cells in strips)
+    wide = max(len(strip.frames) * (strip.cells.shape[2] + MARGIN) for strip in strips) + MARGIN
+    high = sum(2 * LINE + strip.cells.shape[1] + 2 * MARGIN for strip in strips)
     sheet = Image.new("RGB", (wide, high), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=TEXT)
     top = 0
-    for label, cells in strips:
-        draw.text((MARGIN, top + 2), _fitted(label, wide - 2 * MARGIN, font), fill=INK, font=font)
-        left, height = MARGIN, cells[0][1].height
-        for index, cell in cells:
-            sheet.paste(cell, (left, top + LINE))
+    for strip in strips:
+        draw.text((MARGIN, top + 2), _fitted(strip.label, wide - 2 * MARGIN, font), fill=INK, font=font)
+        left, (height, width) = MARGIN, strip.cells.shape[1:3]
+        for index, cell in zip(strip.frames, strip.cells, strict=True):
+            sheet.paste(Image.fromarray(cell), (left, top + LINE))
             draw.text((left, top + LINE + height + 1), str(index), fill=INK, font=font)
-            left += cell.width + MARGIN
+            left += width + MARGIN
         top += 2 * LINE + height + 2 * MARGIN
     return np.asarray(sheet).copy()
+
+
+def save_strips(strips: Mapping[str, Sequence[Strip]], path: Path) -> None:
+    """Keep strips by name (of a clip), so that a sheet can be laid out of several files; equal strips, equal bytes."""
+    flat = [(name, strip) for name, of in strips.items() for strip in of]
+    arrays: dict[str, Any] = {f"cells {number}": strip.cells for number, (_, strip) in enumerate(flat)}
+    said = [[name, strip.label, strip.frames] for name, strip in flat]
+    with path.open("wb") as file:
+        np.savez_compressed(file, said=np.array(json.dumps(said)), **arrays)
+
+
+def load_strips(data: bytes) -> dict[str, list[Strip]]:
+    """What `save_strips` wrote, in its order. Raises ValueError for anything else."""
+    strips: dict[str, list[Strip]] = {}
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            for number, (name, label, frames) in enumerate(json.loads(str(arrays["said"]))):
+                cells = arrays[f"cells {number}"]
+                if cells.ndim != 4 or cells.shape[-1] != 3 or cells.dtype != np.uint8 or len(cells) != len(frames):
+                    raise ValueError(f"row {label!r} has cells {cells.shape} {cells.dtype} for {len(frames)} frames")
+                strips.setdefault(name, []).append(Strip(label, tuple(frames), cells))
+    except (KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"these are no rows of a contact sheet: {error}") from error
+    return strips
 
 
 def save_png(image: np.ndarray, path: Path) -> None:
@@ -53,18 +109,6 @@ def save_png(image: np.ndarray, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, format="PNG")
-
-
-def _cells(label: str, video: np.ndarray, columns: int, cell_width: int) -> list[tuple[int, Any]]:
-    """(frame number, PIL image) of the frames that a row shows."""
-    from PIL import Image
-
-    if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or 0 in video.shape:
-        raise ValueError(f"row {label!r} must be (T, H, W, 3) uint8 and not empty, got {video.shape} {video.dtype}")
-    height, width = video.shape[1:3]
-    size = (cell_width, max(1, round(height * cell_width / width))) if width > cell_width else (width, height)
-    images = ((index, Image.fromarray(video[index])) for index in spaced_frames(len(video), columns))
-    return [(i, image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)) for i, image in images]
 
 
 def _fitted(label: str, width: int, font: Any) -> str:

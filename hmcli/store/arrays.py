@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = "data.zarr"
 BFLOAT16 = "bfloat16"
+ROWS_PER_SHARD = 8  # of a stacked array
 _ZSTD_LEVEL = 3
 _ABSENT = np.uint64(2**64 - 1)  # offset of a chunk that is not in its shard
 _INDEX_ENTRY, _INDEX_CHECKSUM = 16, 4  # bytes: offset and length of a chunk; crc32c of the index, at the shard's end
@@ -58,7 +59,7 @@ def write_stack(
     dtype: str,
     axes: Sequence[str],
     units: str,
-    rows_per_shard: int = 8,
+    rows_per_shard: int = ROWS_PER_SHARD,
     attributes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `count` rows of `shape` as `<root>/<group>/<name>`; returns the array's entry for the manifest.
@@ -66,11 +67,10 @@ def write_stack(
     `root` is a `data.zarr` folder, `group` may be "" or nested ("64x112"). `axes` names every axis, the row axis first.
     bfloat16 takes rows of float32 (rounded) or uint16 (bits). Raises ValueError for rows that are not as announced.
     """
-    if len(axes) != len(shape) + 1:
-        raise ValueError(f"{name}: axes {list(axes)} must name the row axis and the {len(shape)} axes of a row")
-    make_group(root, group)
-    described = {"axes": list(axes), "dtype": dtype, "units": units, **(attributes or {})}
-    array = _create(root / group / name, (count, *shape), dtype, rows_per_shard, described)
+    array, entry = begin_stack(
+        root, group, name, count=count, shape=shape, dtype=dtype, axes=axes, units=units,
+        rows_per_shard=rows_per_shard, attributes=attributes,
+    )  # fmt: skip
     done = 0
     for block in _blocks(rows, rows_per_shard, tuple(shape), dtype, name):
         if done + len(block) > count:
@@ -79,7 +79,30 @@ def write_stack(
         done += len(block)
     if done != count:
         raise ValueError(f"{name}: {done} rows came, {count} were announced")
-    return {"path": f"{ROOT}/{group}/{name}" if group else f"{ROOT}/{name}", "shape": [count, *shape], **described}
+    return entry
+
+
+def begin_stack(
+    root: Path,
+    group: str,
+    name: str,
+    *,
+    count: int,
+    shape: Sequence[int],
+    dtype: str,
+    axes: Sequence[str],
+    units: str,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    attributes: Mapping[str, Any] | None = None,
+) -> tuple[zarr.Array, dict[str, Any]]:
+    """The empty array that `write_stack` fills, and its entry for the manifest."""
+    if len(axes) != len(shape) + 1:
+        raise ValueError(f"{name}: axes {list(axes)} must name the row axis and the {len(shape)} axes of a row")
+    make_group(root, group)
+    described = {"axes": list(axes), "dtype": dtype, "units": units, **(attributes or {})}
+    array = _create(root / group / name, (count, *shape), dtype, rows_per_shard, described)
+    path = f"{ROOT}/{group}/{name}" if group else f"{ROOT}/{name}"
+    return array, {"path": path, "shape": [count, *shape], **described}
 
 
 def make_group(root: Path, group: str = "") -> None:
@@ -243,14 +266,25 @@ class StackReader:
         files, root = self._files
         return files.unchanged(file.relative_to(root).as_posix())
 
+    @property
+    def rows_per_shard(self) -> int:
+        return int((self.array.shards or self.array.chunks)[0])
+
     def shard_file(self, row: int) -> Path:
         """The file that holds a row."""
-        rows_per_shard = (self.array.shards or self.array.chunks)[0]
-        return self.path.joinpath("c", str(row // rows_per_shard), *["0"] * (len(self.shape) - 1))
+        return self.path.joinpath("c", str(row // self.rows_per_shard), *["0"] * (len(self.shape) - 1))
+
+    def shard_bytes(self, row: int) -> bytes:
+        """The file that holds a row of a complete artifact. Raises DataError unless it is as it was written."""
+        file = self.shard_file(row)
+        if self._files is None:
+            raise ValueError(f"{self.path} is in no complete artifact: nothing says what its bytes should be")
+        files, root = self._files
+        return files.read(file.relative_to(root).as_posix()).data
 
     def _require(self, row: int, where: dict[str, object]) -> None:
         """Raise unless the row's bytes are there: zarr itself would answer with the fill value."""
-        rows_per_shard = (self.array.shards or self.array.chunks)[0]
+        rows_per_shard = self.rows_per_shard
         shard = row // rows_per_shard
         if shard in self._whole_shards or 0 in self.shape:
             return

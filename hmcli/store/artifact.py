@@ -20,7 +20,7 @@ An item's bytes: hmcli/store/shelf.py. Layout and safety: hmcli/store/journal.py
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +32,10 @@ from hmcli.contracts import Quarantined, Reporter
 from hmcli.store.asked import Asked, Outlook, outlook, refuse_loss, some
 from hmcli.store.files import file_name, sync_tree
 from hmcli.store.hashing import HashCache, hash_tree
+from hmcli.store.joining import join_stack
 from hmcli.store.lock import ArtifactLock
 from hmcli.store.manifest import Manifest, compute_fingerprint, make_manifest, plain
+from hmcli.store.parts import Part
 from hmcli.store.records import RESERVED, UNFINISHED, Record
 from hmcli.store.shelf import Shelf
 from hmcli.store.survey import find_newest, verify
@@ -45,9 +47,9 @@ class ArtifactWriter:
     """Context manager that holds an artifact's lock and writes, resumes or updates it.
 
     `recipe` are the sections of the recipe the stage reads, `inputs` the fingerprints of its inputs by name, `under` a
-    hash of all that its items share. With `force` nothing that was there before counts as kept, with `prune` what is
-    not asked for goes. Raises LockedError, UsageError (a folder that is no artifact of `kind`) and DataError (a damaged
-    manifest) on entering.
+    hash of all that its items share, `part` what it is a part of. With `force` nothing that was there before counts as
+    kept, with `prune` what is not asked for goes. Raises LockedError, UsageError (a folder that is no artifact of
+    `kind`) and DataError (a damaged manifest) on entering.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ArtifactWriter:
         force: bool = False,
         prune: bool = False,
         under: str = "",
+        part: Part | None = None,
         cache: HashCache | None = None,
     ) -> None:
         self.path = Path(path).resolve()
@@ -73,6 +76,7 @@ class ArtifactWriter:
         self.force = force
         self.prune = prune
         self.under = under
+        self.part = {} if part is None else part.to_json()
         self._lock = ArtifactLock(self.path)
         self._shelf = Shelf(self.path, kind, seed=seed, under=under, warn=reporter.warn, cache=cache or HashCache())
         self._asked: Asked | None = None
@@ -216,6 +220,14 @@ class ArtifactWriter:
             yield place
         self._made_now(item)
 
+    def adopt(self, item: str, record: Record, source: Path) -> None:
+        """Finish an item as it lies in another complete artifact: of the same key, bytes, and words about it.
+
+        Rows of arrays stay there until `stack` copies them. Raises DataError when files are not those written.
+        """
+        self._shelf.adopt(item, record, source)
+        self._made_now(item)
+
     def _made_now(self, item: str) -> None:
         self._kept.discard(item)
         self._quarantined.pop(item, None)
@@ -232,6 +244,10 @@ class ArtifactWriter:
             self._kept |= set(items)
         self.reporter.warn(f"{name} {'stays as it was' if stays else 'is left out'}: {reason}")
         return stays
+
+    def list_left_out(self, left_out: Iterable[Quarantined]) -> None:
+        """List what others could not use, as they said it; what was made of it earlier is in the order, or is not."""
+        self._quarantined |= {left.item: left.reason for left in left_out}
 
     def _may_stay(self, item: str) -> bool:
         record = self._shelf.records.get(item)
@@ -267,11 +283,16 @@ class ArtifactWriter:
         if not items:
             raise ValueError(f"{name}: no items to stack")
         stored, shape = self._shelf.records[items[0]]["arrays"][name]
-        entry = write_stack(
-            self.staged / ROOT, group, name, (self.get_array(item, name) for item in items), count=len(items),
-            shape=shape, dtype=dtype or stored, axes=axes, units=units, rows_per_shard=rows_per_shard,
-            attributes=attributes,
-        )  # fmt: skip
+        form: dict[str, Any] = {
+            "count": len(items), "shape": shape, "dtype": dtype or stored, "axes": axes, "units": units,
+            "rows_per_shard": rows_per_shard, "attributes": attributes,
+        }  # fmt: skip
+        adopted = self._shelf.adopted
+        if all(item in adopted for item in items):
+            places = [adopted.place(item, name) for item in items]
+            entry = join_stack(self.staged / ROOT, group, name, places, **form)
+        else:
+            entry = write_stack(self.staged / ROOT, group, name, (self.get_array(item, name) for item in items), **form)
         self._stacked[f"{group}/{name}" if group else name] = entry
         for row, item in enumerate(items):
             self._rows.setdefault(item, {})[name] = (entry["path"], row)
@@ -289,6 +310,7 @@ class ArtifactWriter:
             compute_fingerprint(self.kind, self.recipe, self.inputs, items) == old.fingerprint
             and list(order) == list(old.items)
             and old.seed == self.seed
+            and old.part == self.part
             and {row["item"]: row["reason"] for row in old.quarantined} == self._quarantined
         )
         return same and not self._shelf.lose_damaged(old.files)
@@ -321,6 +343,7 @@ class ArtifactWriter:
             recipe=self.recipe,
             inputs=self.inputs,
             seed=self.seed,
+            part=self.part,
             items={item: self._final_record(item) for item in order},
             counts=dict(counts or {}),
             quarantined=self._quarantine_rows(),
@@ -334,7 +357,8 @@ class ArtifactWriter:
     def _dropped(self, order: Sequence[str]) -> list[str]:
         """Items that are deleted when the artifact is finished; those that only cannot be made are set aside here."""
         asked = self._asked or Asked(keys=dict.fromkeys(order, ""), unread=frozenset(self._quarantined))
-        rest = [item for item in self._shelf.records if item not in set(order)]
+        stay = set(order)
+        rest = [item for item in self._shelf.records if item not in stay]
         if gone := [item for item in rest if item not in asked and not asked.helps(item)]:
             if not self.prune:
                 found = Outlook(kept=tuple(order), replaced=(), new=(), unread=(), gone=tuple(gone))

@@ -41,7 +41,7 @@ from hmcli.store.files import (
 )
 from hmcli.store.hashing import HashCache, hash_json, remember
 from hmcli.store.lock import writing_output
-from hmcli.store.manifest import FORMAT, JOURNAL, Manifest, load_manifest, parse_manifest
+from hmcli.store.manifest import FORMAT, JOURNAL, WHOLE, Manifest, load_manifest, parse_manifest
 from hmcli.store.records import (
     MANIFEST,
     OLD_MANIFEST,
@@ -146,7 +146,7 @@ class Journal:
         with writing_output(self.artifact):
             self.working.mkdir(parents=True, exist_ok=True)
         if self.begun_with() != self.seed:  # first of all: without it the folder would not be known as ours
-            header = {"format": FORMAT, "kind": self.kind, "seed": self.seed, "begun_at": _now()}
+            header = {"format": WHOLE, "kind": self.kind, "seed": self.seed, "begun_at": _now()}
             write_json(self._header, header)
         for folder in (self.items, self.parts, self.ready, self.staged, self.temporary):
             folder.mkdir(exist_ok=True)

@@ -26,8 +26,10 @@ from hmcli.store.files import OutsideError, write_text
 from hmcli.store.hashing import hash_bytes, hash_json
 from hmcli.store.records import MANIFEST, OLD_MANIFEST, WORKING, LeadsOut, Malformed, check_fields
 
-FORMAT = 2  # 1 had no seal: a manifest that was edited could not be told
-_FINGERPRINTS = 1  # of what a fingerprint covers: format 2 changed nothing in it
+FORMAT = 3  # of a part of an artifact (`part`), which an earlier hm would take for the whole
+WHOLE = 2  # of every other manifest: hm wrote them so before there were parts
+SEALED = 2  # 1 had no seal: a manifest that was edited could not be told
+_FINGERPRINTS = 1  # of what a fingerprint covers: formats 2 and 3 changed nothing in it
 _SEAL = "seal"  # last field of the file: hash of the text before it
 JOURNAL = f"{WORKING}/journal.json"  # says that the folder is an artifact being written, and of which kind
 _BEFORE_SEAL = f',\n "{_SEAL}": '
@@ -39,7 +41,7 @@ _PACKAGES = ("torch", "numpy", "zarr", "diffusers", "transformers", "av", "decor
 class Manifest:
     """What `manifest.json` says. Every hash and fingerprint reads `sha256:<hex>`."""
 
-    format: int = FORMAT
+    format: int = WHOLE
     kind: str  # dataset, latents, memory, codec, run, checkpoint, generation, evaluation
     fingerprint: str
     inputs: dict[str, str]  # name -> fingerprint
@@ -47,6 +49,7 @@ class Manifest:
     made_by: dict[str, Any]  # hmcli, commit (None outside a checkout), dirty, python, versions of packages
     created_at: str  # ISO 8601, UTC, microseconds
     seed: int
+    part: dict[str, Any] = field(default_factory=dict)  # of a part: which one of which whole (hmcli.store.parts)
     counts: dict[str, int] = field(default_factory=dict)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)  # id -> key, hash, meta and where it lies; in order
     quarantined: list[dict[str, str]] = field(default_factory=list)  # item, reason
@@ -102,8 +105,18 @@ def is_artifact(path: Path | str) -> bool:
 
 def is_sealed(path: Path | str) -> bool:
     """Does a complete artifact's manifest tell when it was edited? Those of format 1 do not."""
+    return not _begins(path, 1)
+
+
+def is_part(path: Path | str) -> bool:
+    """Is a complete artifact a part of another? Its first line says so."""
+    return _begins(path, FORMAT)
+
+
+def _begins(path: Path | str, number: int) -> bool:
     with (Path(path) / MANIFEST).open("rb") as file:
-        return not file.read(64).replace(b" ", b"").startswith((b'{\n"format":1,', b'{"format":1,'))
+        head = file.read(64).replace(b" ", b"")
+    return head.startswith((b'{\n"format":%d,' % number, b'{"format":%d,' % number))
 
 
 def is_unfinished(path: Path | str) -> bool:
@@ -152,9 +165,9 @@ def parse_manifest(text: str, file: Path) -> Manifest:
     if values["format"] > FORMAT:
         what = f"the artifact has format {values['format']}, this hm {hmcli.__version__} reads up to {FORMAT}"
         raise DataError(what, where=where, fix="install a newer hm, or make the artifact again with this one")
-    if values["format"] >= 2:
+    if values["format"] >= SEALED:
         values.pop(_SEAL, None)
-    known = {entry.name for entry in fields(Manifest)}
+    known = {entry.name for entry in fields(Manifest)} - (set() if values["format"] == FORMAT else {"part"})
     if problems := [f"missing {name}" for name in sorted(known - set(values))] + [
         f"unknown {name}" for name in sorted(set(values) - known)
     ]:
@@ -165,7 +178,7 @@ def parse_manifest(text: str, file: Path) -> Manifest:
         raise OutsideError(f"the manifest is forged or damaged: {error}", where=where, fix=_AGAIN) from error
     except Malformed as error:
         raise DataError(f"the manifest is damaged: {error}", where=where, fix=_AGAIN) from error
-    if values["format"] >= 2 and text != sealed(text.rpartition(_BEFORE_SEAL)[0]):
+    if values["format"] >= SEALED and text != sealed(text.rpartition(_BEFORE_SEAL)[0]):
         raise DataError("the manifest was edited or damaged: it is not as it was written", where=where, fix=_AGAIN)
     return Manifest(**values)
 
@@ -178,10 +191,11 @@ def write_manifest(folder: Path | str, manifest: Manifest) -> None:
 def manifest_text(manifest: Manifest) -> str:
     """JSON with one line per field, and one line per item, array and file: readable, greppable, and diffs well.
 
-    It is sealed, in the format of this program, whatever format it was read in.
+    It is sealed, in the format of this program, whatever format it was read in. What is whole says nothing of parts.
     """
-    said = dataclasses.replace(manifest, format=FORMAT)
-    text = "{\n" + ",\n".join(_field_lines(f.name, getattr(said, f.name)) for f in fields(said))
+    said = dataclasses.replace(manifest, format=FORMAT if manifest.part else WHOLE)
+    names = [f.name for f in fields(said) if f.name != "part" or said.part]
+    text = "{\n" + ",\n".join(_field_lines(name, getattr(said, name)) for name in names)
     return sealed(text)
 
 

@@ -57,6 +57,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
     _each(values["arrays"], "arrays", _check_array)
     check_listed(values["files"], "files", top=True)
     _require(isinstance(values["quarantined"], list), "quarantined", "is no list")
+    if "part" in values:
+        _check_part(values["part"])
     for row in values["quarantined"]:
         texts = isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
         _require(texts and set(row) == {"item", "reason"}, "quarantined", "has an entry that is no item with a reason")
@@ -106,6 +108,19 @@ def check_listed(value: Any, at: str, *, top: bool = False) -> None:
     for name in value:
         if name or top or len(value) != 1:
             check_path(name, at, top=top)
+
+
+def _check_part(part: Any) -> None:
+    """index, of, clips and whole (hmcli.store.parts)."""
+    _require(isinstance(part, dict) and set(part) == {"index", "of", "clips", "whole"}, "part", "is no part")
+    _require(
+        _is_count(part["index"]) and _is_count(part["of"]) and part["index"] < part["of"],
+        "part",
+        "is not one of as many",
+    )
+    texts = isinstance(part["clips"], list) and all(isinstance(clip, str) for clip in part["clips"])
+    _require(texts and bool(part["clips"]), "part: clips", "are no ids")
+    _require(isinstance(part["whole"], str), "part: whole", "is no text")
 
 
 def _check_item(record: Any, at: str) -> None:

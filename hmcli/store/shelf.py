@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from hmcli.errors import DataError
 from hmcli.store.files import file_name, inside, sync_folder, sync_tree, write_bytes
 from hmcli.store.finite import require_finite
 from hmcli.store.hashing import HashCache, forget, hash_arrays, hash_bytes, hash_json, hash_tree
+from hmcli.store.joining import AdoptedRows, copy_item
 from hmcli.store.journal import Journal, flat_name
 from hmcli.store.manifest import Manifest, load_manifest, manifest_text, plain
 from hmcli.store.records import MANIFEST, RESERVED, Record, listed_files
@@ -38,6 +39,7 @@ class Shelf:
         self.old: Manifest | None = None  # of an artifact that is or was complete: says where stacked rows lie
         self.records: dict[str, Record] = {}
         self.made: set[str] = set()  # items finished in this run
+        self.adopted = AdoptedRows()
         self.whole = Wholeness(path, self.journal.parts, cache)
         self._required: set[str] = set()  # kept items whose bytes were hashed in this run
         self._copied: set[Path] = set()  # damaged shards that are in quarantine already
@@ -108,12 +110,30 @@ class Shelf:
             "meta": plain(dict(meta or {})),
         }
         before = self.records.get(item)
-        self._done(item, record)
+        self._done(item, record, self.under)
         if before is not None and "part" in before and before["part"]["name"] != file.name:
             inside(self.journal.parts, before["part"]["name"]).unlink(missing_ok=True)
 
+    def adopt(self, item: str, record: Record, source: Path) -> None:
+        """Finish an item as it lies in another complete artifact; rows of arrays stay there until they are stacked.
+
+        Raises DataError when files are not those that were written.
+        """
+        if "path" in record:
+            place = PurePosixPath(record["path"])
+            under = record.get("under", "")
+            with self.place_for(item, record["key"], str(place.parent), place.name, record["meta"], under) as made:
+                copy_item(source, record, made)
+            return
+        self.begin()
+        self.adopted.add(item, source, record)
+        self.records[item] = dict(record)
+        self.made.add(item)
+
     @contextmanager
-    def place_for(self, item: str, key: str, parent: str, name: str, meta: Mapping[str, Any] | None) -> Iterator[Path]:
+    def place_for(
+        self, item: str, key: str, parent: str, name: str, meta: Mapping[str, Any] | None, under: str | None = None
+    ) -> Iterator[Path]:
         """A temporary place that becomes `<artifact>/<parent>/<name>` when the block succeeds; else it is gone."""
         path = Path(parent, name).as_posix()
         if Path(path).parts[0] in RESERVED or ".." in Path(path).parts or Path(path).is_absolute():
@@ -125,11 +145,11 @@ class Shelf:
         self.journal.throw_away(made)
         try:
             yield made
-            self._place(item, key, made, path, meta)
+            self._place(item, key, made, path, meta, self.under if under is None else under)
         finally:
             self.journal.throw_away(made)
 
-    def _place(self, item: str, key: str, made: Path, path: str, meta: Mapping[str, Any] | None) -> None:
+    def _place(self, item: str, key: str, made: Path, path: str, meta: Mapping[str, Any] | None, under: str) -> None:
         """Hash, record, put in place: what was there before stays until this is whole and known of."""
         files = hash_tree(made)
         if not files:
@@ -143,13 +163,13 @@ class Shelf:
             record["before"] = {"path": before["path"], "files": before["files"]}
         os.replace(made, self.journal.ready / record["ready"])
         sync_folder(self.journal.ready)
-        self._done(item, record)
+        self._done(item, record, under)
         self.journal.settle(item, record)
         self.journal.remember(place, files, self._cache)
 
-    def _done(self, item: str, record: Record) -> None:
-        if self.under:
-            record["under"] = self.under
+    def _done(self, item: str, record: Record, under: str) -> None:
+        if under:
+            record["under"] = under
         self.journal.record(item, record)
         self.records[item] = record
         self.made.add(item)
@@ -163,6 +183,8 @@ class Shelf:
         """
         self._require(item)
         record = self.records[item]
+        if item in self.adopted:
+            return self.adopted.place(item, name).read()
         if "part" not in record:
             return self.whole.row(record, name)
         from safetensors import SafetensorError, safe_open

@@ -11,7 +11,7 @@ from hmcli.contracts import Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.store.files import inside
 from hmcli.store.hashing import hash_file
-from hmcli.store.manifest import FORMAT, Manifest, compute_fingerprint, is_artifact, is_unfinished, read_manifest
+from hmcli.store.manifest import SEALED, Manifest, compute_fingerprint, is_artifact, is_unfinished, read_manifest
 from hmcli.store.records import listed_files
 
 
@@ -22,7 +22,7 @@ def verify(path: Path | str, reporter: Reporter) -> list[str]:
     """
     folder = Path(path).resolve()
     manifest = read_manifest(folder)
-    if manifest.format < FORMAT:
+    if manifest.format < SEALED:
         reporter.note(f"the manifest has format {manifest.format}, of an earlier hm: edits of it would not be noticed")
     problems = []
     if compute_fingerprint(manifest.kind, manifest.recipe, manifest.inputs, manifest.items) != manifest.fingerprint:
@@ -53,7 +53,8 @@ def find_newest(
 ) -> Path:
     """The newest complete artifact of one of `kinds` below `folder` that `accept` takes; never one inside another.
 
-    Hidden folders are skipped. Raises UsageError when there is none, or when two are equally new.
+    Parts of an artifact and hidden folders are skipped. Raises UsageError when there is none, or when two are equally
+    new.
     """
     wanted = " or ".join(kinds)
     found: list[tuple[str, Path]] = []
@@ -67,7 +68,9 @@ def find_newest(
         except DataError as error:
             passed.append(f"{place} ({error.what})")
             continue
-        if manifest.kind in kinds and accept(manifest):
+        if manifest.kind in kinds and manifest.part:
+            passed.append(f"{place} (part {manifest.part['index']} of {manifest.part['of']})")
+        elif manifest.kind in kinds and accept(manifest):
             found.append((manifest.created_at, place.resolve()))
         elif manifest.kind in kinds:
             passed.append(f"{place} (does not fit)")

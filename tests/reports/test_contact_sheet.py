@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from hmcli.reports.contact_sheet import LINE, MARGIN, contact_sheet, save_png, spaced_frames
+from hmcli.reports.contact_sheet import (
+    LINE,
+    MARGIN,
+    contact_sheet,
+    cut_strip,
+    lay_out,
+    load_strips,
+    save_png,
+    save_strips,
+    spaced_frames,
+)
 
 
 def ramp(frames: int, height: int, width: int) -> np.ndarray:
@@ -70,3 +82,25 @@ def test_a_saved_sheet_is_read_back_unchanged(tmp_path):
     sheet = contact_sheet([("x", ramp(3, 8, 12))], columns=3)
     save_png(sheet, tmp_path / "new" / "sheet.png")
     assert (np.asarray(Image.open(tmp_path / "new" / "sheet.png")) == sheet).all()
+
+
+def test_strips_that_were_kept_make_the_same_sheet(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    videos = {label: rng.integers(0, 256, (frames, 6, 9, 3), dtype=np.uint8) for label, frames in [("a", 12), ("b", 3)]}
+    strips = {"clip": [cut_strip(label, video) for label, video in videos.items()]}
+    save_strips(strips, tmp_path / "one.npz")
+    save_strips(strips, tmp_path / "two.npz")
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    kept = load_strips((tmp_path / "one.npz").read_bytes())
+    assert list(kept) == ["clip"]
+    assert np.array_equal(lay_out(kept["clip"]), contact_sheet(list(videos.items())))
+
+
+def test_what_holds_no_strips_is_refused(tmp_path: Path):
+    np.savez(tmp_path / "cells.npz", said=np.array('[["clip", "a", [0, 1]]]'), **{"cells 0": np.zeros((1, 2, 2, 3))})
+    np.savez(tmp_path / "said.npz", said=np.array("[1]"))
+    np.savez(tmp_path / "other.npz", other=np.zeros(3))
+    np.savez(tmp_path / "code.npz", said=np.array([{}], dtype=object))
+    for data in [b"", b"PK", b"text", *(file.read_bytes() for file in tmp_path.iterdir())]:
+        with pytest.raises(ValueError):
+            load_strips(data)

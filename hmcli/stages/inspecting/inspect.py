@@ -9,7 +9,8 @@ from typing import Any
 from hmcli.contracts import Description, Reporter
 from hmcli.errors import DataError
 from hmcli.store.artifact import verify as find_damage
-from hmcli.store.manifest import FORMAT, Manifest, read_manifest
+from hmcli.store.manifest import SEALED, Manifest, read_manifest
+from hmcli.store.parts import part_of
 
 _SHOWN_ITEMS = 8
 
@@ -33,10 +34,11 @@ def _lines(path: Path, manifest: Manifest, size: int, verified: bool) -> list[st
     commit = f", commit {made['commit']}{' (changed)' if made.get('dirty') else ''}" if made.get("commit") else ""
     whole = "every file is as it was written" if verified else "complete (--verify hashes every file)"
     rows: list[tuple[str, Any]] = [
-        ("kind", f"{manifest.kind}, format {manifest.format}{'' if manifest.format == FORMAT else ' (not sealed)'}"),
+        ("kind", f"{manifest.kind}, format {manifest.format}{'' if manifest.format >= SEALED else ' (not sealed)'}"),
         ("made", f"{manifest.created_at} by hm {made['hmcli']}{commit}, seed {manifest.seed}"),
         ("size", f"{size / 1e6:.1f} MB"),
         ("whole", whole),
+        *([] if (part := part_of(manifest)) is None else [("part", part)]),
         ("fingerprint", manifest.fingerprint),
         *((f"input {name}", fingerprint) for name, fingerprint in manifest.inputs.items()),
         *((f"{name}", count) for name, count in manifest.counts.items()),
