@@ -32,7 +32,8 @@ def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Pat
 def test_every_lower_bound_is_a_release_that_is_tested(project: Path):
     """torch alone is tested above its bound (CONTRIBUTING.md, "Versions")."""
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    direct = [Requirement(line) for line in table["dependencies"] + table["optional-dependencies"]["dev"]]
+    extras = [line for extra in table["optional-dependencies"].values() for line in extra]
+    direct = [Requirement(line) for line in table["dependencies"] + extras]
     lines = [line for line in (project / "constraints-lowest.txt").read_text().splitlines() if line[0] != "#"]
     tested = {canonicalize_name(pin.name): pin.specifier for pin in map(Requirement, lines)}
     bound = {canonicalize_name(requirement.name): requirement.specifier for requirement in direct}
