@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from ray_here import ray_here, with_ray
 from warm import WarmCommand
 
 from hmcli.recipe.reading import load_recipe, recipe_names
@@ -18,6 +19,7 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 NEEDS = re.compile(r"\$\{?(HM_WORLD|WEIGHTS)")
+RAY = "--on ray"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -88,8 +90,18 @@ def test_the_chain_of_the_readme_runs(shell):
 @pytest.mark.timeout(900)
 def test_the_commands_of_a_page_run(page: Path, shell):
     for text in blocks(page, "bash"):
-        if not NEEDS.search(text):
+        if not NEEDS.search(text) and RAY not in text:
             shell(text)
+
+
+@pytest.mark.slow
+@with_ray
+def test_the_commands_for_ray_run_on_this_machine(shell):
+    commands = [text for page in PAGES for text in blocks(page, "bash") if RAY in text]
+    assert commands
+    with ray_here() as env:
+        for text in commands:
+            shell(text, **env)
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ from hmcli.cli.shared import (
     recipe_for,
     recorded,
 )
+from hmcli.cli.spread import OnIn, ShardIn, ShardsIn, Spread, carry_out
 from hmcli.contracts import StageResult
 from hmcli.errors import UsageError
 from hmcli.runtime import Console
@@ -48,6 +49,9 @@ def render(
     out: ArtifactOut = None,
     override: Overrides = None,
     processes: Processes = 1,
+    shard: ShardIn = None,
+    on: OnIn = None,
+    shards: ShardsIn = None,
     captioner: Annotated[
         Path | None, typer.Option("--captioner", help="Folder of an image-text-to-text model that writes the captions.")
     ] = None,
@@ -60,12 +64,12 @@ def render(
     more = [] if clips is None else [f"world.clips={clips}"]
     more += [] if captioner is None else [f"world.captioner={json.dumps(str(captioner))}"]
     resolved = recipe_for("render", recipe, [*(override or []), *more], readers.RENDER)
-    from hmcli.runtime import pick_device
     from hmcli.stages.rendering import render as stage
 
-    return stage.run(
-        resolved, out=named(out, recipe, "dataset"), force=force, prune=prune, device=pick_device(device),
-        processes=processes, reporter=Console(), dry_run=dry_run,
+    return carry_out(
+        stage.run, Spread(shard, on, shards), recipe=resolved,
+        out=named(out, recipe, "dataset", shard=shard), force=force, prune=prune, device=device,
+        processes=processes, dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -76,6 +80,9 @@ def encode(
     recipe: RecipeIn = None,
     override: Overrides = None,
     processes: Processes = 1,
+    shard: ShardIn = None,
+    on: OnIn = None,
+    shards: ShardsIn = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -84,12 +91,12 @@ def encode(
     """Encode a folder of clips. Videos become VAE latents, captions embeddings, poses camera rows."""
     resolved = recipe_for("encode", recipe, override, readers.ENCODE)
     source = find_input(data, "dataset")
-    from hmcli.runtime import pick_device
     from hmcli.stages.latents import encode as stage
 
-    return stage.run(
-        resolved, data=source, out=named(out, source, "latents"), force=force, prune=prune, device=pick_device(device),
-        processes=processes, reporter=Console(), dry_run=dry_run,
+    return carry_out(
+        stage.run, Spread(shard, on, shards), recipe=resolved,
+        data=source, out=named(out, source, "latents", shard=shard), force=force, prune=prune, device=device,
+        processes=processes, dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -111,6 +118,9 @@ def tokenize_memory(
     recipe: RecipeIn = None,
     override: Overrides = None,
     processes: Processes = 1,
+    shard: ShardIn = None,
+    on: OnIn = None,
+    shards: ShardsIn = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -121,13 +131,13 @@ def tokenize_memory(
     base = recorded(weights)
     resolved = recipe_for("tokenize-memory", recipe, override, readers.of_memory(weights), base)
     source = find_input(latents, "latents", accept=made_with(base, "codec"))
-    from hmcli.runtime import pick_device
     from hmcli.stages.memory import tokenize as stage
 
-    return stage.run(
-        resolved, latents=source, model=weights, clips=tuple(clips or ()), force=force, prune=prune,
-        device=pick_device(device), out=named(out, source, "memory", weights), after=given(after), processes=processes,
-        reporter=Console(), dry_run=dry_run,
+    return carry_out(
+        stage.run, Spread(shard, on, shards), recipe=resolved,
+        latents=source, model=weights, clips=tuple(clips or ()), force=force, prune=prune,
+        device=device, out=named(out, source, "memory", weights, shard), after=given(after), processes=processes,
+        dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -191,6 +201,9 @@ def generate(
     recipe: RecipeIn = None,
     override: Overrides = None,
     processes: Processes = 1,
+    shard: ShardIn = None,
+    on: OnIn = None,
+    shards: ShardsIn = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -203,13 +216,13 @@ def generate(
     found = find_input(asked, "latents", "dataset", accept=made_with(base, "codec"))
     base.get("data", {}).pop("split", None)  # how the training clips were cut; a folder of clips is generated whole
     resolved = recipe_for("generate", recipe, override, readers.of_sampling(weights, found), base)
-    from hmcli.runtime import pick_device
     from hmcli.stages.sampling import generate as stage
 
-    return stage.run(
-        resolved, source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
-        out=named(out, found, "generation"), force=force, prune=prune, device=pick_device(device), processes=processes,
-        reporter=Console(), dry_run=dry_run,
+    return carry_out(
+        stage.run, Spread(shard, on, shards), recipe=resolved,
+        source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
+        out=named(out, found, "generation", shard=shard), force=force, prune=prune, device=device, processes=processes,
+        dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -226,6 +239,9 @@ def evaluate(
     recipe: RecipeIn = None,
     override: Overrides = None,
     processes: Processes = 1,
+    shard: ShardIn = None,
+    on: OnIn = None,
+    shards: ShardsIn = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -235,13 +251,13 @@ def evaluate(
     source = find_input(generation, "generation")
     chosen = [f"eval.metrics={json.dumps(metric)}"] if metric else []
     resolved = recipe_for("eval", recipe, [*(override or []), *chosen], readers.of_scoring(source))
-    from hmcli.runtime import pick_device
     from hmcli.stages.scoring import evaluate as stage
 
-    return stage.run(
-        resolved, generation=source, reference=given(reference), metrics=resolved.eval.metrics,
-        out=named(out, source, "evaluation"), force=force, prune=prune, device=pick_device(device), processes=processes,
-        reporter=Console(), dry_run=dry_run,
+    return carry_out(
+        stage.run, Spread(shard, on, shards), recipe=resolved,
+        generation=source, reference=given(reference), metrics=resolved.eval.metrics,
+        out=named(out, source, "evaluation", shard=shard), force=force, prune=prune, device=device, processes=processes,
+        dry_run=dry_run,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from hmcli.cli.shared import (
     recipe_for,
     recorded,
 )
+from hmcli.cli.spread import OnIn, ShardIn, ShardsIn, Spread, carry_out
 from hmcli.contracts import Description, StageResult
 from hmcli.errors import UsageError
 from hmcli.runtime import Console, Terminated, stop_on_sigterm
@@ -71,6 +72,9 @@ def inspect(
     out: ArtifactOut = None,
     override: Overrides = None,
     processes: Processes = 1,
+    shard: ShardIn = None,
+    on: OnIn = None,
+    shards: ShardsIn = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -80,7 +84,7 @@ def inspect(
     if latents is None:
         looking = {"--memory": memory, "--clips": clips, "--out": out, "--set": override, "--dry-run": dry_run,
                    "--force": force, "--prune": prune, "--device": device != "auto",
-                   "--num-processes": processes != 1}  # fmt: skip
+                   "--num-processes": processes != 1, "--shard": shard, "--on": on, "--shards": shards}  # fmt: skip
         _refuse_idle(looking, "without --latents", fix="hm inspect MODEL --latents LATENTS looks into a model's memory")
         from hmcli.stages.inspecting import inspect as stage
 
@@ -88,14 +92,28 @@ def inspect(
     _refuse_idle({"--verify": verify}, "with --latents", fix="hm inspect ARTIFACT --verify")
     weights, source = find_input(artifact), find_input(latents)
     resolved = recipe_for("inspect", None, override, of_sampling(weights, None), recorded(weights))
-    from hmcli.runtime import pick_device
     from hmcli.stages.inspecting import memory as inspect_memory
 
-    return inspect_memory.run(
-        resolved, model=weights, latents=source, memory=given_all(memory), clips=tuple(clips or ()),
-        out=named(out, source, "inspection", weights), force=force, prune=prune, device=pick_device(device),
-        processes=processes, reporter=Console(), dry_run=dry_run,
+    return carry_out(
+        inspect_memory.run, Spread(shard, on, shards), recipe=resolved,
+        model=weights, latents=source, memory=given_all(memory), clips=tuple(clips or ()),
+        out=named(out, source, "inspection", weights, shard), force=force, prune=prune, device=device,
+        processes=processes, dry_run=dry_run,
     )  # fmt: skip
+
+
+@command(app, "merge")
+def merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="PARTS...", help="All artifacts made with --shard i/n.")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the whole.")],
+    dry_run: DryRun = False,
+    force: Force = False,
+    prune: Prune = False,
+) -> StageResult:
+    """Join parts made with --shard. The result is what one process would have written."""
+    from hmcli.stages.parts import merge as stage
+
+    return stage.run(parts, out=out, force=force, prune=prune, reporter=Console(), dry_run=dry_run)
 
 
 @command(app, "convert")

@@ -138,16 +138,20 @@ def find_input(text: str | Path | None, *kinds: str, accept: Callable[[Any], boo
 
         path = find_newest(Path.cwd(), kinds, accept=accept)
         Console().note(f"using {path} (the newest {' or '.join(kinds)} here)")
-    _say_unsealed(path)
+    _say_what_it_is(path)
     return path
 
 
-def _say_unsealed(path: Path) -> None:
-    """Artifacts of an earlier format are read as they are."""
-    from hmcli.store.manifest import is_artifact, is_sealed
+def _say_what_it_is(path: Path) -> None:
+    """Artifacts of an earlier format, and parts of artifacts, are read as they are."""
+    from hmcli.store.manifest import is_artifact, is_part, is_sealed
 
-    if is_artifact(path) and not is_sealed(path):
+    if not is_artifact(path):
+        return
+    if not is_sealed(path):
         Console().note(f"{path} has the manifest of an earlier hm: edits of it (not of its files) would not be noticed")
+    if is_part(path):
+        Console().note(f"{path} is a part: what is made of it covers its clips alone (hm merge joins all parts first)")
 
 
 def recipe_for(
@@ -163,10 +167,16 @@ def recipe_for(
     return recipe
 
 
-def named(out: Path | None, source: str | Path | None, kind: str, model: Path | None = None) -> Path:
-    """The output as given, or `./<input stem>.<kind>`; made by a model, `./<input stem>-<model stem>.<kind>`."""
+def named(
+    out: Path | None, source: str | Path | None, kind: str, model: Path | None = None, shard: str | None = None
+) -> Path:
+    """The output as given, or `./<input stem>.<kind>`; made by a model, `./<input stem>-<model stem>.<kind>`.
+
+    Part 1 of 4 is named `./<stem>.1-of-4.<kind>`.
+    """
     stems = [_stem(source or "mini"), *([] if model is None else [_stem(model)])]
-    return out or Path(f"{'-'.join(stems)}.{kind}")
+    part = "" if shard is None else f".{shard.replace('/', '-of-')}"
+    return out or Path(f"{'-'.join(stems)}{part}.{kind}")
 
 
 def _stem(source: str | Path) -> str:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_bench as tiny
 from warm import WarmCommand, ok
+
+from hmcli.recipe.reading import load_recipe
+from hmcli.stages.inspecting import memory as inspecting
+from hmcli.stages.latents import encode
+from hmcli.stages.memory import tokenize
+from hmcli.stages.rendering import render
+from hmcli.stages.sampling import generate
+from hmcli.stages.scoring import evaluate
 
 NANO = """
 format: 1
@@ -71,3 +81,22 @@ def generation(hm: WarmCommand, run: Path, latents: Path, place: Path) -> Path:
 def tiny_bench(tmp_path_factory: pytest.TempPathFactory) -> tiny.TinyBench:
     """A frozen benchmark and its clips."""
     return tiny.make(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="session")
+def stages(nano: Path, clips: Path, latents: Path, run: Path, generation: Path) -> dict[str, Callable[..., Any]]:
+    """Every stage that works clip by clip, as a function of `out`, `reporter` and what else its `run` takes."""
+    recipe = load_recipe(nano)
+    common: dict[str, Any] = {"force": False, "device": "cpu"}
+    model = {"latents": latents, "model": run, "clips": ()}
+    return {
+        "render": lambda **o: render.run(recipe, **common, **o),
+        "encode": lambda **o: encode.run(recipe, data=clips, **common, **o),
+        "slots": lambda **o: tokenize.run(recipe, latents=latents, model=None, clips=(), **common, **o),
+        "memory": lambda **o: tokenize.run(recipe, **model, **common, **o),
+        "generate": lambda **o: generate.run(
+            recipe, source=latents, model=run, memory=(), clips=(), **common, **o
+        ),
+        "eval": lambda **o: evaluate.run(recipe, generation=generation, reference=clips, metrics=(), **common, **o),
+        "inspect": lambda **o: inspecting.run(recipe, **model, memory=(), **common, **o),
+    }  # fmt: skip

@@ -98,7 +98,7 @@ def keys(of: Inputs) -> dict[str, str]:
 
 def plan_of(of: Inputs, dataset: Dataset) -> Plan:
     plan = Plan(
-        generated=of.generated, reference=dataset, metrics=(of.metric,),
+        generated=of.generated, clips=(), reference=dataset, metrics=(of.metric,),
         settings=replace(of.recipe.eval, backbone="hog", backbone_path=""), device="cpu", versions=of.versions,
     )  # fmt: skip
     if of.features is not None and plan.backbone is not None:

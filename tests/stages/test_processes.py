@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -14,23 +13,20 @@ from typing import Any
 
 import pytest
 import torch
+from contents import content
 from small_makers import Writer
 from warm import WarmCommand, wait_for
 
 from hmcli.errors import DataError, HMError, UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Console, Silent
-from hmcli.stages.inspecting import memory as inspecting
 from hmcli.stages.latents import encode
 from hmcli.stages.latents.view import open_latents
-from hmcli.stages.memory import tokenize
-from hmcli.stages.rendering import render
-from hmcli.stages.sampling import generate
-from hmcli.stages.scoring import evaluate
 from hmcli.stages.shared.each import each
 from hmcli.stages.shared.makers import Unit
 from hmcli.store.artifact import ArtifactWriter
 
+STAGES = ("render", "encode", "slots", "memory", "generate", "eval", "inspect")
 HEAVY = ["hmcli.core.transformer", "hmcli.codecs.video", "hmcli.codecs.wan_files", "hmcli.world.render"]
 
 
@@ -55,43 +51,6 @@ class Notes(Silent):
 
 
 # --- every stage -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def stages(nano: Path, clips: Path, latents: Path, run: Path, generation: Path) -> dict[str, Callable[..., Any]]:
-    """Every stage that works clip by clip, as a function of `out`, `processes` and `reporter`."""
-    recipe = load_recipe(nano)
-    common: dict[str, Any] = {"force": False, "device": "cpu"}
-    model = {"latents": latents, "model": run, "clips": ()}
-    return {
-        "render": lambda **o: render.run(recipe, **common, **o),
-        "encode": lambda **o: encode.run(recipe, data=clips, **common, **o),
-        "slots": lambda **o: tokenize.run(recipe, latents=latents, model=None, clips=(), **common, **o),
-        "memory": lambda **o: tokenize.run(recipe, **model, **common, **o),
-        "generate": lambda **o: generate.run(
-            recipe, source=latents, model=run, memory=(), clips=(), **common, **o
-        ),
-        "eval": lambda **o: evaluate.run(recipe, generation=generation, reference=clips, metrics=(), **common, **o),
-        "inspect": lambda **o: inspecting.run(recipe, **model, memory=(), **common, **o),
-    }  # fmt: skip
-
-
-STAGES = ("render", "encode", "slots", "memory", "generate", "eval", "inspect")
-
-
-def content(artifact: Path) -> dict[str, Any]:
-    """All bytes of an artifact, but for the times in it."""
-    found: dict[str, Any] = {
-        file.relative_to(artifact).as_posix(): file.read_bytes() for file in artifact.rglob("*") if file.is_file()
-    }
-    manifest = json.loads(found.pop("manifest.json"))
-    del manifest["created_at"], manifest["seal"]
-    for record in manifest["items"].values():
-        record.get("meta", {}).pop("seconds", None)
-    if (rows := found.pop("generations.jsonl", None)) is not None:
-        del manifest["files"]["generations.jsonl"]
-        found["rows"] = [json.loads(line) | {"seconds": 0} for line in rows.splitlines()]
-    return found | {"manifest": manifest}
 
 
 @pytest.mark.parametrize("stage", STAGES)

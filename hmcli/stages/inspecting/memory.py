@@ -45,6 +45,7 @@ from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
+from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import read_json, write_csv, write_json, write_text
@@ -72,6 +73,7 @@ def run(
     prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
+    shard: Shard | None = None,
 ) -> StageResult:
     """Look into the memory of a model on clips; see `hm inspect --help`."""
     folder = find_model(model)
@@ -80,24 +82,30 @@ def run(
         raise UsageError("memory is turned off: there is none to look into", fix="set sample.memory=on")
     kept, descriptions = sorted_memory(memory, folder)
     job, ids = open_job(recipe, folder, latents, kept, descriptions, clips, device, reporter)
-    units = [Unit(id=clip, items={clip: look_key(job, clip)}) for clip in ids]
+    own = share(shard, ids)
+    units = [Unit(id=clip, items={clip: look_key(job, clip)}) for clip in own.clips]
     unread = () if clips else job.view.left_out
     asked = asked_for(units, unread=frozenset(left.item for left in unread))
     if dry_run:
-        plan = f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}"
+        plan = f"{len(units)} clips, {recipe.sample.steps} steps each on {device}"
         return planned(
             out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
-            counts={"clips": len(ids)},
+            counts={"clips": len(units)}, part=own.part,
         )  # fmt: skip
     with ArtifactWriter(
         out, KIND, recipe=job.reads(), inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
-        force=force, prune=prune, under=hash_json([FORMAT, job.under]),
+        force=force, prune=prune, under=hash_json([FORMAT, job.under]), part=own.part,
     ) as writer:  # fmt: skip
         writer.ask(asked)
         done = _inspect_clips(writer, job, units, processes)
         done = stay_unread(writer, [left for left in unread if left.item in writer.items], done)
-        require_some(done, writer.quarantined, latents)
+        require_some(done, writer.quarantined, latents, own.part)
         return _finish(writer, done, reporter)
+
+
+def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
+    """Complete the inspection whose clips were looked at in parts, and are in the writer."""
+    return _finish(writer, parts.items, writer.reporter)
 
 
 def refuse_without_slots(folder: ModelFolder) -> None:

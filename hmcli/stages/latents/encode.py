@@ -40,6 +40,7 @@ from hmcli.stages.latents.layout import (
     Shape,
     caption_item,
     clip_item,
+    clips_of,
     group_name,
     is_caption,
 )
@@ -49,10 +50,13 @@ from hmcli.stages.models.identity import codec_hash, open_codec, open_text, text
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
+from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import from_json, key_of, to_json
+from hmcli.store.arrays import ROWS_PER_SHARD
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.finite import narrowed
 from hmcli.store.hashing import hash_json
+from hmcli.store.parts import Part
 from hmcli.world.files.captions import natural_key
 
 _NO_EMBEDDING = "the embedding of its caption is not finite"
@@ -61,13 +65,13 @@ _OTHER_TEXT = "set text.dtype to float32 or bfloat16; otherwise look at the text
 
 def run(
     recipe: Recipe, *, data: Path, out: Path, force: bool, device: str, reporter: Reporter, prune: bool = False,
-    processes: int = 1, dry_run: bool = False,
+    processes: int = 1, dry_run: bool = False, shard: Shard | None = None,
 ) -> StageResult:  # fmt: skip
     """Encode a folder of clips; see `hm encode --help`.
 
     Clips that cannot be used are quarantined with the reason; what was encoded of one earlier stays.
     """
-    dataset = open_dataset(data, recipe.poses)
+    dataset, part = _own(open_dataset(data, recipe.poses), shard)
     for note in dataset.notes:
         reporter.note(note)
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)
@@ -81,12 +85,12 @@ def run(
         ids = [*(clip.id for clip in dataset.clips), *(clip.item for clip in dataset.quarantined)]
         return planned(
             out, KIND, plan, reporter, look=asked, force=force, prune=prune, clips=ids,
-            counts={"clips": len(dataset.clips)}, quarantined=dataset.quarantined,
+            counts={"clips": len(dataset.clips)}, quarantined=dataset.quarantined, part=part,
         )  # fmt: skip
     inputs = {"clips": dataset.fingerprint, "codec": codec_key, "text": text_key}
     with ArtifactWriter(
         out, KIND, recipe=read, inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune,
-        under=under,
+        under=under, part=part,
     ) as writer:  # fmt: skip
         writer.ask(asked)
         captions = _encode_captions(writer, (clip.caption for clip in dataset.clips), recipe, text_key, device)
@@ -96,13 +100,32 @@ def run(
         done += _encode_clips(
             writer, dataset, [unit for unit in units if unit.id not in mute], recipe, device, processes
         )
-        require_some(done, writer.quarantined, data)
+        require_some(done, writer.quarantined, data, part)
         done.sort(key=natural_key)
         told = [clip_about(writer, clip).caption for clip in done]  # of clips that stay, an earlier one
         captions = _encode_captions(writer, told, recipe, text_key, device)
         if any(caption not in captions for caption in told):
             raise NotFiniteError(_NO_EMBEDDING, where={"artifact": writer.path}, fix=_OTHER_TEXT)
-        return _finish(writer, dataset, done, captions, recipe)
+        return _finish(writer, done, captions, size=recipe.data.size, source=str(dataset.path.absolute()))
+
+
+def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
+    """Complete the latents that were made in parts, and are in the writer: captions once, and rows anew."""
+    about = from_json(LatentsAttributes, parts.attributes, "the description", latents=parts.paths[0])
+    clips = [clip for manifest in parts.manifests for clip in clips_of(manifest.items)]
+    done = sorted(clips, key=natural_key)
+    told = dict.fromkeys(["", *(clip_about(writer, clip).caption for clip in done)])
+    captions = {caption: caption_item(caption) for caption in told}
+    return _finish(writer, done, captions, size=about.size, source=about.source)
+
+
+def _own(dataset: Dataset, shard: Shard | None) -> tuple[Dataset, Part | None]:
+    """The data set with the clips of a part alone; clips that cannot be used are divided like the others."""
+    ids = sorted([*(clip.id for clip in dataset.clips), *(clip.item for clip in dataset.quarantined)], key=natural_key)
+    own = share(shard, ids, rows=ROWS_PER_SHARD)
+    clips = tuple(clip for clip in dataset.clips if clip.id in own.clips)
+    left_out = tuple(clip for clip in dataset.quarantined if clip.item in own.clips)
+    return replace(dataset, clips=clips, quarantined=left_out), own.part
 
 
 # --- what items are made from ----------------------------------------------------------------------------------------
@@ -238,7 +261,7 @@ def _about(clip: LoadedClip) -> ClipAbout:
 
 
 def _finish(
-    writer: ArtifactWriter, dataset: Dataset, done: list[str], captions: dict[str, str], recipe: Recipe
+    writer: ArtifactWriter, done: list[str], captions: dict[str, str], *, size: tuple[int, int], source: str
 ) -> StageResult:
     """Stack the rows of each shape and write the manifest. `captions` are caption -> item."""
     order = [*captions.values(), *map(clip_item, done)]
@@ -249,10 +272,10 @@ def _finish(
     for name in (TEXT, TEXT_ROWS):
         _stack(writer, "", name, texts)
     length, width = writer.items[texts[0]]["arrays"][TEXT][1]
-    channels, _, rows, _ = writer.items[clip_item(done[0])]["arrays"][LATENTS][1]
+    channels, _, rows, _ = writer.items[clip_item(done[0])]["arrays"][LATENTS][1] if done else (0, 0, 0, 0)
     attributes = LatentsAttributes(
-        groups=_stack_groups(writer, done, list(captions)), channels=channels, size=recipe.data.size,
-        stride=recipe.data.size[0] // rows, text_length=length, text_dim=width, source=str(dataset.path.absolute()),
+        groups=_stack_groups(writer, done, list(captions)), channels=channels, size=size,
+        stride=size[0] // rows if rows else 0, text_length=length, text_dim=width, source=source,
     )  # fmt: skip
     return result_of(writer, writer.finish(order, counts=counts, attributes=to_json(attributes)))
 

@@ -5,7 +5,7 @@ An item is a clip or a caption. Clips of one shape are rows of the arrays of one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ KIND = "latents"
 LATENTS, CAMERA, POSES, INTRINSICS = "latents", "camera", "poses", "intrinsics"
 MASKS, BOXES, VISIBILITY = "masks", "boxes", "visibility"
 TEXT, TEXT_ROWS, TEXT_INDEX, VALID = "text", "text_rows", "text_index", "valid"
-_CAPTION = "caption "
+_CAPTION, _CLIP = "caption ", "clip "
 SUBJECTS = (MASKS, BOXES, VISIBILITY)
 AXES: dict[str, tuple[list[str], str]] = {
     LATENTS: (["clip", "channel", "time", "y", "x"], "VAE latent, unit variance"),
@@ -38,7 +38,12 @@ AXES: dict[str, tuple[list[str], str]] = {
 
 def clip_item(clip: str) -> str:
     """The item of a clip. Captions are prefixed too, so neither can be taken for the other."""
-    return f"clip {clip}"
+    return _CLIP + clip
+
+
+def clips_of(items: Iterable[str]) -> list[str]:
+    """The ids of the clips among items."""
+    return [item.removeprefix(_CLIP) for item in items if item.startswith(_CLIP)]
 
 
 def caption_item(caption: str) -> str:
@@ -113,7 +118,7 @@ class LatentsAttributes:
     """What the manifest of a latents artifact says of its arrays."""
 
     groups: tuple[Group, ...]
-    channels: int
+    channels: int  # 0 where a part has no clip: all of its own were left out
     size: tuple[int, int]  # pixels: height, width of the encoded videos
     stride: int = 8  # pixels per latent pixel along a side
     text_length: int  # rows of a text embedding as the model sees it

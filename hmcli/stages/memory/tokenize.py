@@ -50,6 +50,7 @@ from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
+from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import key_of, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
@@ -141,6 +142,7 @@ def run(
     prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
+    shard: Shard | None = None,
 ) -> StageResult:
     """Describe, and with `model` compute, the memory of the clips; see `hm tokenize-memory --help`."""
     view = open_latents(latents)
@@ -152,29 +154,39 @@ def run(
         recipe=recipe, view=view, model=folder, after=_open_after(after, folder, out), device=device, reporter=reporter
     )
     view.say_left_out(reporter)
-    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
+    own = share(shard, ids)
+    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in own.clips]
     unread = () if clips else view.left_out
     asked = asked_for(units, unread=frozenset(left.item for left in unread), seeded=folder is not None)
     if dry_run:
-        plan = f"{len(ids)} clips of {latents}{'' if folder is None else f' with {folder.path}'}"
+        plan = f"{len(units)} clips of {latents}{'' if folder is None else f' with {folder.path}'}"
         return planned(
             out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
-            counts={"clips": len(ids)},
+            counts={"clips": len(units)}, part=own.part,
         )  # fmt: skip
     inputs = {"latents": view.fingerprint} | ({} if folder is None else {"model": folder.fingerprint})
     inputs |= {} if job.after is None else {"after": job.after.manifest.fingerprint}
     with ArtifactWriter(
         out, KIND, recipe=job.reads(), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force, prune=prune,
-        under=job.under,
+        under=job.under, part=own.part,
     ) as writer:  # fmt: skip
         writer.ask(asked)
         done = _write_clips(writer, job, units, processes)
         done = stay_unread(writer, [left for left in unread if left.item in writer.items], done)
-        require_some(done, writer.quarantined, latents)
-        counts, attributes = {"clips": len(done)}, MemoryAttributes(latents=str(latents.absolute()))
-        files = [] if writer.unchanged(done) else _root(writer)
-        manifest = writer.finish(done, counts=counts, attributes=to_json(attributes), files=files)
-        return result_of(writer, manifest)
+        require_some(done, writer.quarantined, latents, own.part)
+        attributes = MemoryAttributes(latents=str(latents.absolute()))
+        return _finish(writer, done, to_json(attributes))
+
+
+def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
+    """Complete the memory that was made in parts, and is in the writer."""
+    return _finish(writer, parts.items, parts.attributes)
+
+
+def _finish(writer: ArtifactWriter, done: list[str], attributes: dict[str, Any]) -> StageResult:
+    files = [] if writer.unchanged(done) else _root(writer)
+    manifest = writer.finish(done, counts={"clips": len(done)}, attributes=attributes, files=files)
+    return result_of(writer, manifest)
 
 
 def _open_after(after: Path | None, folder: ModelFolder | None, out: Path) -> MemoryView | None:

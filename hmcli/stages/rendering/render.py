@@ -21,6 +21,7 @@ from hmcli.stages.rendering.clips import Drawer, drawn_at_once
 from hmcli.stages.shared.each import each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
+from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
@@ -43,7 +44,7 @@ Captioner = Callable[[Any], str]  # (T, H, W, 3) uint8 frames of the context -> 
 
 def run(
     recipe: Recipe, *, out: Path, force: bool = False, prune: bool = False, device: str = "cpu", processes: int = 1,
-    reporter: Reporter, dry_run: bool = False,
+    reporter: Reporter, dry_run: bool = False, shard: Shard | None = None,
 ) -> StageResult:  # fmt: skip
     """Render `world.clips` clips; see `hm render --help`."""
     world = recipe.world
@@ -51,22 +52,23 @@ def run(
     if world.benchmark and chosen is None:
         reporter.note(f"{world.benchmark} is a draft: clips of its seed are drawn, and they may still change")
     order = [clip_id(recipe.seed, index) for index in range(world.clips)]
-    keys = clip_keys(recipe, chosen)
+    own = share(shard, order)
+    keys = {clip: key for clip, key in clip_keys(recipe, chosen).items() if clip in own.clips}
     if dry_run:
         if chosen is None:
             describe_clip(world, recipe.seed, 0)  # says now what cannot work
         if world.captioner:
             check_captioner(Path(world.captioner))
         frames = f"{world.context_frames}+{world.target_frames} frames at {world.size[0]}x{world.size[1]}"
-        plan = f"{world.clips} clips of {frames}"
+        plan = f"{len(keys)} clips of {frames}"
         return planned(
             out, DATASET, plan, reporter, look=Asked(keys=keys), seed=recipe.seed, force=force, prune=prune,
-            counts={"clips": world.clips},
+            counts={"clips": len(keys)}, part=own.part,
         )  # fmt: skip
     choices(world)
     with ArtifactWriter(
         out, DATASET, recipe=reads(recipe, "render"), inputs={}, seed=recipe.seed, force=force, prune=prune,
-        reporter=reporter,
+        reporter=reporter, part=own.part,
     ) as writer:  # fmt: skip
         writer.ask(Asked(keys=keys))
         caption = _captioner(world, device)
@@ -85,15 +87,17 @@ def run(
 
         units = [
             Unit(id=clips[0], items={clip: keys[clip] for clip in clips}, clips=len(clips))
-            for clips in drawn_at_once(order, world, device)
+            for clips in drawn_at_once(own.clips, world, device)
         ]
         there = set(each(writer, units, drawer, keep, label="rendering", processes=processes))
         done = [clip for unit in units if unit.id in there for clip in unit.items]
-        require_some(done, writer.quarantined, out)
-        if not writer.unchanged(done):
-            _write_tables(writer, done)
-        manifest = writer.finish(done, counts={"clips": len(done)}, attributes=to_json(_attributes(world)))
-    return result_of(writer, manifest)
+        require_some(done, writer.quarantined, out, own.part)
+        return _finish(writer, done, to_json(_attributes(world)))
+
+
+def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
+    """Complete the data set whose clips were rendered in parts, and are in the writer."""
+    return _finish(writer, parts.items, parts.attributes)
 
 
 def clip_keys(recipe: Recipe, chosen: Sequence[Chosen] | None) -> dict[str, str]:
@@ -115,6 +119,12 @@ def _captioner(world: WorldConfig, device: str) -> Captioner | None:
     from hmcli.stages.rendering.captioner import load_captioner  # transformers loads here
 
     return load_captioner(Path(world.captioner), device)
+
+
+def _finish(writer: ArtifactWriter, done: list[str], attributes: dict[str, Any]) -> StageResult:
+    if not writer.unchanged(done):
+        _write_tables(writer, done)
+    return result_of(writer, writer.finish(done, counts={"clips": len(done)}, attributes=attributes))
 
 
 def _write_tables(writer: ArtifactWriter, done: Sequence[str]) -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Quarantined, Reporter, StageResult
+from hmcli.errors import DataError, UsageError
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import Recipe
+from hmcli.reports.contact_sheet import Strip, cut_strip, lay_out, load_strips, save_png, save_strips
 from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
@@ -33,6 +36,7 @@ from hmcli.stages.sampling.layout import (
     KIND,
     LIST,
     SHEET,
+    STRIPS,
     SUFFIX,
     VIDEOS,
     GenerationAttributes,
@@ -43,10 +47,12 @@ from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
+from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked, some
 from hmcli.store.files import write_json_lines
+from hmcli.store.listed import listed
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video
 
@@ -67,6 +73,7 @@ def run(
     prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
+    shard: Shard | None = None,
 ) -> StageResult:
     """Generate the clips of latents, or of a folder of clips (encoded first); see `hm generate --help`."""
     folder = find_model(model)
@@ -74,6 +81,7 @@ def run(
     kept, descriptions = sorted_memory(memory, folder)
     left_out: tuple[Quarantined, ...] = ()
     if not is_latents(source):
+        _refuse_parts(shard, source)
         encoded = _encode_first(recipe, source, out, folder, device, reporter, prune, processes, dry_run)
         if dry_run:
             plan = f"then {recipe.sample.steps} steps for each clip on {device}"
@@ -84,30 +92,40 @@ def run(
             )  # fmt: skip
         source, left_out = encoded.path, encoded.quarantined
     job, ids = open_job(recipe, folder, source, kept, descriptions, clips, device, reporter)
-    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in ids]
+    own = share(shard, ids)
+    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in own.clips]
     unread = left_out or (() if clips else job.view.left_out)
     asked = asked_for(units, unread=frozenset(left.item for left in unread))
     if dry_run:
-        plan = f"{len(ids)} clips, {recipe.sample.steps} steps each on {device}"
+        plan = f"{len(units)} clips, {recipe.sample.steps} steps each on {device}"
         return planned(
             out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
-            counts={"clips": len(ids)},
+            counts={"clips": len(units)}, part=own.part,
         )  # fmt: skip
     read = job.reads() | {"poses": job.view.manifest.recipe["poses"]}
     with ArtifactWriter(
         out, KIND, recipe=read, inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
-        force=force, prune=prune, under=job.under,
+        force=force, prune=prune, under=job.under, part=own.part,
     ) as writer:  # fmt: skip
         writer.ask(asked)
         done = _generate_clips(writer, job, units, processes)
         done = stay_unread(writer, left_out or [left for left in unread if left.item in writer.items], done)
-        require_some(done, writer.quarantined, source)
+        require_some(done, writer.quarantined, source, own.part)
         return _finish(writer, job, done)
 
 
 def is_latents(source: Path) -> bool:
     """Is there nothing to encode first?"""
     return is_artifact(source) and read_manifest(source).kind == "latents"
+
+
+def _refuse_parts(shard: Shard | None, source: Path) -> None:
+    """Every part would encode all clips first."""
+    if shard is not None:
+        raise UsageError(
+            f"--shard {shard} needs latents: every part would encode the whole folder of clips first",
+            where={"source": source}, fix=f"encode it first (hm encode {source}), and generate from the latents",
+        )  # fmt: skip
 
 
 def _encode_first(
@@ -186,7 +204,6 @@ def _row(job: Job, clip: LatentClip, video: np.ndarray, seconds: float) -> Row:
 
 
 def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
-    counts = {"clips": len(done)}
     view = job.view
     attributes = GenerationAttributes(
         data=from_dict({"data": view.manifest.recipe["data"]}).data, source_dataset=view.attributes.source,
@@ -194,25 +211,52 @@ def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
         latents=str(view.path.absolute()),
     )  # fmt: skip
     if not writer.unchanged(done):
-        write_json_lines(writer.staged / LIST, [writer.items[clip]["meta"] for clip in done])
         with one_thread():
-            _write_sheet(writer, job, [clip for clip in done if clip in view.where][:SHEET_CLIPS])
-    manifest = writer.finish(done, counts=counts, attributes=to_json(attributes))
+            shown = {clip: _strips(writer, job, clip) for clip in [c for c in done if c in view.where][:SHEET_CLIPS]}
+        if writer.part:  # the sheet of the whole is laid out anew
+            save_strips(shown, writer.staged / STRIPS)
+        _write_tables(writer, done, shown)
+    return _complete(writer, done, to_json(attributes))
+
+
+def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
+    """Complete the generation whose videos were made in parts, and are in the writer."""
+    done = parts.items
+    if not writer.unchanged(done):
+        shown: dict[str, list[Strip]] = {}
+        for path in parts.paths:
+            shown |= _strips_of(path)
+        _write_tables(writer, done, dict(list(shown.items())[:SHEET_CLIPS]))
+    return _complete(writer, done, parts.attributes)
+
+
+def _strips_of(part: Path) -> dict[str, list[Strip]]:
+    """The rows of the sheet that a part keeps, by clip."""
+    try:
+        return load_strips(listed(part).read(STRIPS).data)
+    except ValueError as error:
+        where = {"artifact": part, "file": STRIPS, "at": error}
+        raise DataError("the rows of a contact sheet cannot be read", where=where, fix="make the part again") from error
+
+
+def _complete(writer: ArtifactWriter, done: list[str], attributes: dict[str, Any]) -> StageResult:
+    manifest = writer.finish(done, counts={"clips": len(done)}, attributes=attributes)
     return result_of(writer, manifest, contact_sheet=str(writer.path / SHEET))
 
 
-def _write_sheet(writer: ArtifactWriter, job: Job, clips: list[str]) -> None:
-    """Context, true target where there is one (both through the codec), and what was generated."""
-    from hmcli.reports.contact_sheet import contact_sheet, save_png
+def _write_tables(writer: ArtifactWriter, done: list[str], shown: Mapping[str, list[Strip]]) -> None:
+    items = writer.items
+    write_json_lines(writer.staged / LIST, [items[clip]["meta"] for clip in done])
+    if shown:
+        save_png(lay_out([strip for of in shown.values() for strip in of]), writer.staged / SHEET)
 
-    codec = job.codec
-    rows = []
-    for clip_id in clips:
-        clip = job.view.clip(clip_id)
-        rows.append((f"{clip_id}  context, decoded", decode_video(clip.context_latents, codec, job.device)))
-        if clip.has_target:
-            rows.append(
-                (f"{clip_id}  true target, decoded", decode_video(clip.latents[:, clip.context :], codec, job.device))
-            )
-        rows.append((f"{clip_id}  generated", read_video(writer.place(clip_id))))
-    save_png(contact_sheet(rows), writer.staged / SHEET)
+
+def _strips(writer: ArtifactWriter, job: Job, clip_id: str) -> list[Strip]:
+    """Context, true target where there is one (both through the codec), and what was generated."""
+    clip, codec = job.view.clip(clip_id), job.codec
+    rows = [(f"{clip_id}  context, decoded", decode_video(clip.context_latents, codec, job.device))]
+    if clip.has_target:
+        truth = decode_video(clip.latents[:, clip.context :], codec, job.device)
+        rows.append((f"{clip_id}  true target, decoded", truth))
+    rows.append((f"{clip_id}  generated", read_video(writer.place(clip_id))))
+    return [cut_strip(label, video) for label, video in rows]

@@ -16,6 +16,7 @@ from hmcli.store.files import file_name
 KIND = "generation"
 LIST = "generations.jsonl"  # one Row a line
 SHEET = "contact_sheet.png"
+STRIPS = "contact_sheet.npz"  # of a part: its rows of the sheet
 VIDEOS = "videos"
 SUFFIX = ".mp4"
 Count = Annotated[int, Field(ge=1)]

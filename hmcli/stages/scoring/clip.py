@@ -33,6 +33,7 @@ class Plan:
     """
 
     generated: Generated
+    clips: tuple[str, ...]  # those to score, of the generation's
     reference: Dataset | None
     metrics: tuple[Metric, ...]
     settings: EvalConfig

@@ -30,6 +30,7 @@ from hmcli.stages.scoring.results import finish
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned
+from hmcli.stages.shared.shards import Shard, share
 from hmcli.stages.shared.typed import to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json
@@ -50,22 +51,24 @@ def run(
     prune: bool = False,
     processes: int = 1,
     dry_run: bool = False,
+    shard: Shard | None = None,
 ) -> StageResult:
     """Score a generation; see `hm eval --help`. `metrics` empty: every one whose inputs are there.
 
     Raises UsageError for a metric asked for whose input is missing, MissingPartError for absent weights.
     """
     generated = open_generation(generation, recipe.poses)
-    plan = _plan(recipe, generated, reference, metrics, device, reporter)
+    own = share(shard, generated.clips)
+    plan = _plan(recipe, generated, own.clips, reference, metrics, device, reporter)
     labels = [plan.label(metric) for metric in plan.metrics]
     keys, failed = _keys(plan)
     units = [Unit(id=clip, items=items) for clip, items in keys.items()]
     asked = asked_for(units, unread=frozenset(item for of in failed.values() for item in of), seeded=False)
     if dry_run:
-        text = f"{len(generated.clips)} clips, {', '.join(labels)}"
+        text = f"{len(plan.clips)} clips, {', '.join(labels)}"
         return planned(
             out, KIND, text, reporter, look=asked, force=force, prune=prune,
-            counts={"clips": len(generated.clips)}, metrics=labels,
+            counts={"clips": len(plan.clips)}, part=own.part, metrics=labels,
         )  # fmt: skip
     chosen = tuple(metric.name for metric in plan.metrics)
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
@@ -83,10 +86,11 @@ def run(
         force=force,
         prune=prune,
         under=hash_json(plain([FORMAT, generated.manifest.fingerprint, plan.about()])),
+        part=own.part,
     ) as writer:
         writer.ask(asked)
         failures, stay = _score_clips(plan, writer, units, failed, processes)
-        return finish(plan, writer, failures, stay, reporter)
+        return finish(plan, writer, failures, stay)
 
 
 # --- inputs ----------------------------------------------------------------------------------------------------------
@@ -95,6 +99,7 @@ def run(
 def _plan(
     recipe: Recipe,
     generated: Generated,
+    clips: tuple[str, ...],
     reference: Path | None,
     asked: tuple[str, ...],
     device: str,
@@ -126,7 +131,7 @@ def _plan(
             where={"metrics": ", ".join(metric.name for metric in metrics)}, fix="leave --reference out",
         )  # fmt: skip
     return Plan(
-        generated=generated, reference=dataset, metrics=metrics, settings=recipe.eval, device=device,
+        generated=generated, clips=clips, reference=dataset, metrics=metrics, settings=recipe.eval, device=device,
         versions={"hmcli": hmcli.__version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
     )  # fmt: skip
 
@@ -170,7 +175,7 @@ def _keys(plan: Plan) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, st
     cache = HashCache()
     keys: dict[str, dict[str, str]] = {}
     failed: dict[str, dict[str, str]] = {}
-    for clip in plan.generated.clips:
+    for clip in plan.clips:
         inputs = Clip(plan, clip, cache)
         keys[clip], failed[clip] = {}, {}
         for metric in plan.metrics:

@@ -15,6 +15,8 @@ SCORES, TABLE, CARD = "scores.json", "per_clip.csv", "protocol.md"
 FRAMES = "frames"  # folder of the items: Values of one metric of one clip
 COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")  # of the table
 Number = float | Literal["inf", "-inf"]  # JSON has no infinity
+Better = Literal["higher", "lower"]
+Average = Literal["frames", "videos"]  # over what a mean is formed: all frames, or the means of videos
 
 
 def number(value: float) -> Number:
@@ -79,7 +81,7 @@ class Score:
     metric: str  # without its backbone
     mean: Number | None
     unit: str
-    better: Literal["higher", "lower"]
+    better: Better
     n: int  # clips
     frames: int
     failed: int
@@ -91,7 +93,7 @@ class Scores:
     """scores.json; `metrics` by label."""
 
     format: int
-    average: Literal["frames", "videos"]
+    average: Average
     clips: int
     metrics: Mapping[str, Score]
 

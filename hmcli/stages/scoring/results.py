@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hmcli.contracts import Quarantined, Reporter, StageResult
+from hmcli.contracts import Quarantined, StageResult
+from hmcli.errors import DataError
 from hmcli.metrics.averages import json_number, mean_score
 from hmcli.metrics.contract import BACKBONE, Metric
 from hmcli.reports.protocol import AVERAGES, protocol_card
@@ -22,6 +23,8 @@ from hmcli.stages.scoring.layout import (
     KIND,
     SCORES,
     TABLE,
+    Average,
+    Better,
     EvaluationAttributes,
     Failure,
     Judged,
@@ -30,29 +33,67 @@ from hmcli.stages.scoring.layout import (
     Values,
     number,
 )
+from hmcli.stages.shared.shards import Parts
 from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
-from hmcli.store.files import read_json, write_csv, write_json, write_text
+from hmcli.store.files import parse_json, read_csv, read_json, write_csv, write_json, write_text
+from hmcli.store.listed import listed
 
 Failures = Mapping[tuple[str, str], str]  # (clip, metric name) -> reason
 
 
-def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failures, reporter: Reporter) -> StageResult:
+def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failures) -> StageResult:
     """Write the tables and complete the artifact; `stay` are values from earlier that cannot be computed now."""
-    done = [(c, m) for c in plan.generated.clips for m in plan.metrics if (c, m.name) not in failures]
+    done = [(c, m) for c in plan.clips for m in plan.metrics if (c, m.name) not in failures]
     order = [item_name(clip, metric) for clip, metric in done]
-    per_frame = {(c, m.name): _read_values(writer.place(item_name(c, m))) for c, m in done}
-    scores = _scores(plan, per_frame, failures)
-    protocol = _protocol(plan)
+    per_frame = {(c, m.name): _floats(_read(writer.place(item_name(c, m)))) for c, m in done}
+    scores, table = _scores(plan, per_frame, failures), list(_table(plan, per_frame, failures, stay))
+    attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated))
+    return _complete(writer, order, scores, table, attributes)
+
+
+def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
+    """Complete the evaluation whose clips were scored in parts: their values are in the writer."""
+    attributes = from_json(EvaluationAttributes, parts.attributes, "the description", evaluation=parts.paths[0])
+    found = scores_of(parts)
+    values: dict[str, list[list[float]]] = {}
+    for item in parts.items:
+        judged = _read(writer.place(item))
+        values.setdefault(judged.metric, []).append(_floats(judged))
+    entries = {}
+    for label, first in found[0].metrics.items():
+        failed = [failure for scores in found for failure in scores.metrics[label].failures]
+        entries[label] = _score(first.metric, first.unit, first.better, values.get(label, []), failed, found[0].average)
+    clips = sum(scores.clips for scores in found)
+    joined = Scores(format=FORMAT, average=found[0].average, clips=clips, metrics=entries)
+    table = [row for path in parts.paths for row in read_csv(listed(path).check(TABLE))]
+    return _complete(writer, parts.items, joined, table, attributes)
+
+
+def scores_of(parts: Parts) -> list[Scores]:
+    """scores.json of each part. Raises DataError when they do not score the same metrics."""
+    found: list[Scores] = []
+    for part in parts.paths:
+        content = parse_json(listed(part).read(SCORES).data, part / SCORES)
+        found.append(from_json(Scores, content, "the scores", file=part / SCORES))
+        if list(found[-1].metrics) != list(found[0].metrics):
+            raise DataError("parts of one evaluation have the same metrics", where={"file": part / SCORES})
+    return found
+
+
+def _complete(
+    writer: ArtifactWriter, order: list[str], scores: Scores, table: list[dict[str, Any]], said: EvaluationAttributes
+) -> StageResult:
+    """Write the tables of the values that the writer has, `order` being their items, and finish."""
     if not writer.unchanged(order):
         write_json(writer.staged / SCORES, to_json(scores))
-        write_csv(writer.staged / TABLE, COLUMNS, _table(plan, per_frame, failures, stay))
-        write_text(writer.staged / CARD, protocol_card(protocol, to_json(scores)))
-    counts = {"clips": len(plan.generated.clips), "scores": len(done), "failed": len(failures)}
-    attributes = EvaluationAttributes(protocol=protocol, generation=_judged(plan.generated))
-    manifest = writer.finish(order, counts=counts, attributes=to_json(attributes))
+        write_csv(writer.staged / TABLE, COLUMNS, table)
+        write_text(writer.staged / CARD, protocol_card(said.protocol, to_json(scores)))
+    failed = sum(entry.failed for entry in scores.metrics.values())
+    counts = {"clips": scores.clips, "scores": len(order), "failed": failed}
+    manifest = writer.finish(order, counts=counts, attributes=to_json(said))
     for label, entry in scores.metrics.items():
-        reporter.note(_sentence(label, entry))
+        writer.reporter.note(_sentence(label, entry))
     return StageResult(
         path=writer.path, kind=KIND, fingerprint=manifest.fingerprint, counts=counts,
         quarantined=tuple(Quarantined(item=row["item"], reason=row["reason"]) for row in manifest.quarantined),
@@ -75,8 +116,12 @@ def _shapes(generated: Generated) -> tuple[tuple[int, int, int], ...]:
     return tuple(sorted({(row.frames, row.height, row.width) for row in generated.rows.values()}))
 
 
-def _read_values(file: Path) -> list[float]:
-    return [float(value) for value in from_json(Values, read_json(file), "the values of a clip", file=file).values]
+def _read(file: Path) -> Values:
+    return from_json(Values, read_json(file), "the values of a clip", file=file)
+
+
+def _floats(judged: Values) -> list[float]:
+    return [float(value) for value in judged.values]
 
 
 def _scores(plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures) -> Scores:
@@ -84,19 +129,28 @@ def _scores(plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failur
     for metric in plan.metrics:
         values = [found for (_, name), found in per_frame.items() if name == metric.name]
         failed = [Failure(clip=clip, reason=why) for (clip, name), why in failures.items() if name == metric.name]
-        mean = mean_score(values, plan.settings.average)
-        entries[plan.label(metric)] = Score(
-            metric=metric.name, mean=None if mean is None else number(mean), unit=metric.unit, better=metric.better,
-            n=len(values), frames=sum(map(len, values)), failed=len(failed), failures=tuple(failed),
-        )  # fmt: skip
-    return Scores(format=FORMAT, average=plan.settings.average, clips=len(plan.generated.clips), metrics=entries)
+        entries[plan.label(metric)] = _score(
+            metric.name, metric.unit, metric.better, values, failed, plan.settings.average
+        )
+    return Scores(format=FORMAT, average=plan.settings.average, clips=len(plan.clips), metrics=entries)
+
+
+def _score(
+    metric: str, unit: str, better: Better, values: list[list[float]], failed: list[Failure], average: Average
+) -> Score:
+    """A metric over all clips: values per clip and frame, and the clips that have none."""
+    mean = mean_score(values, average)
+    return Score(
+        metric=metric, mean=None if mean is None else number(mean), unit=unit, better=better, n=len(values),
+        frames=sum(map(len, values)), failed=len(failed), failures=tuple(failed),
+    )  # fmt: skip
 
 
 def _table(
     plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures, stay: Failures
 ) -> Iterator[dict[str, Any]]:
     """One row per clip and metric, failed ones with an empty value."""
-    for clip in plan.generated.clips:
+    for clip in plan.clips:
         for metric in plan.metrics:
             values = per_frame.get((clip, metric.name), [])
             reason = failures.get((clip, metric.name), "")

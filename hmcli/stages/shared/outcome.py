@@ -10,7 +10,8 @@ from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
-from hmcli.store.manifest import Manifest
+from hmcli.store.manifest import Manifest, is_artifact
+from hmcli.store.parts import Part
 
 _SHOWN = 5
 
@@ -27,25 +28,28 @@ def planned(
     prune: bool = False,
     counts: Mapping[str, int] | None = None,
     quarantined: tuple[Quarantined, ...] = (),
+    part: Part | None = None,
     **details: Any,
 ) -> StageResult:
     """The result of a dry run: `plan` is said, and what would become of the items that `out` holds; nothing is written.
 
-    Raises what would keep a stage from writing `out`: something else there, another writer, items that would go, or
-    what `look` raises where it is no Asked.
+    `finished` among its details: is `out` complete, with all that is asked for and nothing else? Raises what would keep
+    a stage from writing `out`: something else there, another writer, items that would go, or what `look` raises where
+    it is no Asked.
     """
-    reporter.note(f"{plan}, into {out}")
+    reporter.note(f"{'' if part is None else f'part {part.index} of {part.of}: '}{plan}, into {out}")
+    finished = False
     if out.exists():
         with ArtifactWriter(
             out, kind, recipe={}, inputs={}, seed=seed, reporter=reporter, force=force, prune=prune
         ) as writer:
             if not isinstance(look, Asked):
                 look(writer)
-            elif said := str(writer.ask(look)):
+            elif said := str(found := writer.ask(look)):
                 reporter.note(f"there already: {said}")
-    return StageResult(
-        path=out, kind=kind, counts=counts or {}, quarantined=quarantined, details={"dry_run": True, **details}
-    )
+                finished = is_artifact(out) and not (found.new or found.replaced or found.gone)
+    about = {"dry_run": True, "finished": finished, **details}
+    return StageResult(path=out, kind=kind, counts=counts or {}, quarantined=quarantined, details=about)
 
 
 def result_of(writer: ArtifactWriter, manifest: Manifest, **details: Any) -> StageResult:
@@ -62,9 +66,12 @@ def stay_unread(writer: ArtifactWriter, left_out: Iterable[Quarantined], done: S
     return [*done, *(item for item in stay if item not in done)]
 
 
-def require_some(done: Sequence[str], left_out: Sequence[Quarantined], source: Path) -> None:
-    """Raise DataError, with the first reasons, when not one item could be used; nothing is completed then."""
-    if done:
+def require_some(done: Sequence[str], left_out: Sequence[Quarantined], source: Path, part: Part | None = None) -> None:
+    """Raise DataError, with the first reasons, when not one item could be used; nothing is completed then.
+
+    A part may hold nothing but what it left out: the other parts hold the rest of the whole.
+    """
+    if done or part is not None:
         return
     reasons = {item.item: item.reason.splitlines()[0] for item in left_out[:_SHOWN]}
     raise DataError(f"none of the {len(left_out)} clips could be used", where={"input": source, **reasons})

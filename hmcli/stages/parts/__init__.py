@@ -1,0 +1,1 @@
+"""Parts of an artifact: joining them, and making them on a cluster."""

@@ -1,0 +1,56 @@
+"""Ray on this machine alone, for tests: what it is told through its environment, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the package ray: pip install 'hmcli[ray]'")
+
+_QUIET = {
+    "RAY_ADDRESS": "",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # agents of a killed node look so long for it, by default a minute
+}
+
+
+@contextmanager
+def ray_here() -> Iterator[dict[str, str]]:
+    """Variables for nodes and commands: no cluster of others, no proxy, no tokens, files in a folder that goes again.
+
+    At the end nothing may run that was started with them.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie in it: its name must be short
+    proxies = {name: "" for name in os.environ if "proxy" in name.lower()}
+    try:
+        yield {**proxies, **_QUIET, "RAY_TMPDIR": str(folder)}
+        _wait_until_it_ended(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_it_ended(folder: Path, seconds: float = 60) -> None:
+    """A worker that has lost its node looks about for a moment before it ends."""
+    end = time.monotonic() + seconds
+    while left := left_of(folder):
+        assert time.monotonic() < end, f"Ray has left behind: {left}"
+        time.sleep(0.1)
+
+
+def left_of(folder: Path) -> list[str]:
+    """Command lines of the processes whose Ray writes to a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            variables = (process / "environ").read_bytes().split(b"\0")
+            if f"RAY_TMPDIR={folder}".encode() in variables:
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in found if line]  # an empty one is a process that has ended
