@@ -25,7 +25,7 @@ from hmcli.stages.data.opening import open_dataset, read_cameras
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video, write_video
 from hmcli.world.files.schema import SubjectState
-from hmcli.world.views.warps import farness, widened
+from hmcli.world.views.warps import farness, homography_warp, views_of, widened
 
 CLIPS = [f"s5-0000{number}" for number in range(3)]
 COMPRESSED = 10  # levels by which a pixel may differ after it was compressed once more, on average over a few
@@ -52,6 +52,12 @@ def plain(clips: Path, place: Path) -> Path:
     """The clips as a folder that does not say how it was rendered."""
     shutil.copytree(clips, place / "plain", ignore=shutil.ignore_patterns("manifest.json", "clips.jsonl"))
     return place / "plain"
+
+
+@pytest.fixture(scope="module")
+def by_views(hm: WarmCommand, plain: Path, place: Path) -> Path:
+    """Rows of clips that cannot be drawn again."""
+    return ok(hm("bench", "rows", plain, "--out", place / "by_views", "--row", "erased", "--row", "frozen"))
 
 
 def video(rows: Path, row: str, clip: str) -> np.ndarray:
@@ -132,8 +138,9 @@ def test_erased_is_the_truth_where_no_subject_is_and_not_where_one_is(clip, rows
     assert error[inside].mean() > 2 * COMPRESSED
 
 
-def test_frozen_shows_subjects_where_the_context_last_shows_them_and_not_where_they_are(rows, clips):
-    there, elsewhere = [], []
+@pytest.mark.parametrize("made", ["rows", "by_views"])
+def test_frozen_shows_subjects_where_the_context_last_shows_them_and_not_where_they_are(made, clips, request):
+    rows, there, elsewhere = request.getfixturevalue(made), [], []
     for clip in CLIPS:
         about = read_annotations(clips / clip)
         source = next(one for one in open_dataset(clips, PosesConfig()).clips if one.id == clip)
@@ -147,7 +154,7 @@ def test_frozen_shows_subjects_where_the_context_last_shows_them_and_not_where_t
         there += [changed[t, int(at[1]), int(at[0])] for one in then for t, at in enumerate(one) if inside(at)]
     assert len(there) > 20
     assert len(elsewhere) > 5
-    assert (np.array(there) > 2 * COMPRESSED).mean() > 0.8
+    assert (np.array(there) > 2 * COMPRESSED).mean() > 0.7
     assert (np.array(elsewhere) > 2 * COMPRESSED).mean() < 0.1
 
 
@@ -192,21 +199,32 @@ def test_pasted_subjects_go_on_from_where_the_context_last_shows_them_whole(rows
     assert (np.array(found) > 2 * COMPRESSED).mean() > 0.6
 
 
+def test_pasted_subjects_are_gone_from_where_the_context_showed_them(rows, clips):
+    found = []
+    for name in CLIPS:
+        clip = row_clip(clips, name)
+        bodies = np.repeat(255 * (clip.context_labels > 0)[..., None], 3, -1).astype(np.uint8)
+        views = views_of(bodies, clip.poses[0], clip.intrinsics)
+        shown = np.stack([homography_warp(views, pose)[..., 0] for pose in clip.poses[1]]) == 255
+        found.append(np.abs(video(rows, "paste", name) - video(rows, "warp", name)).mean(-1)[shown])
+    apart = np.concatenate(found)
+    assert len(apart) > 200
+    assert (apart > COMPRESSED).mean() > 0.7
+
+
 # --- clips that cannot be drawn again --------------------------------------------------------------------------------
 
 
-def test_where_clips_cannot_be_drawn_again_other_frames_say_what_is_behind_a_subject(hm, plain, clips, rows, tmp_path):
-    made = ok(hm("bench", "rows", plain, "--out", tmp_path / "rows", "--row", "erased", "--row", "frozen"))
-    ways = {line["made"] for line in lines(made / "erased")}
+def test_where_clips_cannot_be_drawn_again_other_frames_say_what_is_behind_a_subject(by_views, clips, rows):
+    ways = {line["made"] for row in ("erased", "frozen") for line in lines(by_views / row)}
     assert ways == {"from other frames by depth (the data set does not say how it was drawn)"}
     for clip in CLIPS:
-        true, found = read_video(clips / clip / "tgt.mp4").astype(int), video(made, "erased", clip)
+        true, found = read_video(clips / clip / "tgt.mp4").astype(int), video(by_views, "erased", clip)
         body = read_annotations(clips / clip).instances[21:] > 0
         error = np.abs(found - true).mean(-1)
         assert error[~widened(body, 4)].max() < 4 * COMPRESSED  # shadows stay
         behind = np.abs(found - video(rows, "erased", clip)).mean(-1)
         assert behind[body].mean() < error[body].mean() / 2
-    assert video(made, "frozen", CLIPS[0]).shape == (21, 32, 48, 3)
 
 
 def test_a_clip_is_drawn_again_only_where_it_comes_out_as_it_is(clips, tmp_path):

@@ -56,7 +56,7 @@ def test_a_subject_that_goes_straight_on_is_pasted_where_it_truly_is():
         true = middle(frames[later])
         np.testing.assert_allclose(found[:2], true[:2], atol=1.2)
         assert found[2] == pytest.approx(true[2], rel=0.2)
-        stands = middle(paste(np.full((*SIZE, 3), GREY, np.uint8), [cut.still()], later, poses[later], LENS))
+        stands = middle(paste(np.full((*SIZE, 3), GREY, np.uint8), [cut.still(19)], later, poses[later], LENS))
         assert later == 20 or abs(stands[2] - true[2]) > 0.4 * true[2]
 
 
@@ -68,6 +68,16 @@ def test_it_is_cut_out_of_the_last_frame_that_shows_it_whole():
     cut = cut_out(frames, masks, depth, poses, LENS, fps=15)
     assert cut.frame == whole[-1] < 15
     np.testing.assert_allclose(cut.velocity, [0.2, 0, 0], atol=0.01)
+
+
+def test_one_that_stops_stands_where_it_was_at_that_moment():
+    t = np.arange(16)[:, None]
+    places = np.array([-1.0, 6.0, 1.0]) + t * np.array([0.1, 0.0, 0.0])
+    frames, masks, depth, poses = filmed(places, np.tile([0.0, 0.0, 1.0], (16, 1)))
+    cut = cut_out(frames[:8], masks[:8], depth[:8], poses[:8], LENS, fps=15).still(12)
+    for later in (12, 15, 90):
+        found = middle(paste(np.full((*SIZE, 3), GREY, np.uint8), [cut], later, poses[0], LENS))
+        np.testing.assert_allclose(found[:2], middle(frames[12])[:2], atol=1)
 
 
 def test_one_that_was_never_whole_is_cut_out_where_most_of_it_was_seen_and_stands():

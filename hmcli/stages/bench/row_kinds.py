@@ -70,7 +70,8 @@ def erased(clip: RowClip) -> Video:
 def frozen(clip: RowClip) -> Video:
     if (drawn := clip.redrawn) is not None:
         return drawn.otherwise(clip.target, lambda whole: variants.standing(whole, clip.last_seen)), DRAWN
-    return _pasted(clip, _erased_by_views(clip), [one.still() for one in clip.cutouts]), _by_views(clip)
+    still = [one.still(last) for one, last in zip(clip.cutouts, clip.last_seen.values(), strict=True)]
+    return _pasted(clip, _erased_by_views(clip), still), _by_views(clip)
 
 
 def _by_views(clip: RowClip) -> str:
@@ -136,7 +137,7 @@ _PLAIN: tuple[RowKind, ...] = (
         draw=frozen,
         definition="the true target with every subject as, and where, the context last shows it; those it never shows"
         " are not there; drawn again, or, where this hm cannot, the row erased with the subject pasted as in the row"
-        " paste, but standing",
+        " paste, but standing from then on",
     ),
 )  # fmt: skip
 ROWS = {row.name: row for row in _PLAIN}

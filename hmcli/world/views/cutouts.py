@@ -36,9 +36,9 @@ class Cutout:
         """(3,) where it is in a frame, counted as `frame` is."""
         return np.asarray(self.place + self.velocity * (frame - self.frame))
 
-    def still(self) -> Cutout:
-        """The same, but it stands."""
-        return replace(self, velocity=np.zeros(3))
+    def still(self, frame: int) -> Cutout:
+        """The same, but it stands where it is in a frame."""
+        return replace(self, place=self.at(frame), velocity=np.zeros(3))
 
 
 def cut_out(
