@@ -24,7 +24,11 @@ def _of(module: str, attributes: str) -> dict[str, str]:
 
 
 BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by chance: add new names at the end
-    "codec": {"mini": "hmcli.codecs.video:mini_codec", "wan2.1": "hmcli.codecs.video:wan_codec"},
+    "codec": {
+        "mini": "hmcli.codecs.video:mini_codec",
+        "wan2.1": "hmcli.codecs.video:wan_codec",
+        "blocks": "hmcli.codecs.blocks:blocks_codec",
+    },
     "text": {"mini": "hmcli.codecs.text:mini_text", "umt5": "hmcli.codecs.text:umt5_text"},
     "policy": {
         "affinity": "hmcli.core.policies.affinity:affinity",

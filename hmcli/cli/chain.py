@@ -145,7 +145,7 @@ def tokenize_memory(
 def train(
     recipe: RecipeArgument,
     latents: Annotated[
-        str | None, typer.Option("--latents", help="Latents artifact (part codec: folder of clips); - reads stdin.")
+        str | None, typer.Option("--latents", help="Latents artifact (for a codec: folder of clips); - reads stdin.")
     ] = None,
     memory: Annotated[
         Path | None,
@@ -162,18 +162,19 @@ def train(
     from hmcli.recipe.reading import to_dict
 
     resolved = recipe_for("train", recipe, override, readers.of_training())
-    codec = resolved.train.part == "codec"
+    part = resolved.train.part
     accept = made_with(to_dict(resolved), "codec", "text")
-    source = find_input(latents, "dataset" if codec else "latents", accept=accept)
+    source = find_input(latents, "latents" if part == "transformer" else "dataset", accept=accept)
     where = named(out, recipe, "run")
     from hmcli.runtime import pick_device
 
-    if codec:
+    if part != "transformer":
         if memory is not None:
-            raise UsageError("--memory has no effect with train.part=codec", fix="leave --memory out")
-        from hmcli.stages.training import codec as train_codec
+            raise UsageError(f"--memory has no effect with train.part={part}", fix="leave --memory out")
+        from hmcli.stages.training import blocks, codec
 
-        return train_codec.run(
+        train_codec = codec.run if part == "codec" else blocks.run
+        return train_codec(
             resolved, data=source, out=where, force=force, prune=prune, device=pick_device(device), reporter=Console(),
             dry_run=dry_run,
         )  # fmt: skip

@@ -21,7 +21,7 @@ def of_memory(model: Path | None) -> Readers:
 
 
 def of_training() -> Readers:
-    """A transformer or a codec is trained: `train.part` says which."""
+    """What is trained `train.part` says."""
 
     def compares_views(recipe: Recipe) -> bool:
         from hmcli.stages.memory.policy_inputs import reads_geometry
@@ -31,6 +31,7 @@ def of_training() -> Readers:
     return {
         "train": lambda recipe: recipe.train.part == "transformer",
         "codec": lambda recipe: recipe.train.part == "codec",
+        "blocks": lambda recipe: recipe.train.part == "blocks",
         "views": compares_views,
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,16 +193,24 @@ def whole_frames(clip: np.ndarray, frames: int) -> Tensor:
     return tensor_of(clip[None, :frames]).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
 
 
+def reconstructed(vae: Any, video: Tensor) -> Tensor:
+    """What a VAE makes of a (B, 3, T, H, W) video, from its posterior's mode."""
+    made: Tensor = vae.decode(vae.encode(video).latent_dist.mode()).sample
+    return made
+
+
 @torch.no_grad()
-def mean_psnr(vae: Any, videos: Sequence[Tensor], boxes: Sequence[Tensor] | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of the reconstruction from the posterior's mode, mean over videos.
+def mean_psnr(
+    reconstruct: Callable[[Tensor], Tensor], videos: Sequence[Tensor], boxes: Sequence[Tensor] | None = None
+) -> float:
+    """Peak signal-to-noise ratio in dB of what a codec makes of (B, 3, T, H, W) videos, mean over videos.
 
     With `boxes`, (1, 1, T, H, W) masks of what counts, only inside of them and over the videos that have some; NaN
     where none has.
     """
     values = []
     for number, video in enumerate(videos):
-        error = (vae.decode(vae.encode(video).latent_dist.mode()).sample - video).square()
+        error = (reconstruct(video) - video).square()
         inside = torch.ones_like(error[:, :1]) if boxes is None else boxes[number].float()
         if inside.any():
             values.append(10.0 * math.log10(4.0 / max(float(weighted_mean(error, inside)), 1e-12)))

@@ -58,7 +58,7 @@ class WanCodec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, 1 + k, h, w) -> (B, 3, 1 + 4k, h * stride, w * stride) float32 in [-1, 1], on the latents' device."""
-        self._check_latents(latents)
+        check_latents(latents, self.channels)
         return torch.cat(list(self.decode_pieces(split_latents(latents, self.chunk))), dim=2)
 
     @torch.no_grad()
@@ -103,12 +103,6 @@ class WanCodec:
         if self.vae.config.patch_size is not None:
             x = unpatchify(x, patch_size=self.vae.config.patch_size)
         return x
-
-    def _check_latents(self, latents: Tensor) -> None:
-        if latents.ndim != 5 or latents.shape[1] != self.channels or min(latents.shape) < 1:
-            raise DataError(f"latents of shape {tuple(latents.shape)} are not (B, {self.channels}, 1+k, h, w)")
-        if not bool(torch.isfinite(latents).all()):
-            raise DataError("latents hold infinite or undefined values", fix="encode or generate the clip again")
 
 
 class _CausalMemory:
@@ -181,6 +175,14 @@ def check_video(video: Tensor, stride: int) -> None:
 def _around(side: int, stride: int) -> str:
     low = side // stride * stride
     return f"near {low} and {low + stride}" if low else f"at least {stride}"
+
+
+def check_latents(latents: Tensor, channels: int) -> None:
+    """Raise DataError for what no codec of so many channels has made."""
+    if latents.ndim != 5 or latents.shape[1] != channels or min(latents.shape) < 1:
+        raise DataError(f"latents of shape {tuple(latents.shape)} are not (B, {channels}, 1+k, h, w)")
+    if not bool(torch.isfinite(latents).all()):
+        raise DataError("latents hold infinite or undefined values", fix="encode or generate the clip again")
 
 
 def check_pixels(video: Tensor) -> None:

@@ -47,10 +47,10 @@ def load_folder(folder: Path, dtype: torch.dtype) -> AutoencoderKLWan:
         )
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise DataError(
-            "the VAE cannot be loaded", where={"folder": folder, "reason": _first_line(error)}, fix="download it again"
+            "the VAE cannot be loaded", where={"folder": folder, "reason": first_line(error)}, fix="download it again"
         ) from error
     own_weights(vae)
-    _refuse_wrong_keys(folder, missing=info["missing_keys"], extra=info["unexpected_keys"])
+    refuse_wrong_keys(folder, missing=info["missing_keys"], extra=info["unexpected_keys"])
     return vae
 
 
@@ -76,7 +76,7 @@ def load_original(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
         found = vae.load_state_dict(convert_wan_vae_to_diffusers(weights), strict=False)
     except RuntimeError as error:
         raise DataError("the VAE's weights have other shapes", where={"file": path, "reason": str(error)}) from error
-    _refuse_wrong_keys(path, missing=found.missing_keys, extra=found.unexpected_keys)
+    refuse_wrong_keys(path, missing=found.missing_keys, extra=found.unexpected_keys)
     return vae.to(dtype)
 
 
@@ -88,7 +88,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise DataError(
             "the weights cannot be read as plain tensors",
-            where={"file": path, "reason": _first_line(error)},
+            where={"file": path, "reason": first_line(error)},
             fix="download the file again; files that carry code are refused",
         ) from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
@@ -97,7 +97,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _refuse_wrong_keys(path: Path, *, missing: list[str], extra: list[str]) -> None:
+def refuse_wrong_keys(path: Path, *, missing: list[str], extra: list[str]) -> None:
+    """Raise DataError naming the weights that a file lacks or has too many."""
     if not missing and not extra:
         return
     where: dict[str, object] = {"weights": path}
@@ -108,5 +109,6 @@ def _refuse_wrong_keys(path: Path, *, missing: list[str], extra: list[str]) -> N
     raise DataError("the weights do not fit the VAE", where=where, fix="use weights and config.json of one model")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What another library's error says, without its lists."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,6 +8,7 @@ noise is z1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,10 @@ import torch
 from torch import Tensor
 
 TIMESTEP_SCALE = 1000.0  # the model reads 1000 * sigma
-Target = Literal["noise_minus_clean", "clean_minus_noise"]
+LEAST_SIGMA = 1e-3  # flow of a prediction of clean latents is not told at less noise
+FULL_SIGMA = 0.3  # `capped` weighs errors of the flow less below it
+Target = Literal["noise_minus_clean", "clean_minus_noise", "clean"]
+Weighting = Literal["uniform", "bell", "capped"]
 Noise = Literal["shared", "per-frame"]  # one level for all target frames of a clip, or one of its own for every frame
 
 
@@ -37,21 +41,23 @@ class FlowSchedule:
         return self.sigmas[index + 1] if index + 1 < len(self.sigmas) else torch.zeros(())
 
 
-def make_schedule(
-    steps: int, shift: float, *, strength: float = 1.0, weighting: Literal["uniform", "bell"] = "uniform"
-) -> FlowSchedule:
+def make_schedule(steps: int, shift: float, *, strength: float = 1.0, weighting: Weighting = "uniform") -> FlowSchedule:
     """Evenly spaced levels from `strength` towards 0 (which is not among them), shifted towards noise.
 
     shifted = shift * s / (1 + (shift - 1) * s), in float32 and in this order, as released. Sampling uses `steps`
     levels, training 1000 of them. `bell` weighs a timestep by a Gaussian around the middle less its lowest value, with
-    mean 1: the released weight, 0 at the first (noisiest) level, so only for fine-tuning.
+    mean 1: the released weight, 0 at the first (noisiest) level, so only for fine-tuning. `capped` is
+    min(1, sigma / 0.3)^2: an error of predicted clean latents is, as one of the flow, divided by sigma.
     """
     if steps < 1 or shift <= 0 or not 0 < strength <= 1:
         raise ValueError(f"no schedule of steps={steps}, shift={shift}, strength={strength}")
     even = even_levels(steps, strength)
     sigmas = shift * even / (1 + (shift - 1) * even)
     timesteps = sigmas * TIMESTEP_SCALE
-    weights = bell_weights(timesteps) if weighting == "bell" else torch.ones_like(timesteps)
+    weigh: dict[Weighting, Callable[[Tensor], Tensor]] = {
+        "uniform": torch.ones_like, "bell": bell_weights, "capped": capped_weights,
+    }  # fmt: skip
+    weights = weigh[weighting](timesteps)
     return FlowSchedule(sigmas=sigmas, timesteps=timesteps, weights=weights)
 
 
@@ -75,6 +81,11 @@ def bell_weights(timesteps: Tensor) -> Tensor:
     lifted = bell - bell.min()
     total = lifted.sum()
     return (lifted * (steps / total) if total > 0 else torch.ones_like(timesteps)).float()
+
+
+def capped_weights(timesteps: Tensor) -> Tensor:
+    """Loss weights (N,) float32 that keep errors of predicted clean latents finite at little noise."""
+    return (timesteps / (TIMESTEP_SCALE * FULL_SIGMA)).clamp(max=1.0).square()
 
 
 def draw_levels(levels: int, batch: int, frames: int, noise: Noise, generator: torch.Generator) -> Tensor:
@@ -107,14 +118,27 @@ def add_noise(clean_BCFhw: Tensor, noise_BCFhw: Tensor, sigma: Tensor) -> Tensor
 
 
 def flow_target(clean: Tensor, noise: Tensor, kind: Target) -> Tensor:
-    """What the model is to predict; the checkpoint says which (its config's `flow_target`)."""
+    """The flow that the model's output is compared with; the checkpoint says which (its config's `flow_target`).
+
+    A model that predicts `clean` latents hands out the flow they lie on (`flow_to`): it is compared with that one.
+    """
     return _sign(kind) * (noise - clean)
 
 
 def _sign(kind: Target) -> int:
-    if kind not in ("noise_minus_clean", "clean_minus_noise"):
-        raise ValueError(f"flow.target={kind!r}: known are noise_minus_clean and clean_minus_noise")
-    return 1 if kind == "noise_minus_clean" else -1
+    if kind not in ("noise_minus_clean", "clean_minus_noise", "clean"):
+        raise ValueError(f"flow.target={kind!r}: known are noise_minus_clean, clean_minus_noise and clean")
+    return -1 if kind == "clean_minus_noise" else 1
+
+
+def flow_to(clean_BCFhw: Tensor, latents_BCFhw: Tensor, timestep: Tensor) -> Tensor:
+    """Noise minus clean of noised latents whose clean ones were predicted, float32 at least; `timestep` (B,) or (B, F).
+
+    Eq. 1 solved for z1 - z0 = (z - z0) / sigma. Of frames without noise (context) it says nothing.
+    """
+    precise = torch.promote_types(latents_BCFhw.dtype, torch.float32)
+    sigma = _per_frame((timestep / TIMESTEP_SCALE).clamp(min=LEAST_SIGMA), latents_BCFhw.to(precise))
+    return (latents_BCFhw.to(precise) - clean_BCFhw.to(precise)) / sigma
 
 
 def with_clean_context(clean_BCFhw: Tensor, noise_BCFhw: Tensor, sigma: Tensor, num_context_frames: int) -> Tensor:

@@ -27,6 +27,7 @@ from hmcli import registry
 from hmcli.core import backends, caching
 from hmcli.core.attention import HydraAttention, RMSNorm
 from hmcli.core.camera import CAMERA_ROW, CameraEncoder
+from hmcli.core.flow import flow_to
 from hmcli.core.loading import AlignedLoading
 from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens
 from hmcli.core.retrieval import Policy, RetrievalInputs, check_inputs
@@ -138,7 +139,7 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         tokenizer: str = "conv",  # conv: torch's initialisation; mean: starts as an average
         spans: str = "exact",  # exact, or the released guess
         max_history: int = 0,  # frozen memory further back than this many latent frames sits here; 0: no limit
-        flow_target: str = "noise_minus_clean",  # what is predicted; or clean_minus_noise
+        flow_target: str = "noise_minus_clean",  # what is predicted; or clean_minus_noise, or clean latents
         flow_noise: str = "shared",  # trained with one noise level per clip; or one per frame (per-frame)
         positions: str = "screen",  # rotary rows and columns: of the screen; or of world rays (rays)
     ) -> None:
@@ -286,7 +287,8 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
             return latents[:, :, :0], tuple(kept)
         shift, scale = (self.scale_shift_table + embedding_BFC.unsqueeze(2)).unsqueeze(-2).unbind(dim=2)
         out = self.proj_out(self.norm_out(x_BFPC) * (1 + scale) + shift)
-        return self._unpatch(out, stretch.grid), ()
+        predicted = self._unpatch(out, stretch.grid)
+        return flow_to(predicted, latents, timestep) if self.config.flow_target == "clean" else predicted, ()
 
     def _unpatch(self, out_BFPC: Tensor, grid: tuple[int, int]) -> Tensor:
         """Channels of a token are (row, column, channel) of its patch: (B, F, P, .) -> (B, C, F, h, w)."""
@@ -364,7 +366,7 @@ _CHOICES = {
     "affinity": ("pooled", "spatial"),
     "context": ("joint", "frozen"),
     "spans": ("exact", "released"),
-    "flow_target": ("noise_minus_clean", "clean_minus_noise"),
+    "flow_target": ("noise_minus_clean", "clean_minus_noise", "clean"),
     "flow_noise": ("shared", "per-frame"),
     "positions": ("screen", "rays"),
 }

@@ -28,6 +28,7 @@ FloatType = Literal["float32", "bfloat16", "float16"]
 _RENDER: tuple[Reader, ...] = ("render",)
 _CLIPS: tuple[Reader, ...] = ("encode", "clips")
 _CODEC: tuple[Reader, ...] = ("encode", "checkpoint")  # what a checkpoint says of its codec, hm generate uses
+_CODECS: tuple[Reader, ...] = ("codec", "blocks")
 _TRAIN: tuple[Reader, ...] = ("train",)
 _BOTH: tuple[Reader, ...] = ("train", "codec")
 _SHAPE: tuple[Reader, ...] = ("train", "convert")
@@ -126,7 +127,7 @@ class PosesConfig:
     repair: Annotated[
         Literal["refuse", "reference"],
         key("Text poses with holes: refuse names the bad frame, reference repairs as the released loader does "
-            "(docs/parity.md).", by=(*_CLIPS, "codec", "dataset", "foreign")),
+            "(docs/parity.md).", by=(*_CLIPS, *_CODECS, "dataset", "foreign")),
     ] = "refuse"  # fmt: skip
 
 
@@ -142,10 +143,13 @@ class SplitConfig:
 class DataConfig:
     """How clips become tensors."""
 
-    size: Annotated[Size, key("Size videos are brought to.", by=(*_CLIPS, "codec"), unit=f"{SIZE} x patch")] = (64, 112)
+    size: Annotated[Size, key("Size videos are brought to.", by=(*_CLIPS, *_CODECS), unit=f"{SIZE} x patch")] = (
+        64,
+        112,
+    )
     fit: Annotated[
         Literal["crop", "stretch"],
-        key("crop: scale to cover, cut the middle out; stretch: scale both sides.", by=(*_CLIPS, "codec")),
+        key("crop: scale to cover, cut the middle out; stretch: scale both sides.", by=(*_CLIPS, *_CODECS)),
     ] = "crop"
     frames: Annotated[
         Literal["refuse", "trim", "pad"],
@@ -165,12 +169,12 @@ class CodecConfig:
             "codec: what it starts from; empty: random weights.", by=(*_CODEC, "codec", "codec path")),
     ] = ""  # fmt: skip
     channels: Annotated[
-        int, key("Latent channels of a codec that is trained from nothing.", by=("codec",), ge=1)
+        int, key("Latent channels of a codec that is trained from nothing.", by=_CODECS, ge=1)
     ] = 16  # fmt: skip
     stride: Annotated[
         Literal[4, 8],
         key("Pixels per latent pixel along a side, of a codec that is trained from nothing; of the latents, where a "
-            "model is trained on them.", by=("codec", "train"), unit="pixels"),
+            "model is trained on them.", by=(*_CODECS, "train"), unit="pixels"),
     ] = 8  # fmt: skip
     dtype: Annotated[FloatType, key("What it computes in.", by=_CODEC)] = "float32"
     tile: Annotated[Tile | None, key("Size of a tile; null: whole frames.", by=_CODEC, unit=SIZE)] = None
@@ -278,13 +282,15 @@ class FlowConfig:
         float, key("Shift of the noise levels trained on.", by=("train", "checkpoint"), gt=0)
     ] = 5.0  # fmt: skip
     target: Annotated[
-        Literal["noise_minus_clean", "clean_minus_noise"],
-        key("What is predicted; stored in the checkpoint.", by=(*_SETTING, "diffusers")),
-    ] = "noise_minus_clean"
+        Literal["noise_minus_clean", "clean_minus_noise", "clean"],
+        key("What is predicted: the flow, or the clean latents it comes from (for tokens of more numbers than "
+            "model.dim); stored in the checkpoint.", by=(*_SETTING, "diffusers")),
+    ] = "noise_minus_clean"  # fmt: skip
     weighting: Annotated[
-        Literal["uniform", "bell"],
-        key("Weight of the timesteps; bell: as released, 0 at t=1000, for fine-tuning.", by=_TRAIN),
-    ] = "uniform"
+        Literal["uniform", "bell", "capped"],
+        key("Weight of the timesteps; bell: as released, 0 at t=1000, for fine-tuning; capped: less below t=300, for "
+            "flow.target=clean.", by=_TRAIN),
+    ] = "uniform"  # fmt: skip
     timesteps: Annotated[int, key("Noise levels that are drawn from.", by=_TRAIN, ge=1)] = 1000
     noise: Annotated[
         Literal["shared", "per-frame"],
@@ -311,7 +317,10 @@ class LoraConfig:
 class TrainConfig:
     """Training, of a transformer on latents or of a codec on clips."""
 
-    part: Annotated[Literal["transformer", "codec"], key("What is trained.", by=_BOTH)] = "transformer"
+    part: Annotated[
+        Literal["transformer", "codec", "blocks"],
+        key("What is trained: codec is a VAE, blocks a linear code, which takes no steps.", by=(*_BOTH, "blocks")),
+    ] = "transformer"
     steps: Annotated[int, key("Steps in all.", by=_BOTH, unit="steps", ge=1)] = 40
     batch: Annotated[int, key("Clips of a step.", by=_BOTH, unit="clips", ge=1)] = 2
     lr: Annotated[float, key("Highest learning rate.", by=_BOTH, gt=0)] = 3.0e-4
@@ -347,7 +356,7 @@ class TrainConfig:
     ema: Annotated[float, key("Decay of the weight average that is saved; 0: none.", by=_BOTH, ge=0, lt=1)] = 0.0
     frames: Annotated[Frames, key("Codec: frames of a sample.", by=("codec",), unit=FRAMES)] = 17
     subject_weight: Annotated[
-        float, key("Codec: how much more a subject's pixel counts than another's.", by=("codec",), ge=0)
+        float, key("Codec: how much more a subject's pixel counts than another's.", by=_CODECS, ge=0)
     ] = 0.0
 
 

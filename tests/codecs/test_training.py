@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_a_new_vae_codes_the_pictures_of_a_clip_without_looking_back():
 def test_training_lowers_the_reconstruction_error():
     vae, videos = new_mini_vae(0, base_dim=8, decoder_base_dim=8), clips()
     shown = [training.whole_frames(clip, 9) for clip in videos]
-    before = training.mean_psnr(vae, shown)
+    before = training.mean_psnr(partial(training.reconstructed, vae), shown)
     train = TrainConfig(part="codec", steps=40, batch=2, frames=5, lr=3e-3, warmup=5, decay="cosine")
     optimizers = make_optimizers(vae, train)
     for step in range(40):
@@ -194,7 +195,7 @@ def test_training_lowers_the_reconstruction_error():
         video, weight, _ = training.draw_batch(footage(), plan, 1.0, np.random.default_rng([0, step]))
         noise, lr = torch.Generator().manual_seed(step), training.learning_rate(step, train, 24)
         training.train_step(vae, optimizers, video, weight, lr=lr, clip_norm=1.0, generator=noise)
-    assert training.mean_psnr(vae, shown) > before + 1.0
+    assert training.mean_psnr(partial(training.reconstructed, vae), shown) > before + 1.0
 
 
 def test_muon_updates_are_orthogonal_and_of_the_documented_size():
@@ -251,38 +252,25 @@ def test_every_weight_is_trained_by_exactly_one_optimizer():
 
 
 def test_psnr_is_that_of_the_pixel_range():
-    class Off(torch.nn.Module):
-        """Reconstructs everything 0.2 too bright."""
-
-        def encode(self, video):
-            return type("Output", (), {"latent_dist": type("Posterior", (), {"mode": lambda _: video})()})
-
-        def decode(self, latents):
-            return type("Output", (), {"sample": latents + 0.2})
-
     video = torch.zeros(1, 3, 1, 8, 8)
-    assert training.mean_psnr(Off(), [video]) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
+    psnr = training.mean_psnr(lambda video: video + 0.2, [video])
+    assert psnr == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
 
 
 def test_psnr_inside_boxes_counts_nothing_else():
-    class Wrong(torch.nn.Module):
-        """Reconstructs the left half 0.2 too bright, the right half 0.4."""
-
-        def encode(self, video):
-            return type("Output", (), {"latent_dist": type("Posterior", (), {"mode": lambda _: video})()})
-
-        def decode(self, latents):
-            off = torch.full_like(latents, 0.2)
-            off[..., 4:] = 0.4
-            return type("Output", (), {"sample": latents + off})
+    def wrong(video: torch.Tensor) -> torch.Tensor:
+        """The left half 0.2 too bright, the right half 0.4."""
+        off = torch.full_like(video, 0.2)
+        off[..., 4:] = 0.4
+        return video + off
 
     labels = np.zeros((2, 1, 8, 8), np.uint8)
     labels[0, 0, [1, 5], [0, 3]] = 7  # two corners of a box in the left half; nobody in the other video
     boxes = [training.subject_boxes(clip) for clip in labels]
     assert int(boxes[0].sum()) == 5 * 4
     videos = [torch.zeros(1, 3, 1, 8, 8)] * 2
-    assert training.mean_psnr(Wrong(), videos, boxes) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
-    assert math.isnan(training.mean_psnr(Wrong(), videos[1:], boxes[1:]))
+    assert training.mean_psnr(wrong, videos, boxes) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-3)
+    assert math.isnan(training.mean_psnr(wrong, videos[1:], boxes[1:]))
 
 
 def test_latents_normalised_by_the_statistics_have_unit_variance():

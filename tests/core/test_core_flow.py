@@ -17,6 +17,7 @@ from hmcli.core.flow import (
     euler_step,
     flow_loss,
     flow_target,
+    flow_to,
     make_schedule,
     with_clean_context,
 )  # fmt: skip
@@ -189,3 +190,21 @@ def test_the_pipeline_hands_on_what_policies_and_history_guidance_need():
         history_noise=start_noise(tuple(context.shape), same).double(), retrieval=small_inputs(), **rest,
     )  # fmt: skip
     assert torch.equal(got, wanted)
+
+
+def test_predicted_clean_latents_are_turned_into_the_flow_that_leads_to_them():
+    chance = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(2, 3, 4, 2, 2, generator=chance, dtype=torch.float64) for _ in range(2))
+    for sigma in (torch.tensor([0.3, 1.0]), torch.tensor([[0.2, 0.4, 0.6, 1.0]] * 2)):
+        flow = flow_to(clean, add_noise(clean, noise, sigma), 1000 * sigma)
+        assert torch.allclose(flow, flow_target(clean, noise, "clean"), atol=1e-6)
+        assert torch.allclose(flow, noise - clean, atol=1e-6)
+    half = flow_to(clean.half(), clean.half(), torch.zeros(2))
+    assert half.dtype == torch.float32
+    assert not half.any(), "of context it says nothing, and nothing infinite"
+
+
+def test_capped_weights_make_errors_of_clean_latents_count_alike_at_little_noise():
+    schedule = make_schedule(1000, 3.0, weighting="capped")
+    sigma = schedule.sigmas.double()
+    assert torch.allclose(schedule.weights.double() / sigma**2, 1 / sigma.clamp(min=0.3) ** 2, rtol=1e-5)

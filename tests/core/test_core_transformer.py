@@ -292,6 +292,29 @@ def test_both_flow_directions_lead_to_the_same_sample():
     assert torch.allclose(*ends, atol=1e-12)
 
 
+@pytest.mark.parametrize("context", ["joint", "frozen"])
+def test_a_model_that_predicts_clean_latents_hands_out_their_flow(context: str):
+    inputs, timestep = clip(9), torch.tensor([250.0, 1000.0])
+    clean, flow = (
+        small(context=context, flow_target=target)(**(inputs | {"timestep": timestep}), num_context_frames=5)[0]
+        for target in ("noise_minus_clean", "clean")
+    )  # both are the same network's output
+    expected = (inputs["hidden_states"] - clean) / (timestep / 1000).view(-1, 1, 1, 1, 1)
+    assert torch.allclose(flow[:, :, 5:], expected[:, :, 5:], atol=1e-6)
+
+
+def test_sampling_clean_latents_ends_at_the_last_prediction():
+    inputs, model = clip(9), small(flow_target="clean")
+    with torch.no_grad():
+        model.proj_out.weight.zero_()
+        model.proj_out.bias.fill_(0.25)
+    ends = denoise(
+        model, inputs["hidden_states"][:, :, 5:], schedule=make_schedule(3, 5.0), camera=inputs["camera"],
+        text=inputs["encoder_hidden_states"], context=inputs["hidden_states"][:, :, :5],
+    )  # fmt: skip
+    assert torch.allclose(ends, torch.full_like(ends, 0.25), atol=1e-5)
+
+
 def test_the_loss_looks_at_target_frames_only():
     generator = torch.Generator().manual_seed(0)
     prediction, target = (torch.randn(2, 3, 7, 4, 6, generator=generator) for _ in range(2))

@@ -35,6 +35,7 @@ RECIPES = {
     "an average that is still warming up": ["train.ema=0.999"],
     "weighed timesteps, cosine": ["flow.weighting=bell", "train.decay=cosine"],
     "the other sign, every caption": ["flow.target=clean_minus_noise", "train.text_dropout=0.0"],
+    "clean latents, capped": ["flow.target=clean", "flow.weighting=capped"],
     "adapters with an average": ["train.lora={rank: 2, alpha: 3.0}", "train.ema=0.5"],
     "a part of the weights": ["train.train_only=[attn1, camera]", "train.ema=0.5"],
 }
@@ -61,7 +62,7 @@ def plainly(recipe: Recipe, view: LatentsView) -> tuple[list[dict[str, float]], 
         noised = torch.cat([clean[:, :, :n], ((1 - sigma) * clean + sigma * noise)[:, :, n:]], dim=2)
         text, camera = torch.tensor(np.stack(captions)), torch.tensor(np.stack(rows).astype(np.float32))
         flow = model(noised, schedule.timesteps[level], text, camera, n, return_dict=False)[0]
-        wanted = noise - clean if recipe.flow.target == "noise_minus_clean" else clean - noise
+        wanted = clean - noise if recipe.flow.target == "clean_minus_noise" else noise - clean
         error = (flow - wanted).square().mean(dim=(1, 3, 4))[:, n:]
         loss = (schedule.weights[level][:, None] * error).mean()
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hmcli.codecs.places import CONFIG, VAE, vae_folder
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.models.layout import INDEX, LORA, SCHEDULER, TRANSFORMER
-from hmcli.store.files import write_json
+from hmcli.store.files import read_json, write_json
 from hmcli.store.finite import require_finite_weights
 from hmcli.store.records import MANIFEST
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
     from hmcli.core.transformer import HydraTransformer3DModel
+
+_OURS = {"LinearBlocks": "hmcli.codecs.blocks"}  # classes of vae/ that are not of diffusers
 
 
 def write_diffusers_folder(
@@ -57,7 +59,8 @@ def write_diffusers_folder(
     }
     if (vae := codec_folder(recipe)) is not None:
         shutil.copytree(vae, folder / VAE, ignore=shutil.ignore_patterns(MANIFEST))
-        index[VAE] = ["diffusers", "AutoencoderKLWan"]
+        name = read_json(folder / VAE / CONFIG)["_class_name"]
+        index[VAE] = [_OURS.get(name, "diffusers"), name]
     write_json(folder / INDEX, index)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmcli.codecs.places import CONFIG, VAE
-from hmcli.contracts import TIME_STRIDE, Reporter, StageResult
-from hmcli.errors import DataError, HMError, RecipeError
-from hmcli.recipe.keys import value_at
-from hmcli.recipe.readers import KEYS, reads
+from hmcli.contracts import Reporter, StageResult
+from hmcli.errors import RecipeError
+from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import to_yaml
-from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
+from hmcli.recipe.sections import Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
-from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
+from hmcli.stages.data.opening import Dataset, open_dataset
 from hmcli.stages.models.identity import codec_hash
-from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, CodecAttributes, CodecStep, step_name
+from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, CodecStep, step_name
 from hmcli.stages.models.layout import CODEC as KIND
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.checkpoints import drop_old, kept_steps, last_checkpoint, naming_the_last
+from hmcli.stages.training.footage import read_footage, refuse_unread, scores_of, starts_of
 from hmcli.stages.training.learning import freeze, make_average
 from hmcli.stages.training.runs import about_checkpoint, log_until, naming, refuse_another_run, say_stopped
 from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
@@ -39,8 +38,6 @@ from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.finite import require_finite_weights
 from hmcli.store.hashing import hash_json
-from hmcli.store.video import read_video
-from hmcli.world.views.framing import resize_frames, resize_labels, white_mask
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +47,6 @@ if TYPE_CHECKING:
 
 SOURCES = "data set (or weights at codec.path)"
 _MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
-_HOLD_OUT = 10  # every tenth clip is kept for the score
-_SCORED = 32  # clips that scores and latent statistics are taken from, at most
-_SCORE_FRAMES = 17  # video frames of each, at most
 
 
 def run(
@@ -71,7 +65,7 @@ def run(
     Raises RecipeError for settings that have no effect on a codec, UsageError when `out` holds another run, DataError
     when no clip can be trained on, StoppedEarly on SIGTERM.
     """
-    _check(recipe.train)
+    refuse_unread(recipe.train, "codec")
     dataset = open_dataset(data, recipe.poses)
     inputs = {"clips": dataset.fingerprint}
     if recipe.codec.path:
@@ -105,23 +99,6 @@ def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
     return hash_json({**read, "train": kept, "inputs": inputs})
 
 
-def _check(train: TrainConfig) -> None:
-    """A setting of training without effect is an error, in a recipe file too."""
-    if train.part != "codec":
-        raise RecipeError(f"this recipe trains the {train.part}", where={"recipe": "train.part"}, fix="set it to codec")
-    unused = [
-        f"{path}={value!r}"
-        for path, key in KEYS.items()
-        if path.startswith("train.")
-        and "codec" not in key.readers
-        and (value := value_at(train, path.removeprefix("train."))) not in (key.default, None)
-    ]
-    if unused:
-        raise RecipeError(
-            f"training a codec does not use {', '.join(unused)}", where={"recipe": "train"}, fix="leave it out"
-        )
-
-
 # --- what it learns from ---------------------------------------------------------------------------------------------
 
 
@@ -129,83 +106,16 @@ def _check(train: TrainConfig) -> None:
 class Clips:
     """Videos in memory, all of one size; `held_out` is never trained on."""
 
-    training: Sequence[Footage]
-    held_out: Sequence[Footage]
+    training: list[Footage]
+    held_out: list[Footage]
 
 
 def _load_clips(dataset: Dataset, recipe: Recipe, writer: ArtifactWriter) -> Clips:
     """Context and target of every clip as videos of their own; what cannot be read is quarantined."""
-    found: list[list[Footage]] = []
-    for item in dataset.quarantined:
-        writer.quarantine(item.item, item.reason)
-    with ThreadPoolExecutor() as readers:  # decoding leaves the interpreter to others
-        for source, videos in zip(dataset.clips, readers.map(partial(_tried, recipe), dataset.clips), strict=True):
-            if isinstance(videos, HMError):
-                writer.quarantine(source.id, str(videos))
-            else:
-                found.append(videos)
-    if not found:
-        raise DataError("no clip can be trained on", where={"data": dataset.path})
-    held_out = found[_HOLD_OUT - 1 :: _HOLD_OUT]
-    training = [videos for i, videos in enumerate(found) if i % _HOLD_OUT != _HOLD_OUT - 1]
-    return Clips(
-        training=[video for videos in training for video in videos],
-        held_out=[video for videos in held_out for video in videos],
-    )
-
-
-def _tried(recipe: Recipe, source: ClipSource) -> list[Footage] | HMError:
-    """The videos of a clip, or why they cannot be used."""
-    try:
-        videos = _videos(source, recipe.data, masked=recipe.train.subject_weight > 0)
-        if short := [len(video.frames) for video in videos if len(video.frames) < recipe.train.frames]:
-            raise DataError(
-                f"a video has {short[0]} frames, train.frames asks for {recipe.train.frames}",
-                fix="lower train.frames or leave the clip out",
-            )
-    except HMError as error:
-        return error
-    return videos
-
-
-def _videos(source: ClipSource, data: DataConfig, *, masked: bool) -> list[Footage]:
-    """Context and target at the recipe's size. Their lengths and cameras do not matter: pieces are cut out of them.
-
-    Subjects are read where masks are there; with `masked`, a clip without them raises DataError.
-    """
-    from hmcli.codecs.training import Footage
-
-    found = []
-    for role in ("context", "target"):
-        if role not in source.files:
-            continue
-        frames = resize_frames(read_video(source.read(role)), data.size, data.fit)
-        subjects = _subjects(source, role, data)
-        if subjects is None and masked:
-            raise DataError(
-                f"the {role} video has no masks, train.subject_weight needs them",
-                fix="set train.subject_weight=0, or leave the clip out",
-            )
-        if subjects is not None and len(subjects) != len(frames):
-            raise DataError(f"{len(subjects)} mask frames for {len(frames)} frames of the {role} video")
-        found.append(
-            Footage(
-                clip=source.id,
-                frames=frames,
-                subjects=np.zeros(frames.shape[:3], np.uint8) if subjects is None else subjects,
-            )
-        )
-    return found
-
-
-def _subjects(source: ClipSource, role: str, data: DataConfig) -> np.ndarray | None:
-    """(T, H, W) uint8: the subject each pixel of a video shows, 0 for none, as far as the mask tells them apart."""
-    for kind in ("instances", "mask"):
-        if f"{role}_{kind}" in source.files:
-            video = read_video(source.read(f"{role}_{kind}"))
-            labels = np.ascontiguousarray(video[..., 0]) if kind == "instances" else white_mask(video).astype(np.uint8)
-            return resize_labels(labels, data.size, data.fit)
-    return None
+    clips = Clips(training=[], held_out=[])
+    for held_out, videos in read_footage(dataset, recipe, writer, least_frames=recipe.train.frames):
+        (clips.held_out if held_out else clips.training).extend(videos)
+    return clips
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -330,16 +240,9 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
         for name, parameter in trained(vae).items():
             parameter.data.copy_((state.average or state.weights)[name])
         vae.to(device).eval()
-        seen, _ = _scored(clips.training, device)
-        unseen, boxes = _scored(clips.held_out, device)
-        shown = any(inside.any() for inside in boxes)
-        scores = CodecAttributes(
-            psnr_training=training.mean_psnr(vae, seen),
-            psnr_held_out=training.mean_psnr(vae, unseen) if unseen else None,
-            psnr_held_out_subjects=training.mean_psnr(vae, unseen, boxes) if shown else None,
-        )
+        scores = scores_of(partial(training.reconstructed, vae), clips.training, clips.held_out, device)
         if trains_encoder(recipe.train):  # otherwise latents stay what they were, and so does their normalisation
-            mean, std = training.latent_statistics(vae, seen)
+            mean, std = training.latent_statistics(vae, starts_of(clips.training, device)[0])
             vae.register_to_config(latents_mean=mean, latents_std=std)
         require_finite_weights(vae.half().state_dict())
         vae.save_pretrained(writer.staged / VAE)
@@ -349,14 +252,3 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
         writer.reporter.note(f"already trained to step {recipe.train.steps}")
         manifest = writer.finish(order)
     return result_of(writer, manifest, **manifest.attributes)
-
-
-def _scored(videos: Sequence[Footage], device: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The start of at most `_SCORED` videos spread over all of them, and what lies in boxes of their subjects."""
-    from hmcli.codecs.training import subject_boxes, whole_frames
-
-    chosen = [videos[i] for i in sorted({round(x) for x in np.linspace(0, len(videos) - 1, _SCORED)})] if videos else []
-    lengths = [(min(len(video.frames), _SCORE_FRAMES) - 1) // TIME_STRIDE * TIME_STRIDE + 1 for video in chosen]
-    both = list(zip(chosen, lengths, strict=True))
-    shown = [whole_frames(video.frames, count).to(device) for video, count in both]
-    return shown, [subject_boxes(video.subjects[:count]).to(device) for video, count in both]
