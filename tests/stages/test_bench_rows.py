@@ -25,6 +25,7 @@ from hmcli.stages.data.opening import open_dataset, read_cameras
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video, write_video
 from hmcli.world.files.schema import SubjectState
+from hmcli.world.views.cameras import latent_poses
 from hmcli.world.views.warps import farness, homography_warp, views_of, widened
 
 CLIPS = [f"s5-0000{number}" for number in range(3)]
@@ -83,6 +84,9 @@ def test_each_row_is_a_generation_of_all_clips(rows, clips):
         assert manifest.inputs == {"clips": read_manifest(clips).fingerprint}
         assert [line["id"] for line in lines(rows / row)] == CLIPS
         assert all(line["steps"] is line["seed"] is line["memory"] is None for line in lines(rows / row))
+        assert all(line["context_frames"] == line["frames"] == 21 and line["fps"] == 10 for line in lines(rows / row))
+        cameras = latent_poses(row_clip(clips, CLIPS[0]).poses[1])
+        np.testing.assert_allclose(lines(rows / row)[0]["camera"], cameras, atol=1e-5)
         assert video(rows, row, CLIPS[0]).shape == (21, 32, 48, 3)
         assert (rows / row / "contact_sheet.png").is_file()
 
@@ -375,6 +379,17 @@ def test_what_a_video_was_made_from_decides_whether_it_is_kept(hm, plain, tmp_pa
     said = hm(*ask, "--dry-run").stderr
     assert "there already: 2 kept, 1 replaced" in said
     assert "there already: 3 kept\n" in said  # the last frame has no depth in it
+
+
+def test_a_truth_drawn_again_is_another_video_than_one_by_views(hm, by_views, plain, clips, tmp_path):
+    data, out = tmp_path / "clips", tmp_path / "rows"
+    shutil.copytree(plain, data)
+    shutil.copytree(by_views, out)
+    ask = ("--out", out, "--row", "erased", "--dry-run")
+    assert "there already: 3 kept\n" in hm("bench", "rows", data, *ask).stderr
+    (data / CLIPS[0] / "subjects.json").write_text("[]")
+    assert "there already: 2 kept, 1 replaced" in hm("bench", "rows", data, *ask).stderr
+    assert "there already: 3 replaced" in hm("bench", "rows", clips, *ask).stderr  # it says how it was drawn
 
 
 def test_fewer_clips_are_refused_unless_the_others_may_go(hm, plain, tmp_path):
