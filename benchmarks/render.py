@@ -10,8 +10,9 @@ counted. Per size: medians over clips, wall and processor seconds, in one proces
 memory of a process; `plain` is the nearest hit and the shadow of each pixel's ray found by testing every shape, without
 any shading or antialiasing. Growth is the exponent of a power law in the number of frames, and of clips.
 
-With `--splits`, processor seconds of whole clips instead: describing them, drawing them, and drawing others where the
-masks refuse one, a clip of each split in turn. Names are splits, at the first of the sizes, or recipes, at their own.
+With `--splits`, processor seconds of whole clips instead: describing them until the masks of one show what it
+promises, and drawing it, a clip of each split in turn. Names are splits, at the first of the sizes, or recipes, at
+their own.
 """
 
 from __future__ import annotations
@@ -213,14 +214,14 @@ def world_of(name: str, size: tuple[int, int], frames: int) -> WorldConfig:
 
 
 def whole_clip(world: WorldConfig, seed: int, number: int) -> dict[str, float]:
-    """Processor seconds of a clip from its seed to its pictures, and of describing it once alone; pictures made."""
+    """Processor seconds of a clip from its seed to its pictures, and of describing it once alone; draws looked at."""
     start = time.process_time()
     describe_clip(world, seed, number)
     described = time.process_time()
     job = Job(world=world, seed=seed, index=number, device="cpu", folder=Path(), chosen=None)
     (kept,) = drawn_until_kept([job])
     whole = time.process_time() - described
-    return {"describing": described - start, "whole": whole, "pictures": 1 + kept.refused}
+    return {"describing": described - start, "whole": whole, "draws": 1 + kept.shown.refused}
 
 
 def measure_splits(names: list[str], size: tuple[int, int], frames: int, seed: int, clips: int) -> list[dict[str, Any]]:
@@ -244,7 +245,7 @@ def split_row(name: str, world: WorldConfig, spent: list[dict[str, float]]) -> d
     return {
         "name": name, "size": list(world.size), "frames": frames, "clips": len(spent),
         "describing": fmean(one["describing"] for one in spent), "longest": max(one["describing"] for one in spent),
-        "whole": whole, "pictures": fmean(one["pictures"] for one in spent),
+        "whole": whole, "draws": fmean(one["draws"] for one in spent),
         "whole_per_megapixel": whole / (frames * math.prod(world.size) / 1e6),
         "limit": NANO_SECONDS if name.startswith("nano/") else None,
     }  # fmt: skip
@@ -275,14 +276,14 @@ def table(results: list[dict[str, Any]]) -> str:
 def splits_table(rows: list[dict[str, Any]]) -> str:
     """What splits cost, as a Markdown table."""
     lines = [
-        "| split or recipe | size | frames | clips | describing s | longest | whole s | drawings a clip | s a megapixel"
+        "| split or recipe | size | frames | clips | describing s | longest | whole s | draws a clip | s a megapixel"
         " | than the cheapest |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [
             row["name"], "x".join(map(str, row["size"])), f"{row['frames']}", f"{row['clips']}",
-            f"{row['describing']:.2f}", f"{row['longest']:.2f}", f"{row['whole']:.2f}", f"{row['pictures']:.2f}",
+            f"{row['describing']:.2f}", f"{row['longest']:.2f}", f"{row['whole']:.2f}", f"{row['draws']:.2f}",
             f"{row['whole_per_megapixel']:.2f}", f"{row['over_cheapest']:.2f} x",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

@@ -22,7 +22,7 @@ from hmcli.world.files.tables import RenderedRow
 from hmcli.world.hidden.events import Visibility, visibility
 from hmcli.world.staging import annotate, wording
 from hmcli.world.staging.clip import ClipDescription, describe_clip
-from hmcli.world.staging.verdict import Certificates, certificates, refusal
+from hmcli.world.staging.verdict import Certificates, certificates, refusal, refusal_at_sight
 from hmcli.world.views.cameras import PREFIXES, pair_file
 
 if TYPE_CHECKING:
@@ -44,29 +44,37 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A clip with its pictures, and what its masks say."""
+class Shown:
+    """A clip, what its masks say, and how many draws before it did not show what they promise."""
 
     clip: ClipDescription
-    pictures: RenderedClip
     seen: list[Visibility]
     found: Certificates
-    refused: int = 0  # drawings of this clip whose masks did not show what it promises
+    refused: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A clip with its pictures."""
+
+    shown: Shown
+    pictures: RenderedClip
 
 
 def render_batch(jobs: Sequence[Job]) -> list[RenderedRow]:
     """Draw clips together and write their folders; returns their lines of clips.jsonl."""
     rows = []
     for job, drawn in zip(jobs, drawn_until_kept(jobs), strict=True):
+        shown, clip = drawn.shown, drawn.shown.clip
         if job.chosen is not None:
             text, plain = job.chosen.caption, job.chosen.caption_plain
         else:
-            text, plain = (tell(drawn.clip, drawn.seen) for tell in (wording.caption, wording.plain_caption))
+            text, plain = (tell(clip, shown.seen) for tell in (wording.caption, wording.plain_caption))
         job.folder.mkdir()
-        _write_pictures(job.folder, drawn.clip, drawn.pictures)
-        _write_depth(job.folder, drawn.clip, drawn.pictures.depth)
+        _write_pictures(job.folder, clip, drawn.pictures)
+        _write_depth(job.folder, clip, drawn.pictures.depth)
         _write_annotations(job.folder, drawn, job.world.size)
-        rows.append(annotate.index_row(drawn.clip, drawn.found, text, plain))
+        rows.append(annotate.index_row(clip, shown.found, text, plain))
     return rows
 
 
@@ -111,23 +119,44 @@ class Drawer:
 
 
 def drawn_until_kept(jobs: Sequence[Job]) -> list[Drawn]:
-    """Draw until the masks show what each description promises; that ends with an error after a number of draws."""
-    done: dict[int, Drawn] = {}
-    waiting, draws, refused = list(jobs), {job.index: 0 for job in jobs}, {job.index: 0 for job in jobs}
-    while waiting:
-        clips = [
-            describe_clip(job.world, job.seed, job.index, first_draw=draws[job.index])
-            if job.chosen is None
-            else _chosen_clip(job, job.chosen)
-            for job in waiting
-        ]
-        for job, drawn in zip(waiting, _pictured(waiting[0], clips), strict=True):
-            if job.chosen is None and refusal(drawn.clip, drawn.seen, drawn.found):
-                draws[job.index], refused[job.index] = drawn.clip.draw + 1, refused[job.index] + 1
-            else:
-                done[job.index] = replace(drawn, refused=refused[job.index])
-        waiting = [job for job in waiting if job.index not in done]
-    return [done[job.index] for job in jobs]
+    """At least one clip: those whose masks show what their descriptions promise, or an error after a number of draws.
+
+    Masks are drawn first, which takes a small part of the time that pictures take.
+    """
+    from hmcli.world.render import draw_clips  # torch loads here
+
+    kept, first = [_kept(job) for job in jobs], jobs[0]
+    pictures = draw_clips(
+        [one.clip for one in kept], first.world.size, first.device, antialias=first.world.antialias
+    )  # fmt: skip
+    return [Drawn(shown=shown, pictures=drawn) for shown, drawn in zip(kept, pictures, strict=True)]
+
+
+def _kept(job: Job) -> Shown:
+    """The first draw that shows what it promises; the draw that a benchmark chose, whatever it shows."""
+    if job.chosen is not None:
+        clip = _chosen_clip(job, job.chosen)
+        seen = _seen(job, clip)
+        return Shown(clip=clip, seen=seen, found=certificates(clip, seen), refused=0)
+    draw = refused = 0
+    while True:
+        clip = describe_clip(job.world, job.seed, job.index, first_draw=draw)
+        seen = _seen(job, clip)
+        if not refusal_at_sight(clip, seen):  # before certificates, which are dear
+            found = certificates(clip, seen)
+            if not refusal(clip, seen, found):
+                return Shown(clip=clip, seen=seen, found=found, refused=refused)
+        draw, refused = clip.draw + 1, refused + 1
+
+
+def _seen(job: Job, clip: ClipDescription) -> list[Visibility]:
+    from hmcli.world.render import draw_masks  # torch loads here
+
+    masks = draw_masks(clip, job.world.size, job.device)
+    return [
+        visibility(actor.name, actor.number, masks.instances, amodal)
+        for actor, amodal in zip(clip.actors, masks.amodal, strict=True)
+    ]
 
 
 def _chosen_clip(job: Job, chosen: Chosen) -> ClipDescription:
@@ -140,22 +169,6 @@ def _chosen_clip(job: Job, chosen: Chosen) -> ClipDescription:
             where={"clip": clip.id}, fix="use the version of hm that froze the benchmark (hm bench show)",
         )  # fmt: skip
     return clip
-
-
-def _pictured(job: Job, clips: Sequence[ClipDescription]) -> list[Drawn]:
-    """Clips with their pictures, and what their masks say; all at the size and on the device of `job`."""
-    from hmcli.world.render import draw_clips  # torch loads here
-
-    found = []
-    for clip, pictures in zip(
-        clips, draw_clips(clips, job.world.size, job.device, antialias=job.world.antialias), strict=True
-    ):
-        seen = [
-            visibility(actor.name, actor.number, pictures.instances, amodal)
-            for actor, amodal in zip(clip.actors, pictures.amodal, strict=True)
-        ]
-        found.append(Drawn(clip=clip, pictures=pictures, seen=seen, found=certificates(clip, seen)))
-    return found
 
 
 def _write_pictures(folder: Path, clip: ClipDescription, pictures: RenderedClip) -> None:
@@ -175,8 +188,8 @@ def _write_depth(folder: Path, clip: ClipDescription, depth: np.ndarray) -> None
 
 
 def _write_annotations(folder: Path, drawn: Drawn, size: tuple[int, int]) -> None:
-    clip, seen, pictures = drawn.clip, drawn.seen, drawn.pictures
-    states = annotate.states(clip, seen, pictures.instances, pictures.amodal, drawn.found)
+    clip, seen, pictures = drawn.shown.clip, drawn.shown.seen, drawn.pictures
+    states = annotate.states(clip, seen, pictures.instances, pictures.amodal, drawn.shown.found)
     write_json(folder / CAMERA, pair_file(annotate.cameras(clip)))
     write_json(folder / CHARACTER, schema.subjects_json(annotate.tracks(clip)))
     write_json(folder / CHECK, schema.check_json(annotate.presences(clip, seen)))

@@ -59,10 +59,9 @@ def draw_clips(
         return []
     device = torch.device(device)
     view = View(height=size[0], width=size[1], focal=clips[0].focal(size[1]))
-    pixels = _TAKE_PIXELS if device.type == "cpu" else _TAKE_PIXELS_CUDA
     drawn = [_blank(clip, size) for clip in clips]
     with torch.inference_mode():
-        for parts in _takes(clips, chunk_frames or max(1, pixels // (size[0] * size[1])), device):
+        for parts in takes(clips, chunk_frames or frames_at_once(size, device), device):
             pictures = _draw(Take([part for _, part in parts], view), antialias)
             first = 0
             for number, part in parts:
@@ -70,6 +69,11 @@ def draw_clips(
                 _put(drawn[number], part, [picture[..., first:last, :, :] for picture in pictures])
                 first = last
     return drawn
+
+
+def frames_at_once(size: tuple[int, int], device: torch.device) -> int:
+    pixels = _TAKE_PIXELS if device.type == "cpu" else _TAKE_PIXELS_CUDA
+    return max(1, pixels // (size[0] * size[1]))
 
 
 def _blank(clip: ClipDescription, size: tuple[int, int]) -> RenderedClip:
@@ -80,7 +84,7 @@ def _blank(clip: ClipDescription, size: tuple[int, int]) -> RenderedClip:
     )  # fmt: skip
 
 
-def _takes(clips: Sequence[ClipDescription], chunk: int, device: torch.device) -> Iterator[list[tuple[int, Part]]]:
+def takes(clips: Sequence[ClipDescription], chunk: int, device: torch.device) -> Iterator[list[tuple[int, Part]]]:
     """Numbers of clips with their frames, `chunk` frames at a time."""
     parts: list[tuple[int, Part]] = []
     room = chunk
@@ -113,7 +117,7 @@ def _draw(take: Take, antialias: bool) -> list[np.ndarray]:
     t, row = with_ground(height, direction[2].view(t.shape), t, row)
     frame = tiles.frame[:, None].expand(t.shape).flatten()
     colour = shade(take.stage, Hits(frame=frame, direction=direction, t=t.flatten(), row=row.flatten()))
-    t, row, colour = (_untiled(values, take.view) for values in (t.flatten(), row.flatten(), colour))
+    t, row, colour = (untiled(values, take.view) for values in (t.flatten(), row.flatten(), colour))
     owner = torch.cat([torch.zeros(2, dtype=torch.uint8, device=take.device), take.table.owner])
     instances = owner.index_select(0, row.flatten() + 2).view(row.shape)
     if antialias:
@@ -121,10 +125,10 @@ def _draw(take: Take, antialias: bool) -> list[np.ndarray]:
     rgb = (colour * 255 + 0.5).to(torch.uint8)
     subjects = max((actor.number for part in take.parts for actor in part.reel.clip.actors), default=0)
     amodal = alone(take.table, tiles, take.bundle_P, take.row_P, subjects).flatten(1)
-    return [picture.cpu().numpy() for picture in (rgb, instances, depth_of(t), _untiled(amodal, take.view))]
+    return [picture.cpu().numpy() for picture in (rgb, instances, depth_of(t), untiled(amodal, take.view))]
 
 
-def _untiled(values: Tensor, view: View) -> Tensor:
+def untiled(values: Tensor, view: View) -> Tensor:
     """(..., rays) tile by tile -> (..., F, H, W)."""
     lines, columns = view.grid
     frames = values.shape[-1] // (lines * columns * TILE * TILE)

@@ -141,7 +141,11 @@ class Take:
     def tiles(self) -> Bundles:
         """One bundle per tile, frame by frame, line by line."""
         lines, columns = self.view.grid
-        number = torch.arange(self.frames * lines * columns, device=self.device)
+        return self.some_tiles(torch.arange(self.frames * lines * columns, device=self.device))
+
+    def some_tiles(self, number: Tensor) -> Bundles:
+        """Of all tiles, those of these numbers."""
+        lines, columns = self.view.grid
         frame, tile = number // (lines * columns), number % (lines * columns)
         offsets = torch.arange(TILE, device=self.device) + 0.5
         return self.rays(frame, tile % columns * TILE, tile // columns * TILE, offsets)

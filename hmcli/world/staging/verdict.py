@@ -31,11 +31,20 @@ def certificates(clip: ClipDescription, seen: Sequence[Visibility]) -> dict[str,
     return found
 
 
+def refusal_at_sight(clip: ClipDescription, seen: Sequence[Visibility]) -> str:
+    """Why the clip does not belong into its split, as far as masks alone tell, or nothing."""
+    if not all(of.clear().any() for of in seen):
+        return "a subject is never clearly visible"
+    if SPLITS[clip.split].crowd and max(map(covered_frames, seen)) < COVERED_SECONDS * clip.fps:
+        return "no subject is long enough behind another one or behind a thing"
+    return ""
+
+
 def refusal(clip: ClipDescription, seen: Sequence[Visibility], found: Certificates) -> str:
     """Why the clip does not belong into its split, or nothing."""
     split = SPLITS[clip.split]
-    if not all(of.clear().any() for of in seen):
-        return "a subject is never clearly visible"
+    if refused := refusal_at_sight(clip, seen):
+        return refused
     certified = [one for several in found.values() for one in several if one.certified]
     if split.absent:
         return _absence(found, certified)
@@ -43,8 +52,6 @@ def refusal(clip: ClipDescription, seen: Sequence[Visibility], found: Certificat
         return "no subject leaves, is hidden long enough and comes back where that can be foretold"
     if split.turns and not any(one.turns for one in certified):
         return "no subject turns, stops or changes its pace enough while it is hidden"
-    if split.crowd and max(map(covered_frames, seen)) < COVERED_SECONDS * clip.fps:
-        return "no subject is long enough behind another one or behind a thing"
     return ""
 
 
