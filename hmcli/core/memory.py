@@ -310,6 +310,10 @@ class ContextMemory:
             frame_camera_BAR=self.frame_camera_BAR.repeat(times, 1, 1),
         )  # fmt: skip
 
+    def older_by(self, frames: int) -> ContextMemory:
+        """The same memory, its slots placed further back by so many latent frames; what it ends with stays."""
+        return replace(self, time_M=self.time_M - frames)
+
     def starting_at(self, frame: int) -> ContextMemory:
         """The same memory with frames numbered from `frame` on, to follow other memory."""
         moved = frame - self.first_frame

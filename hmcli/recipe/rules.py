@@ -84,5 +84,8 @@ def _train(r: Recipe) -> Iterator[str]:
             f"train.draws={r.train.draws} needs model.memory.context=frozen: "
             "a joint context sees the target's noise level"
         )
+    for name in ("anchor_turn", "anchor_shift", "older"):
+        if (value := getattr(r.train, name)) and r.model.memory.context != "frozen":
+            yield f"train.{name}={value:g} needs model.memory.context=frozen: memory of a joint model is never kept"
     if r.train.lora is not None and r.train.part != "transformer":
         yield "train.lora is for train.part=transformer"

@@ -334,6 +334,18 @@ class TrainConfig:
     draws: Annotated[
         int, key("Noise draws per pass over a frozen context, which is most of a step.", by=_TRAIN, ge=1)
     ] = 1
+    anchor_turn: Annotated[
+        float, key("Frozen context: the anchor pose, that of a frame, is turned about its vertical, up to so far.",
+                   by=_TRAIN, unit="degrees", ge=0, le=180)
+    ] = 0.0  # fmt: skip
+    anchor_shift: Annotated[
+        float, key("Frozen context: the anchor pose is moved along each of its axes, up to so far.", by=_TRAIN,
+                   unit="metres", ge=0)
+    ] = 0.0  # fmt: skip
+    older: Annotated[
+        int, key("Frozen context: slots are placed further back in time than they were, up to so far.", by=_TRAIN,
+                 unit="latent frames", ge=0)
+    ] = 0  # fmt: skip
     held_out: Annotated[
         int,
         key("Clips (the last ones) that are not trained on: their loss is logged with every checkpoint.", by=_TRAIN,

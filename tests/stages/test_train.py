@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -20,7 +21,7 @@ from warm import WarmCommand, ok, wait_for
 from hmcli.core.flow import make_schedule
 from hmcli.core.pipeline import HydraPipeline
 from hmcli.core.transformer import HydraTransformer3DModel, load_model
-from hmcli.errors import UsageError
+from hmcli.errors import RecipeError, UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import FlowConfig, TrainConfig
 from hmcli.runtime import Silent
@@ -41,6 +42,8 @@ from hmcli.stages.training.learning import (
 from hmcli.stages.training.train import held_out, prepared_ahead
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import read_manifest
+
+CAPTIONED = TrainConfig(text_dropout=0.0)
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
@@ -193,7 +196,7 @@ def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
         [view.clip(c) for c in view.ids()[:2]],
         view.text(0),
         frozen=False,
-        text_dropout=0.0,
+        train=CAPTIONED,
         rng=np.random.default_rng(0),
     )
     schedule = make_schedule(1000, 5.0)
@@ -216,7 +219,7 @@ def test_several_draws_share_one_run_over_a_frozen_context(latents: Path):
     recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1"])
     model = build_model(recipe, channels=16, text_dim=64)
     clips = [view.clip(c) for c in view.ids()[:2]]
-    batch = make_batch(clips, view.text(0), frozen=True, text_dropout=0.0, rng=np.random.default_rng(0))
+    batch = make_batch(clips, view.text(0), frozen=True, train=CAPTIONED, rng=np.random.default_rng(0))
     together = ask(batch, make_schedule(1000, 5.0), flow, context="frozen", draws=3, seed=3)
     assert together.latents.shape[0] == 6
     assert together.latents.shape[2] == batch.latents.shape[2] - batch.context
@@ -262,7 +265,7 @@ def test_batches_stand_in_aligned_memory_of_their_own(latents: Path):
     clips = [view.clip(clip) for clip in view.ids()]
     for frozen in (False, True):
         rng = np.random.default_rng(0)
-        batch = make_batch(clips, view.text(0), frozen=frozen, text_dropout=0.5, rng=rng)
+        batch = make_batch(clips, view.text(0), frozen=frozen, train=TrainConfig(text_dropout=0.5), rng=rng)
         assert not astray(batch.latents, batch.camera, batch.text)
 
 
@@ -305,17 +308,86 @@ def test_every_epoch_shows_every_clip_and_shapes_are_not_mixed():
 def test_anchored_rows_are_the_identity_at_the_anchor(latents: Path):
     view = open_latents(latents)
     clip = view.clip(view.ids()[0])
-    rows = anchored_rows(clip, 4)
-    np.testing.assert_allclose(rows[4], [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0], atol=1e-6)
-    assert not np.allclose(rows[0], rows[4])
+    chosen = int(np.random.default_rng(0).integers(len(clip.camera)))
+    rows = anchored_rows(clip, 0, 0, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(rows[chosen], [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0], atol=1e-6)
+    assert not np.allclose(rows[0], rows[chosen])
+
+
+def test_anchors_are_turned_about_their_vertical_and_moved_as_far_as_asked(latents: Path):
+    view, turns, moves = open_latents(latents), [], []
+    clip = view.clip(view.ids()[0])
+    for seed in range(200):
+        own, away = (np.random.default_rng(seed) for _ in range(2))
+        chosen = int(own.integers(len(clip.camera)))
+        rows = anchored_rows(clip, 70, 3, rng=away).reshape(-1, 3, 4)
+        camera_in_anchor = rows[chosen]
+        np.testing.assert_allclose(camera_in_anchor[1, :3], [0, 1, 0], atol=1e-6)
+        turns.append(np.degrees(np.arctan2(camera_in_anchor[0, 2], camera_in_anchor[2, 2])))
+        moves.append(camera_in_anchor[:, :3].T @ camera_in_anchor[:, 3])
+        plain = anchored_rows(clip, 0, 0, rng=np.random.default_rng(seed)).reshape(-1, 3, 4)
+        apart = [
+            rows[:, :, :3].transpose(0, 2, 1) @ (rows[:, :, 3] - rows[0, :, 3])[..., None] for rows in (plain, rows)
+        ]
+        np.testing.assert_allclose(*apart, atol=1e-4)
+    assert 60 < np.max(np.abs(turns)) <= 70
+    assert np.min(turns) < -50 < 50 < np.max(turns)
+    assert 2.5 < np.max(np.abs(moves)) <= 3
+    assert np.abs(np.mean(moves)) < 0.4
+
+
+def test_a_tested_batch_is_as_in_use(latents: Path):
+    view = open_latents(latents)
+    clips = [view.clip(clip) for clip in view.ids()]
+    far = TrainConfig(text_dropout=0.999, anchor_turn=180, anchor_shift=9, older=40)
+    tested, plain = (
+        make_batch(clips, view.text(0), frozen=True, train=train, tested=said, rng=np.random.default_rng(1))
+        for train, said in ((far, True), (CAPTIONED, False))
+    )
+    assert torch.equal(tested.camera, plain.camera)
+    assert torch.equal(tested.text, plain.text)
+    assert tested.older == 0
+    ages = {
+        make_batch(clips, view.text(0), frozen=True, train=far, rng=np.random.default_rng(n)).older for n in range(300)
+    }
+    assert (min(ages), max(ages)) == (0, 40)
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_older_memory_is_read_as_if_time_had_passed(latents: Path, draws: int):
+    view, flow = open_latents(latents), FlowConfig()
+    recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1"])
+    model = build_model(recipe, channels=16, text_dim=64)
+    clips = [view.clip(c) for c in view.ids()[:2]]
+    batch = make_batch(clips, view.text(0), frozen=True, train=CAPTIONED, rng=np.random.default_rng(0))
+    question = ask(batch, make_schedule(1000, 5.0), flow, context="frozen", draws=draws, seed=3)
+    losses = [
+        float(loss_of(model, dataclasses.replace(batch, older=age), question, flow, device="cpu").detach())
+        for age in (0, 9)
+    ]
+    assert losses[0] != losses[1]
+    memory = model.encode_context(batch.latents[:, :, : batch.context], batch.camera[:, : batch.context])
+    assert torch.equal(memory.older_by(9).time_M, memory.time_M - 9)
+    n, part = batch.context, question if draws > 1 else question.after(batch.context)
+    predicted = model(
+        part.latents, part.timesteps, batch.text.repeat(draws, 1, 1), batch.camera[:, n:].repeat(draws, 1, 1), 0, None,
+        memory.older_by(9).repeated(draws), return_dict=False,
+    )[0]  # fmt: skip
+    assert losses[1] == pytest.approx(float((predicted - part.wanted).square().mean().detach()), rel=1e-5)
+
+
+def test_anchors_and_ages_are_for_memory_that_is_kept():
+    for setting in ("anchor_turn=20", "anchor_shift=1", "older=3"):
+        with pytest.raises(RecipeError, match=r"needs model\.memory\.context=frozen"):
+            load_recipe(None, [f"train.{setting}", "model.memory.context=joint"])
 
 
 def test_dropped_captions_become_the_empty_one(latents: Path):
     view = open_latents(latents)
     clips = [view.clip(c) for c in view.ids()]
     rng = np.random.default_rng(0)
-    dropped = make_batch(clips, view.text(0), frozen=False, text_dropout=0.999, rng=rng)
-    kept = make_batch(clips, view.text(0), frozen=False, text_dropout=0.0, rng=rng)
+    dropped = make_batch(clips, view.text(0), frozen=False, train=TrainConfig(text_dropout=0.999), rng=rng)
+    kept = make_batch(clips, view.text(0), frozen=False, train=CAPTIONED, rng=rng)
     assert all(torch.equal(row, torch.from_numpy(view.text(0))) for row in dropped.text)
     assert not torch.equal(kept.text[0], dropped.text[0])
 

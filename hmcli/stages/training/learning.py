@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -56,24 +56,45 @@ class Batch:
     camera: torch.Tensor  # (B, F, 12)
     text: torch.Tensor  # (B, L, D)
     context: int
+    older: int = 0  # latent frames that slots of frozen memory are placed back by
 
 
-def make_batch(clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, text_dropout: float, rng: Any) -> Batch:
-    """Stack clips; draw what is random about them: dropped captions and, for frozen context, the anchor pose."""
-    cameras = [anchored_rows(clip, int(rng.integers(len(clip.camera)))) if frozen else clip.camera for clip in clips]
+def make_batch(
+    clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, train: TrainConfig, tested: bool = False, rng: Any
+) -> Batch:
+    """Stack clips; draw what is random about them: dropped captions and, for frozen context, the anchor pose and age.
+
+    `tested`: as in use, captions stay, the anchor is a frame's and memory is as old as it is.
+    """
+    away = (0.0, 0.0) if tested else (train.anchor_turn, train.anchor_shift)
+    cameras = [anchored_rows(clip, *away, rng=rng) if frozen else clip.camera for clip in clips]
+    text_dropout = 0.0 if tested else train.text_dropout
     texts = [empty if rng.random() < text_dropout else clip.text for clip in clips]
     return Batch(
         latents=tensor_of(np.stack([clip.latents for clip in clips])),
         camera=tensor_of(np.stack(cameras).astype(np.float32)),
         text=tensor_of(np.stack(texts)),
         context=clips[0].context,
+        older=int(rng.integers(train.older + 1)) if train.older and not tested else 0,
     )
 
 
-def anchored_rows(clip: LatentClip, anchor: int) -> np.ndarray:
-    """Camera rows of a clip relative to one of its own latent frames, (F, 12) float32. Needs absolute poses."""
+def anchored_rows(clip: LatentClip, turn: float, shift: float, *, rng: Any) -> np.ndarray:
+    """Camera rows of a clip relative to an anchor, (F, 12) float32. Needs absolute poses.
+
+    The anchor is one of its latent frames; turned about its own vertical by up to `turn` degrees, and moved by up to
+    `shift` metres along each axis, as far as these are not 0: memory on disk is read under anchors far away.
+    """
     poses = clip.world_poses()
-    return relative_camera_rows(poses, poses[anchor]).astype(np.float32)
+    anchor = poses[int(rng.integers(len(poses)))]
+    if turn or shift:
+        yaw = np.radians(rng.uniform(-turn, turn))
+        away = np.eye(4)
+        away[[0, 2], [0, 2]] = np.cos(yaw)
+        away[0, 2], away[2, 0] = np.sin(yaw), -np.sin(yaw)
+        away[:3, 3] = rng.uniform(-shift, shift, 3)
+        anchor = anchor @ away
+    return relative_camera_rows(poses, anchor).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +109,14 @@ class Question:
     wanted: torch.Tensor  # (N, C, F, h, w): the flow to predict
     weights: torch.Tensor  # (N,) or (N, F)
     draws: int = 1
+
+    def after(self, frames: int) -> Question:
+        """The same without the first frames."""
+        timesteps, weights = (x[:, frames:] if x.ndim == 2 else x for x in (self.timesteps, self.weights))
+        return replace(
+            self, latents=self.latents[:, :, frames:], timesteps=timesteps, wanted=self.wanted[:, :, frames:],
+            weights=weights,
+        )  # fmt: skip
 
 
 def ask(
@@ -125,16 +154,18 @@ def loss_of(
     """Flow-matching loss of one batch (Eq. 1): on its target frames, or as `flow.loss` says."""
     n, text, camera = batch.context, batch.text.to(device), batch.camera.to(device)
     latents, timesteps = question.latents.to(device), question.timesteps.to(device)
-    if (draws := question.draws) == 1:
+    if (draws := question.draws) == 1 and not batch.older:
         prediction = model(latents, timesteps, text, camera, n, retrieval, return_dict=False)[0]
         return flow_loss_of(prediction, question, 0 if flow.loss == "all" else n)
-    memory = model.encode_context(batch.latents[:, :, :n].to(device), camera[:, :n], retrieval).repeated(draws)
+    memory = model.encode_context(batch.latents[:, :, :n].to(device), camera[:, :n], retrieval)
+    memory = memory.older_by(batch.older).repeated(draws)
     again = None if retrieval is None else retrieval.repeated(draws)
+    skip = n if draws == 1 else 0
     prediction = model(
-        latents, timesteps, text.repeat(draws, 1, 1), camera[:, n:].repeat(draws, 1, 1), 0, again, memory,
-        return_dict=False,
+        latents[:, :, skip:], timesteps[:, skip:] if timesteps.ndim == 2 else timesteps, text.repeat(draws, 1, 1),
+        camera[:, n:].repeat(draws, 1, 1), 0, again, memory, return_dict=False,
     )[0]  # fmt: skip
-    return flow_loss_of(prediction, question, 0)
+    return flow_loss_of(prediction, question.after(skip), 0)
 
 
 def flow_loss_of(prediction: torch.Tensor, question: Question, first: int) -> torch.Tensor:

@@ -70,8 +70,10 @@ class Training:
     def prepare(self, step: int, clips: list[LatentClip], *, tested: bool = False) -> Prepared:
         """One batch and what it is asked; everything random comes from (seed, step). Changes nothing: may run ahead."""
         recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, 2 if tested else 1, step))
-        context, dropout = recipe.model.memory.context, 0.0 if tested else recipe.train.text_dropout
-        batch = make_batch(clips, self.view.text(0), frozen=context == "frozen", text_dropout=dropout, rng=rng)
+        context = recipe.model.memory.context
+        batch = make_batch(
+            clips, self.view.text(0), frozen=context == "frozen", train=recipe.train, tested=tested, rng=rng
+        )
         seed = int(rng.integers(2**62))
         retrieval = retrieval_inputs(
             clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described,
