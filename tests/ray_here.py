@@ -15,12 +15,6 @@ import pytest
 
 with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the package ray: pip install 'hmcli[ray]'")
 
-_QUIET = {
-    "RAY_ADDRESS": "",
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # agents of a killed node look so long for it, by default a minute
-}
-
 
 @contextmanager
 def ray_here() -> Iterator[dict[str, str]]:
@@ -31,14 +25,14 @@ def ray_here() -> Iterator[dict[str, str]]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie in it: its name must be short
     proxies = {name: "" for name in os.environ if "proxy" in name.lower()}
     try:
-        yield {**proxies, **_QUIET, "RAY_TMPDIR": str(folder)}
+        yield {**proxies, "RAY_ADDRESS": "", "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder)}
         _wait_until_it_ended(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_until_it_ended(folder: Path, seconds: float = 60) -> None:
-    """A worker that has lost its node looks about for a moment before it ends."""
+def _wait_until_it_ended(folder: Path, seconds: float = 150) -> None:
+    """A worker that has lost its node looks about for a moment, an agent looks for its cluster for a minute."""
     end = time.monotonic() + seconds
     while left := left_of(folder):
         assert time.monotonic() < end, f"Ray has left behind: {left}"

@@ -122,7 +122,7 @@ def test_a_node_that_dies_costs_time_and_nothing_else(
 
 @pytest.mark.slow
 @with_ray
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_command_that_is_stopped_takes_its_ray_along_and_goes_on(
     number: signal.Signals, hm: WarmCommand, nano: Path, env: dict[str, str], tmp_path: Path
 ):
@@ -132,7 +132,7 @@ def test_a_command_that_is_stopped_takes_its_ray_along_and_goes_on(
     wait_for(lambda: list(tmp_path.glob("out.parts/*/unfinished/items/*.json")))
     running.send_signal(number)
     stopped = running.wait()
-    expected = {signal.SIGTERM: 75, signal.SIGINT: 130}
+    expected = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
     assert (stopped.returncode, stopped.stdout) == (expected[number], "")
     assert not out.exists()
 

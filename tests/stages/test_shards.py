@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from hmcli.stages.latents.view import LatentsView
 from hmcli.stages.parts import merge
 from hmcli.stages.sampling import generate
 from hmcli.stages.sampling.layout import STRIPS
-from hmcli.stages.scoring import results
+from hmcli.stages.scoring import evaluate, results
 from hmcli.stages.scoring.layout import SCORES
 from hmcli.stages.shared.shards import Parts, Shard, parse_shard, share
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json
-from hmcli.store.manifest import read_manifest
-from hmcli.store.parts import hash_clips
+from hmcli.store.manifest import Manifest, make_manifest, read_manifest
+from hmcli.store.parts import Part, hash_clips
 
 Stages = Mapping[str, Callable[..., Any]]
 
@@ -72,6 +73,16 @@ def test_what_is_no_part_is_refused(text: str):
     with pytest.raises(UsageError, match="0 <= i < n"):
         parse_shard(text)
     assert parse_shard("1/2") == Shard(index=1, of=2)
+
+
+def test_what_stays_of_an_earlier_run_comes_after_the_clips_of_the_whole():
+    def manifest(index: int, clips: list[str], items: list[str]) -> Manifest:
+        part = Part(index=index, of=2, clips=tuple(clips), whole="")
+        made = make_manifest("memory", recipe={}, inputs={}, seed=0, items={item: {"hash": ""} for item in items})
+        return replace(made, part=part.to_json())
+
+    parts = (manifest(0, ["b"], ["b", "a"]), manifest(1, ["c", "d"], ["d"]))
+    assert Parts(paths=(Path("0"), Path("1")), manifests=parts).items == ["b", "d", "a"]
 
 
 # --- every stage -----------------------------------------------------------------------------------------------------
@@ -120,6 +131,26 @@ def test_the_contact_sheet_shows_the_first_clips_of_the_whole(
     list_again(parts[1], STRIPS)
     with pytest.raises(DataError, match="rows of a contact sheet cannot be read"):
         joined(parts, tmp_path / "again")
+
+
+def test_clips_that_cannot_be_scored_are_told_of_all_parts(nano: Path, generation: Path, clips: Path, tmp_path: Path):
+    names = sorted(folder.name for folder in clips.iterdir() if folder.is_dir())
+    shutil.copytree(clips / names[1], tmp_path / "data" / names[1])
+
+    def stage(**options: Any) -> Any:
+        return evaluate.run(
+            load_recipe(nano), generation=generation, reference=tmp_path / "data", metrics=("psnr",), force=False,
+            device="cpu", reporter=Silent(), **options,
+        )  # fmt: skip
+
+    stage(out=tmp_path / "one")
+    parts = [tmp_path / f"{index}" for index in range(3)]
+    for index, part in enumerate(parts):
+        stage(out=part, shard=Shard(index=index, of=3))
+    result = joined(parts, tmp_path / "joined")
+    assert content(result.path) == content(tmp_path / "one")
+    assert [left.item for left in result.quarantined] == [names[0], names[2]]
+    assert result.counts == {"clips": 3, "scores": 1, "failed": 2}
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +378,8 @@ def test_what_the_whole_holds_already_follows_the_rule_for_finished_work(
     manifest = read_manifest(out)
     more = {**manifest.items, "more": next(iter(manifest.items.values())) | {"path": "data.zarr/more"}}
     shutil.copytree(out / next(iter(manifest.items.values()))["path"], out / "data.zarr" / "more")
+    last = list(manifest.items)[-1]
+    shutil.rmtree(out / more.pop(last)["path"])  # so that there is something to take
     edit(out / "manifest.json", lambda values: values.update(items=more))
     before = content(out)
     for options in ({}, {"dry_run": True}):
@@ -356,6 +389,18 @@ def test_what_the_whole_holds_already_follows_the_rule_for_finished_work(
     assert joined(parts, out, dry_run=True, prune=True).details["dry_run"]
     joined(parts, out, prune=True)
     assert content(out) == content(at_once("slots"))
+
+
+def test_the_only_part_becomes_the_whole_and_the_whole_a_part(
+    stages: Stages, at_once: Callable[..., Path], tmp_path: Path
+):
+    out = tmp_path / "out"
+    stages["slots"](out=out, shard=Shard(index=0, of=1), reporter=Silent())
+    assert read_manifest(out).part["of"] == 1
+    stages["slots"](out=out, reporter=Silent())
+    assert content(out) == content(at_once("slots"))
+    stages["slots"](out=out, shard=Shard(index=0, of=1), reporter=Silent())
+    assert read_manifest(out).part["of"] == 1
 
 
 def test_a_part_asked_for_other_clips_lets_none_go(stages: Stages, parts: list[Path]):

@@ -17,6 +17,7 @@ from hmcli.store import arrays
 from hmcli.store.artifact import ArtifactWriter, find_newest
 from hmcli.store.manifest import FORMAT, WHOLE, is_part, make_manifest, read_manifest, write_manifest
 from hmcli.store.parts import Part, hash_clips, part_of
+from hmcli.store.records import Record
 
 AXES = ["clip", "y", "x"]
 CLIPS = tuple("abcdefg")
@@ -39,12 +40,17 @@ def written(out: Path, clips: tuple[str, ...], part: Part | None = None) -> Path
     return out
 
 
-def joined(out: Path, parts: list[Path]) -> Path:
+def joined(out: Path, parts: list[Path], taken: tuple[str, ...] = CLIPS) -> Path:
+    """What is taken of all items, from the first part that has it."""
+    found: dict[str, tuple[Record, Path]] = {}
+    for part in parts:
+        for item, record in read_manifest(part).items.items():
+            if item.removeprefix("folder ") in taken:
+                found.setdefault(item, (record, part))
     with ArtifactWriter(out, "latents", recipe={}, inputs={}, seed=0, reporter=Silent()) as writer:
-        items = [(item, record, part) for part in parts for item, record in read_manifest(part).items.items()]
-        for item, record, part in items:
+        for item, (record, part) in found.items():
             writer.adopt(item, record, part)
-        clips = [item for item, record, _ in items if "rows" in record]
+        clips = [item for item, (record, _) in found.items() if "rows" in record]
         writer.stack("latents", clips, axes=AXES, units="one", group="2x3", rows_per_shard=3)
         writer.finish([*clips, *(f"folder {clip}" for clip in clips)])
     return out
@@ -125,6 +131,25 @@ def test_joined_it_is_what_is_written_at_once(bounds: int, tmp_path: Path):
     one, two = read_manifest(written(tmp_path / "one", CLIPS)), read_manifest(joined(tmp_path / "two", parts))
     assert (one.items, one.files, one.arrays) == (two.items, two.files, two.arrays)
     assert list(one.items) == list(two.items)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "taken"),
+    [
+        (("a", "abc"), "abc"),
+        (("abc",), "ab"),
+        (("abc", "bde"), "abcde"),
+        (("abcdef",), "def"),
+        (("abcdef",), "bcd"),
+        (("axy", "zbc"), "abc"),
+    ],
+)
+def test_rows_that_are_not_taken_are_not_copied_either(pieces: tuple[str, ...], taken: str, tmp_path: Path):
+    """As with captions, of which several parts may have the same."""
+    parts = [written(tmp_path / f"part-{i}", tuple(clips)) for i, clips in enumerate(pieces)]
+    one = read_manifest(written(tmp_path / "one", tuple(taken)))
+    two = read_manifest(joined(tmp_path / "two", parts, tuple(taken)))
+    assert (one.items, one.files, one.arrays) == (two.items, two.files, two.arrays)
 
 
 @pytest.mark.parametrize("name", ["clips/folder e/words.txt", "data.zarr/2x3/latents/c/0/0/0"])
