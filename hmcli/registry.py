@@ -43,6 +43,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
     "metric": {
         "psnr": "hmcli.metrics.pixel:psnr",
         "ssim": "hmcli.metrics.pixel:ssim",
+        "psnr-returned": "hmcli.metrics.returned:psnr_returned",
         "subject-consistency": "hmcli.metrics.consistency:subject_consistency",
         "background-consistency": "hmcli.metrics.consistency:background_consistency",
     },

@@ -248,7 +248,7 @@ def evaluate(
     force: Force = False,
     prune: Prune = False,
 ) -> StageResult:
-    """Score generated videos. Metrics: psnr, ssim, subject-consistency, background-consistency."""
+    """Score generated videos. Metrics: psnr, ssim, psnr-returned, subject-consistency, background-consistency."""
     source = find_input(generation, "generation")
     chosen = [f"eval.metrics={json.dumps(metric)}"] if metric else []
     resolved = recipe_for("eval", recipe, [*(override or []), *chosen], readers.of_scoring(source))

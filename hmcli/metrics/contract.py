@@ -12,7 +12,24 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-PREDICTION, REFERENCE, BACKBONE = "prediction", "reference", "backbone"
+PREDICTION, REFERENCE, BACKBONE, BOXES = "prediction", "reference", "backbone", "boxes"
+
+
+class NothingToJudge(Exception):
+    """A clip holds nothing that the metric judges: no failure, and no value. The text is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SubjectBoxes:
+    """Where the S subjects of a clip are in its T target frames, and since when they are back.
+
+    `amodal_TS4` are left, top, right, bottom in pixels of the compared frames, of all of a subject, as if nothing stood
+    in front; they may reach beyond those frames, and are NaN where nothing of it is in the clip's picture.
+    `returned_TS`: a certified stretch without the subject has ended by this frame.
+    """
+
+    amodal_TS4: np.ndarray
+    returned_TS: np.ndarray
 
 
 class Backbone(Protocol):
@@ -30,8 +47,9 @@ class Metric:
     """One number per frame of a clip, and how to read it.
 
     `needs` names the keyword arguments of `function`: `prediction` and `reference` are uint8 videos (T, H, W, 3) of one
-    shape, `backbone` maps frames to features. `function` returns one float64 value per frame it judges (a metric of
-    frame pairs judges one frame less than the clip has). `definition` goes to the protocol card. `published` names the
+    shape, `backbone` maps frames to features, `boxes` are the SubjectBoxes of the reference. `function` returns one
+    float64 value per frame (a metric of frame pairs: of all but the first); where `partial`, it may mask those that it
+    does not judge (numpy.ma), or raise NothingToJudge. `definition` goes to the protocol card. `published` names the
     backbone of the published numbers; with any other the scores are not comparable with them.
     """
 
@@ -42,9 +60,11 @@ class Metric:
     definition: str
     better: Literal["higher", "lower"] = "higher"
     published: str = ""
+    partial: bool = False  # are there frames, or clips, in which it has nothing to judge?
 
     def __call__(self, **inputs: Any) -> np.ndarray:
-        """Per-frame values. Raises ValueError when a clip cannot be judged (sizes differ, too few frames)."""
+        """Per-frame values. Raises ValueError when a clip cannot be judged (sizes differ, too few frames), and
+        NothingToJudge when nothing in it is to be."""
         return self.function(**{name: inputs[name] for name in self.needs})
 
     def label(self, backbone: str = "") -> str:

@@ -17,7 +17,7 @@ AVERAGES = {
 
 
 def protocol_card(protocol: Mapping[str, Mapping[str, str]], scores: Mapping[str, Any]) -> str:
-    """Markdown: the scores, who failed, then one table per section of `protocol`."""
+    """Markdown: the scores, who failed or had nothing to judge, then one table per section of `protocol`."""
     parts = [
         "# Protocol card\n",
         "Two scores are comparable when everything below is equal.\n",
@@ -25,6 +25,8 @@ def protocol_card(protocol: Mapping[str, Mapping[str, str]], scores: Mapping[str
     ]
     if failed := failed_rows(scores):
         parts += ["\n## Left out of the means\n", markdown_table(["metric", "clip", "reason"], failed)]
+    if unjudged := _rows(scores, "unjudged"):
+        parts += ["\n## Not judged\n", markdown_table(["metric", "clip", "reason"], unjudged)]
     for title, rows in protocol.items():
         parts += [f"\n## {title}\n", markdown_table(["", ""], [[label, text] for label, text in rows.items()])]
     return "\n".join(parts)
@@ -32,8 +34,8 @@ def protocol_card(protocol: Mapping[str, Mapping[str, str]], scores: Mapping[str
 
 def failed_rows(scores: Mapping[str, Any]) -> list[list[str]]:
     """[metric label, clip, reason] of everything that is in no mean."""
-    return [
-        [label, failure["clip"], failure["reason"]]
-        for label, entry in scores["metrics"].items()
-        for failure in entry["failures"]
-    ]
+    return _rows(scores, "failures")
+
+
+def _rows(scores: Mapping[str, Any], key: str) -> list[list[str]]:
+    return [[label, one["clip"], one["reason"]] for label, entry in scores["metrics"].items() for one in entry[key]]

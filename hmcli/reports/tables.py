@@ -1,6 +1,6 @@
 """Tables of scores: for the terminal (rich) and for documents (markdown), from the `scores.json` of an evaluation.
 
-`scores` is that file's content: {"metrics": {label: {"mean", "unit", "better", "n", "frames", "failed", ...}}}; the
+`scores` is that file's content: {"metrics": {label: {"mean", "unit", "better", "n", "failed", "not_judged", ...}}}; the
 means of several evaluations are put side by side, so a label carries everything that makes it comparable.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEADER = ("metric", "mean", "clips", "frames", "failed")
+HEADER = ("metric", "mean", "clips", "frames", "failed", "not judged")
 NO_VALUE = "-"  # nothing could be scored
 
 
@@ -22,7 +22,7 @@ def score_text(value: float | str | None, unit: str = "") -> str:
 
 
 def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row per metric under HEADER; a clip that failed is counted, never dropped."""
+    """One row per metric under HEADER; a clip that failed, or had nothing to judge, is counted."""
     arrows = {"higher": "↑", "lower": "↓"}
     return [
         (
@@ -31,6 +31,7 @@ def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
             str(entry["n"]),
             str(entry["frames"]),
             str(entry["failed"]),
+            str(entry["not_judged"]),
         )
         for label, entry in scores["metrics"].items()
     ]
@@ -66,7 +67,7 @@ def comparison_markdown(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Means of several evaluations side by side: one row per name, one column per metric label in order of appearance.
 
     A label that an evaluation does not have is a dash; so is one in which no clip could be scored. A mean that leaves
-    failed clips out says how many.
+    clips out says how many, failed ones and those with nothing to judge.
     """
     labels = list(dict.fromkeys(label for scores in evaluations.values() for label in scores["metrics"]))
     rows = [
@@ -78,7 +79,8 @@ def comparison_markdown(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _mean_cell(entry: Mapping[str, Any]) -> str:
     text = score_text(entry["mean"], entry["unit"])
-    return f"{text} ({entry['failed']} failed)" if entry["failed"] else text
+    out = [f"{entry[key]} {name}" for key, name in (("failed", "failed"), ("not_judged", "not judged")) if entry[key]]
+    return f"{text} ({', '.join(out)})" if out else text
 
 
 def _cell(text: str) -> str:

@@ -8,8 +8,9 @@ from rich.console import Console
 from hmcli.reports.tables import comparison_markdown, markdown_table, score_table, score_text, scores_markdown
 
 
-def entry(mean, unit="", n=3, failed=0) -> dict[str, object]:
-    return {"mean": mean, "unit": unit, "better": "higher", "n": n, "frames": 11 * n, "failed": failed}
+def entry(mean, unit="", n=3, failed=0, not_judged=0) -> dict[str, object]:
+    counts = {"n": n, "frames": 11 * n, "failed": failed, "not_judged": not_judged}
+    return {"mean": mean, "unit": unit, "better": "higher", **counts}
 
 
 SCORES = {"metrics": {"psnr": entry(20.3571, "dB"), "subject-consistency (hog)": entry(0.92614, failed=1)}}
@@ -24,10 +25,10 @@ def test_scores_are_rounded_for_people_and_infinite_or_absent_ones_are_said():
 
 def test_one_evaluation_as_markdown_counts_failed_clips():
     assert scores_markdown(SCORES).splitlines() == [
-        "| metric | mean | clips | frames | failed |",
-        "| --- | --- | --- | --- | --- |",
-        "| psnr ↑ | 20.357 dB | 3 | 33 | 0 |",
-        "| subject-consistency (hog) ↑ | 0.9261 | 3 | 33 | 1 |",
+        "| metric | mean | clips | frames | failed | not judged |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| psnr ↑ | 20.357 dB | 3 | 33 | 0 | 0 |",
+        "| subject-consistency (hog) ↑ | 0.9261 | 3 | 33 | 1 | 0 |",
     ]
 
 

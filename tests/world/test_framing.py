@@ -11,6 +11,7 @@ from hmcli.errors import DataError
 from hmcli.world.views.framing import (
     frame_count,
     red_mask,
+    resize_boxes,
     resize_frames,
     resize_intrinsics,
     resize_labels,
@@ -38,6 +39,22 @@ def test_a_point_and_its_intrinsics_move_together():
         fx, fy, cx, cy = resize_intrinsics(intrinsics, (60, 100), (24, 32), fit)
         assert (x - cx) / fx == pytest.approx(ray[0], abs=1e-3)
         assert (y - cy) / fy == pytest.approx(ray[1], abs=1e-3)
+
+
+def test_a_box_moves_with_the_picture_inside_it():
+    box = np.array([22.0, 10.0, 46.0, 34.0])
+    video = np.zeros((1, 60, 100, 3), dtype=np.uint8)
+    video[0, 10:34, 22:46] = 255
+    for fit in ("crop", "stretch"):
+        small = resize_frames(video, (30, 40), fit)[0, :, :, 0].astype(float) / 255
+        left, top, right, bottom = resize_boxes(box, (60, 100), (30, 40), fit)
+        rows, columns = np.mgrid[0.5:30, 0.5:40]
+        assert (columns * small).sum() / small.sum() == pytest.approx((left + right) / 2, abs=0.02)
+        assert (rows * small).sum() / small.sum() == pytest.approx((top + bottom) / 2, abs=0.02)
+        assert small.sum() == pytest.approx((right - left) * (bottom - top), rel=0.02)
+    none = np.full((2, 4), np.nan)
+    assert np.isnan(resize_boxes(none, (60, 100), (30, 40), "crop")).all()
+    np.testing.assert_array_equal(resize_boxes(box, (60, 100), (60, 100), "crop"), box)
 
 
 def test_shrinking_is_antialiased_and_the_same_size_changes_nothing():

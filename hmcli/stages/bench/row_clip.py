@@ -14,7 +14,7 @@ import numpy as np
 from hmcli.errors import DataError
 from hmcli.stages.bench.redrawing import Origin, Redrawn, redraw
 from hmcli.stages.data.annotations import read_depth
-from hmcli.stages.data.opening import ClipSource, at, read_cameras, read_role
+from hmcli.stages.data.opening import ClipSource, at, own_file, read_cameras, read_role
 from hmcli.store.hashing import Content, HashCache, hash_file, read_content
 from hmcli.store.video import read_labels, read_video
 from hmcli.world.files import layout, schema
@@ -25,7 +25,7 @@ DEPTH = "depth"  # as if it were a role of hmcli.world.files.layout
 
 def depth_file(source: ClipSource) -> Path | None:
     """The clip's depth, None where it has none, or shares its folder with other clips."""
-    return _own_file(source, layout.DEPTH)
+    return own_file(source, layout.DEPTH)
 
 
 def has(source: ClipSource, what: str) -> bool:
@@ -39,12 +39,7 @@ def depth_hash(source: ClipSource) -> str | None:
 
 def states_hash(source: ClipSource) -> str | None:
     """Of the subjects' states, which say whether a clip that is drawn again is the same."""
-    return _hash(_own_file(source, layout.STATES))
-
-
-def _own_file(source: ClipSource, name: str) -> Path | None:
-    file = source.files["context"].parent / name
-    return file if file.parent.name == source.id and file.is_file() else None
+    return _hash(own_file(source, layout.STATES))
 
 
 def _hash(file: Path | None) -> str | None:

@@ -31,24 +31,24 @@ from hmcli.stages.bench.score_file import (
 )
 from hmcli.stages.bench.verify import SplitReport, refuse_twice, verify_dataset
 from hmcli.stages.data.opening import open_dataset
-from hmcli.stages.scoring.layout import KIND, SCORES, TABLE, EvaluationAttributes, Judged, Scores
+from hmcli.stages.scoring.layout import FAILED, KIND, NOT_JUDGED, SCORES, TABLE, EvaluationAttributes, Judged, Scores
 from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import parse_json, read_csv
 from hmcli.store.listed import listed
 from hmcli.store.manifest import Manifest, made_by, read_manifest
 
-_NOT_EVALUATED = "no evaluation holds it"
+_NOT_EVALUATED = {"value": "", "reason": "no evaluation holds it", "status": FAILED}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """An evaluation artifact as a benchmark needs it. `scores` are (clip, metric) -> value as text, or a reason."""
+    """An evaluation artifact as a benchmark needs it. `scores` are (clip, metric) -> row of its table."""
 
     path: Path
     manifest: Manifest
     generation: Judged
     metrics: Mapping[str, MetricEntry]
-    scores: Mapping[tuple[str, str], tuple[str, str]]
+    scores: Mapping[tuple[str, str], Mapping[str, str]]
 
     @property
     def clips(self) -> set[str]:
@@ -83,8 +83,14 @@ def run(
     )  # fmt: skip
     write_scores(out, scores)
     reporter.note(table(scores))
-    lacking = tuple(Quarantined(item=f"{r.clip}.{r.metric}", reason=r.reason) for r in rows if r.value is None)
-    counts = {"clips": len({row.clip for row in rows}), "scores": len(rows) - len(lacking), "missing": len(lacking)}
+    lacking = tuple(
+        Quarantined(item=f"{r.clip}.{r.metric}", reason=r.reason) for r in rows if r.value is None and r.judged
+    )
+    counts = {
+        "clips": len({row.clip for row in rows}),
+        "scores": sum(row.value is not None for row in rows),
+        "missing": len(lacking),
+    }
     return StageResult(path=out, kind="scores", counts=counts, quarantined=lacking)
 
 
@@ -118,7 +124,7 @@ def open_evaluation(path: Path) -> Evaluation:
         what = f"the evaluation does not say {error}"
         raise DataError(what, where={"evaluation": path}, fix="make it again with this version of hm") from error
     rows = read_csv(files.check(TABLE))
-    scores = {(row["clip"], row["metric"]): (row["value"], row["reason"]) for row in rows}
+    scores = {(row["clip"], row["metric"]): row for row in rows}
     return Evaluation(path=path, manifest=manifest, generation=generation, metrics=metrics, scores=scores)
 
 
@@ -204,7 +210,7 @@ def _metrics(evaluations: Sequence[Evaluation]) -> dict[str, MetricEntry]:
 
 def _rows(frozen: Benchmark, evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> tuple[Row, ...]:
     """A row for every clip of the benchmark and every metric."""
-    values: dict[tuple[str, str], tuple[str, str]] = {}
+    values: dict[tuple[str, str], Mapping[str, str]] = {}
     for one in evaluations:
         if twice := values.keys() & one.scores.keys():
             again, metric = min(twice)
@@ -215,9 +221,12 @@ def _rows(frozen: Benchmark, evaluations: Sequence[Evaluation], metrics: Sequenc
     for name, split in frozen.splits.items():
         for clip in split.clips:
             for metric in metrics:
-                text, reason = values.get((clip.id, metric), ("", _NOT_EVALUATED))
-                value: Any = json_number(float(text)) if text else None
-                rows.append(Row(split=name, clip=clip.id, metric=metric, value=value, reason=reason))
+                said = values.get((clip.id, metric), _NOT_EVALUATED)
+                value: Any = json_number(float(said["value"])) if said["value"] else None
+                judged = said["status"] != NOT_JUDGED
+                rows.append(
+                    Row(split=name, clip=clip.id, metric=metric, value=value, reason=said["reason"], judged=judged)
+                )
     return tuple(rows)
 
 

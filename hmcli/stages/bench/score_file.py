@@ -11,13 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hmcli.contracts import Description, Quarantined
 from hmcli.errors import DataError
 from hmcli.metrics.intervals import Interval, bootstrap_means, interval
+from hmcli.registry import find
 from hmcli.reports.tables import markdown_table, score_text
 from hmcli.stages.bench.definition import Benchmark, find_benchmark, forbid_unknown_keys, refuse_draft
 from hmcli.store.files import read_json, write_json
@@ -59,29 +60,37 @@ class SplitEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The score of one clip: mean over its frames. `value` is null where it failed, "inf" where it is infinite."""
+    """The score of one clip: mean over its frames. `value` is null where it failed, "inf" where it is infinite.
+
+    Where the metric has nothing to judge in the clip, `value` is null and `judged` false; it is left out elsewhere.
+    """
 
     split: str
     clip: str
     metric: str
     value: Number
     reason: str
+    judged: Annotated[bool, Field(exclude_if=lambda judged: judged)] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanEntry:
-    """Mean over the scored clips (of `overall`: mean of the splits' means) and its 95 % bootstrap interval."""
+    """Mean over the scored clips (of `overall`: mean of the splits' means) and its 95 % bootstrap interval.
+
+    A split in which the metric has nothing to judge is in no overall mean. `not_judged` is left out where it is 0.
+    """
 
     mean: Number
     low: Number
     high: Number
     scored: int
     missing: int
+    not_judged: Annotated[int, Field(exclude_if=lambda clips: clips == 0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreFile:
-    """One model on one benchmark at one size. `complete`: no clip of any split is without any of the metrics."""
+    """One model on one benchmark at one size. `complete`: no clip of any split lacks a metric that judges it."""
 
     format: int
     kind: Literal["hm-bench scores"]
@@ -142,30 +151,33 @@ def means_of(rows: Sequence[Row], benchmark: Benchmark, metrics: Sequence[str]) 
             values = [
                 float(v) for row in rows if (row.split, row.metric) == (name, metric) if (v := row.value) is not None
             ]
+            void = sum((row.split, row.metric) == (name, metric) and not row.judged for row in rows)
             if not values:
-                found[name][metric] = _no_mean(len(split.clips))
+                found[name][metric] = _no_mean(len(split.clips), void)
                 continue
             mean, resampled = math.fsum(values) / len(values), bootstrap_means(values, seed)
-            found[name][metric] = _entry(interval(mean, resampled), len(values), len(split.clips))
+            found[name][metric] = _entry(interval(mean, resampled), len(values), len(split.clips), void)
             overall[metric].append((mean, resampled))
     found[OVERALL] = {}
     for metric, parts in overall.items():
-        if len(parts) < len(benchmark.splits):
-            found[OVERALL][metric] = _no_mean(total)
+        of_splits = [found[name][metric] for name in benchmark.splits]
+        void = sum(entry.not_judged for entry in of_splits)
+        if not parts or any(entry.mean is None and entry.missing for entry in of_splits):
+            found[OVERALL][metric] = _no_mean(total, void)
             continue
-        scored = sum(found[name][metric].scored for name in benchmark.splits)
+        scored = sum(entry.scored for entry in of_splits)
         mean = math.fsum(mean for mean, _ in parts) / len(parts)
-        found[OVERALL][metric] = _entry(interval(mean, sum(r for _, r in parts) / len(parts)), scored, total)
+        found[OVERALL][metric] = _entry(interval(mean, sum(r for _, r in parts) / len(parts)), scored, total, void)
     return found
 
 
-def _no_mean(missing: int) -> MeanEntry:
-    return MeanEntry(mean=None, low=None, high=None, scored=0, missing=missing)
+def _no_mean(total: int, void: int) -> MeanEntry:
+    return MeanEntry(mean=None, low=None, high=None, scored=0, missing=total - void, not_judged=void)
 
 
-def _entry(found: Interval, scored: int, total: int) -> MeanEntry:
+def _entry(found: Interval, scored: int, total: int, void: int) -> MeanEntry:
     mean, low, high = (_number(value) for value in (found.mean, found.low, found.high))
-    return MeanEntry(mean=mean, low=low, high=high, scored=scored, missing=total - scored)
+    return MeanEntry(mean=mean, low=low, high=high, scored=scored, missing=total - scored - void, not_judged=void)
 
 
 def _number(value: float) -> Number:
@@ -175,8 +187,8 @@ def _number(value: float) -> Number:
 
 
 def is_complete(rows: Sequence[Row], benchmark: Benchmark, metrics: Sequence[str]) -> bool:
-    """Has every clip of the benchmark a value in every metric, the required ones among them?"""
-    scored = {(row.clip, row.metric) for row in rows if row.value is not None}
+    """Has every clip of the benchmark a value in every metric that judges it, the required ones among them?"""
+    scored = {(row.clip, row.metric) for row in rows if row.value is not None or not row.judged}
     wanted = {(clip.id, metric) for split in benchmark.splits.values() for clip in split.clips for metric in metrics}
     return set(benchmark.required_metrics) <= set(metrics) and wanted == scored
 
@@ -197,7 +209,7 @@ def check(file: Path, *, benchmark: str) -> Description:
         where = {"file": file, **{f"({i})": text for i, text in enumerate(problems[:_SHOWN], 1)}}
         fix = "make it again with `hm bench score`"
         raise DataError(f"{len(problems)} things in the score file are wrong", where=where, fix=fix)
-    there = {(row.clip, row.metric) for row in scores.clips if row.value is not None}
+    there = {(row.clip, row.metric) for row in scores.clips if row.value is not None or not row.judged}
     missing = [
         Quarantined(item=f"{clip.id}.{metric}", reason="no score")
         for split in frozen.splits.values()
@@ -222,6 +234,8 @@ def _problems(scores: ScoreFile, frozen: Benchmark) -> list[str]:
             said.append(f"{row.clip}: the metric {row.metric} is not described under metrics")
         if (row.value is None) != bool(row.reason):
             said.append(f"{row.clip}: {row.metric} must have either a value or a reason")
+        if not row.judged and (row.value is not None or _judges_all(row.metric, frozen)):
+            said.append(f"{row.clip}: {row.metric} is not left unjudged in any clip that has a target")
     if len({(row.clip, row.metric) for row in scores.clips}) != len(scores.clips):
         said.append("a clip has two rows for one metric")
     if odd := set(scores.splits) - set(frozen.splits):
@@ -241,9 +255,14 @@ def _problems(scores: ScoreFile, frozen: Benchmark) -> list[str]:
     return said
 
 
+def _judges_all(metric: str, frozen: Benchmark) -> bool:
+    """Is it a required metric that finds something to judge in every clip?"""
+    return metric in frozen.required_metrics and not find("metric", metric).partial
+
+
 def _same(one: MeanEntry, other: MeanEntry) -> bool:
     pairs = [(one.mean, other.mean), (one.low, other.low), (one.high, other.high)]
-    counts = (one.scored, one.missing) == (other.scored, other.missing)
+    counts = (one.scored, one.missing, one.not_judged) == (other.scored, other.missing, other.not_judged)
     return counts and all(
         a is b is None or (None not in (a, b) and math.isclose(float(a or 0), float(b or 0), rel_tol=0, abs_tol=2e-6))
         for a, b in pairs
@@ -256,13 +275,14 @@ def table(scores: ScoreFile) -> str:
     rows = []
     for name, entries in scores.means.items():
         cells = [_cell(entries[metric], scores.metrics[metric].unit) for metric in scores.metrics]
-        scored, missing = min(e.scored for e in entries.values()), max(e.missing for e in entries.values())
-        rows.append([name, *cells, f"{scored} of {scored + missing}"])
+        all_clips = max(e.scored + e.missing + e.not_judged for e in entries.values())
+        rows.append([name, *cells, f"{all_clips - max(e.missing for e in entries.values())} of {all_clips}"])
     state = "complete" if scores.complete else "INCOMPLETE: not comparable with complete results"
     return f"{scores.model.name}: {state}\n\n{markdown_table(header, rows)}".rstrip()
 
 
 def _cell(entry: MeanEntry, unit: str) -> str:
+    void = f" ({entry.not_judged} not judged)" if entry.not_judged else ""
     if entry.mean is None:
-        return score_text(None)
-    return f"{score_text(entry.mean, unit)} [{score_text(entry.low)}, {score_text(entry.high)}]"
+        return score_text(None) + void
+    return f"{score_text(entry.mean, unit)} [{score_text(entry.low)}, {score_text(entry.high)}]{void}"

@@ -233,6 +233,12 @@ def _clip_source(
         return source
 
 
+def own_file(source: ClipSource, name: str) -> Path | None:
+    """A file beside the clip's videos; None where it has none, or shares its folder with other clips."""
+    file = source.files["context"].parent / name
+    return file if file.parent.name == source.id and file.is_file() else None
+
+
 def _probe(file: Path) -> VideoInfo:
     with at(file=file):
         return probe_video(file)

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 
 from hmcli.errors import DataError
-from hmcli.metrics.contract import BACKBONE, PREDICTION, REFERENCE, Backbone, Metric
+from hmcli.metrics.contract import BACKBONE, BOXES, PREDICTION, REFERENCE, Backbone, Metric, SubjectBoxes
 from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find
+from hmcli.stages.data.boxes import target_boxes
 from hmcli.stages.data.loading import load_clip
-from hmcli.stages.data.opening import ClipSource, Dataset
+from hmcli.stages.data.opening import ClipSource, Dataset, at, own_file
 from hmcli.stages.sampling.generations import Generated
 from hmcli.stages.scoring.layout import FORMAT, BackboneKey, ReferenceKey, ValuesKey
 from hmcli.stages.shared.typed import key_of
-from hmcli.store.files import inside
+from hmcli.store.files import inside, read_json
 from hmcli.store.hashing import HashCache, hash_file, read_content
 from hmcli.store.video import read_video
+from hmcli.world.files.layout import STATES
+from hmcli.world.files.schema import parse_states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,36 +67,58 @@ class Clip:
 
     def __init__(self, plan: Plan, clip: str, cache: HashCache) -> None:
         self.id, self._plan, self._cache = clip, plan, cache
-        self._ready: dict[str, np.ndarray | DataError] = {}
+        self._ready: dict[str, Any] = {}  # or why it cannot be had
 
     def key(self, metric: Metric) -> str:
         """The content key of a metric's values. Raises DataError when an input is missing."""
         plan, video, reference, backbone = self._plan, self._video_hash(), None, None
-        if REFERENCE in metric.needs:
+        if reads_reference(metric):
             reference = ReferenceKey(source=self._source().key, data=plan.generated.data)
         if BACKBONE in metric.needs and plan.backbone is not None:
             backbone = BackboneKey(name=plan.backbone.name, about=plan.backbone.about)
+        files = annotations_of(metric)
         return key_of(
             ValuesKey(
                 format=FORMAT, metric=metric.name, definition=metric.definition, unit=metric.unit,
                 versions=dict(plan.versions), video=video, reference=reference, backbone=backbone,
+                annotations={name: hash_file(self._annotation(name), cache=self._cache) for name in files} or None,
             )
         )  # fmt: skip
 
-    def values(self, metric: Metric) -> np.ndarray:
-        """Per-frame values. Raises DataError when the clip cannot be judged."""
-        offered: dict[str, Callable[[], Any]] = {
-            PREDICTION: lambda: self._once(PREDICTION, self._read_prediction),
-            REFERENCE: lambda: self._once(REFERENCE, self._read_reference),
-            BACKBONE: lambda: self._features,
-        }
+    def values(self, metric: Metric) -> np.ma.MaskedArray:
+        """Per-frame values, masked where a frame is not judged.
+
+        Raises DataError when the clip cannot be judged, NothingToJudge when nothing in it is to be.
+        """
         try:
-            values = metric(**{name: offered[name]() for name in metric.needs})
+            values = np.ma.asarray(metric(**{name: INPUTS[name].read(self) for name in metric.needs}))
         except ValueError as error:
             raise DataError(str(error)) from error
-        if np.isnan(values).any():
-            raise DataError(f"{metric.name} is not a number in frame {int(np.isnan(values).argmax())}")
+        if (wrong := np.isnan(values.filled(0))).any():
+            raise DataError(f"{metric.name} is not a number in frame {int(wrong.argmax())}")
+        if not metric.partial and np.ma.is_masked(values):
+            raise DataError(f"{metric.name} has no value in a frame, and does not say that there may be none")
         return values
+
+    # --- what metrics may need ---------------------------------------------------------------------------------------
+
+    def prediction(self) -> np.ndarray:
+        """(T, H, W, 3) uint8."""
+        found: np.ndarray = self._once(PREDICTION, self._read_prediction)
+        return found
+
+    def reference(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 at the prediction's size and length."""
+        found: np.ndarray = self._once(REFERENCE, self._read_reference)
+        return found
+
+    def backbone(self) -> Callable[[np.ndarray], np.ndarray]:
+        return self._features
+
+    def boxes(self) -> SubjectBoxes:
+        """Where the reference's subjects are, in the reference's pixels and frames."""
+        found: SubjectBoxes = self._once(BOXES, self._read_boxes)
+        return found
 
     def _features(self, frames: np.ndarray) -> np.ndarray:
         """The backbone on this clip's prediction, which several metrics ask for."""
@@ -101,9 +126,10 @@ class Clip:
         backbone = self._plan.backbone
         if frames is not self._ready.get(PREDICTION):
             return backbone(frames)
-        return self._once(BACKBONE, lambda: backbone(frames))
+        found: np.ndarray = self._once(BACKBONE, lambda: backbone(frames))
+        return found
 
-    def _once(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
         if name not in self._ready:
             try:
                 self._ready[name] = read()
@@ -161,6 +187,44 @@ class Clip:
         if target is None:
             raise DataError("its reference has no target video")
         return target
+
+    def _read_boxes(self) -> SubjectBoxes:
+        source, file = self._source(), self._annotation(STATES)
+        with at(file=file):
+            return target_boxes(source, parse_states(read_json(file)), self._plan.generated.data)
+
+    def _annotation(self, name: str) -> Path:
+        """A file beside the videos of the reference's clip. Raises DataError for one that it lacks."""
+        source = self._source()
+        if (file := own_file(source, name)) is None:
+            raise DataError(f"its reference has no {name}", where={"folder": source.files["context"].parent})
+        return file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """Something that a metric may need: how a clip offers it, and what it is read from."""
+
+    read: Callable[[Clip], Any]
+    of_reference: bool = False  # it is of the reference's clip
+    files: tuple[str, ...] = ()  # annotations of that clip, which not every data set has
+
+
+INPUTS: Mapping[str, Input] = {
+    PREDICTION: Input(read=Clip.prediction),
+    REFERENCE: Input(read=Clip.reference, of_reference=True),
+    BACKBONE: Input(read=Clip.backbone),
+    BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
+}
+
+
+def reads_reference(metric: Metric) -> bool:
+    return any(INPUTS[name].of_reference for name in metric.needs)
+
+
+def annotations_of(metric: Metric) -> tuple[str, ...]:
+    """The files of a reference's clip that it reads besides the videos."""
+    return tuple(dict.fromkeys(file for name in metric.needs for file in INPUTS[name].files))
 
 
 def item_name(clip: str, metric: Metric) -> str:

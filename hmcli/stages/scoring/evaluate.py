@@ -18,13 +18,14 @@ import numpy as np
 import hmcli
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.metrics.contract import BACKBONE, PREDICTION, REFERENCE, Metric
+from hmcli.metrics.contract import BACKBONE, Metric, NothingToJudge
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import Recipe
 from hmcli.registry import find, names, normal
+from hmcli.stages.data.opening import Dataset, own_file
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
-from hmcli.stages.scoring.clip import Clip, Plan, item_name
+from hmcli.stages.scoring.clip import INPUTS, Clip, Plan, annotations_of, item_name, reads_reference
 from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, Values, number
 from hmcli.stages.scoring.results import finish
 from hmcli.stages.shared.each import asked_for, each
@@ -106,26 +107,17 @@ def _plan(
     reporter: Reporter,
 ) -> Plan:
     """Choose metrics by the inputs that are there; load what they need and nothing else."""
-    wanted = [find("metric", name) for name in (dict.fromkeys(map(normal, asked)) or names("metric"))]
-    for metric in wanted:
-        if unknown := set(metric.needs) - {PREDICTION, REFERENCE, BACKBONE}:
-            raise UsageError(
-                f"the metric {metric.name} needs {', '.join(sorted(unknown))}, which hm eval does not have"
-            )
+    wanted = _wanted(asked)
     dataset, why_not = None, ""
-    if reference is not None or any(REFERENCE in metric.needs for metric in wanted):
+    if reference is not None or any(map(reads_reference, wanted)):
         dataset, why_not = find_reference(generated, reference)
-    without = [metric.name for metric in wanted if REFERENCE in metric.needs and dataset is None]
-    if without and asked:
-        raise UsageError(
-            f"{', '.join(without)} compares with a reference, and there is none: {why_not}",
-            where={"generation": generated.path},
-            fix="name the folder with the true target videos: --reference DATA",
-        )
-    if without:
-        reporter.note(f"without {', '.join(without)}: {why_not}; --reference DATA names the true target videos")
-    metrics = tuple(metric for metric in wanted if metric.name not in without)
-    if reference is not None and not any(REFERENCE in metric.needs for metric in metrics):
+    metrics = wanted
+    for lack in _lacks(wanted, dataset, why_not):
+        if asked:
+            raise UsageError(f"{lack.names} {lack.what}", where={"generation": generated.path}, fix=lack.fix)
+        reporter.note(f"without {lack.names}: {lack.why}; {lack.hint}")
+        metrics = tuple(metric for metric in metrics if metric not in lack.metrics)
+    if reference is not None and not any(map(reads_reference, metrics)):
         raise UsageError(
             "--reference has no effect: no metric asked for compares with it",
             where={"metrics": ", ".join(metric.name for metric in metrics)}, fix="leave --reference out",
@@ -134,6 +126,54 @@ def _plan(
         generated=generated, clips=clips, reference=dataset, metrics=metrics, settings=recipe.eval, device=device,
         versions={"hmcli": hmcli.__version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
     )  # fmt: skip
+
+
+def _wanted(asked: tuple[str, ...]) -> tuple[Metric, ...]:
+    """The metrics of these names, all where none is named. Raises UsageError for one whose needs nobody can meet."""
+    wanted = tuple(find("metric", name) for name in (dict.fromkeys(map(normal, asked)) or names("metric")))
+    for metric in wanted:
+        if unknown := set(metric.needs) - INPUTS.keys():
+            raise UsageError(
+                f"the metric {metric.name} needs {', '.join(sorted(unknown))}, which hm eval does not have",
+                where={"there are": ", ".join(INPUTS)},
+            )
+    return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """Metrics that cannot be computed here: `what` is told those who asked for them by name, `why` all others."""
+
+    metrics: tuple[Metric, ...]
+    what: str
+    why: str
+    fix: str
+    hint: str
+
+    @property
+    def names(self) -> str:
+        return ", ".join(metric.name for metric in self.metrics)
+
+
+def _lacks(wanted: tuple[Metric, ...], dataset: Dataset | None, why_not: str) -> list[Lack]:
+    """What is missing, by reason: the reference, or an annotation that none of its clips has."""
+    if dataset is None:
+        without = tuple(filter(reads_reference, wanted))
+        lack = Lack(
+            metrics=without, what=f"compares with a reference, and there is none: {why_not}", why=why_not,
+            fix="name the folder with the true target videos: --reference DATA",
+            hint="--reference DATA names the true target videos",
+        )  # fmt: skip
+        return [lack] if without else []
+    found = []
+    for name, offered in INPUTS.items():
+        without = tuple(metric for metric in wanted if name in metric.needs)
+        absent = [file for file in offered.files if not any(own_file(clip, file) for clip in dataset.clips)]
+        if without and absent:
+            why = f"no clip of {dataset.path} has {' and '.join(absent)}"
+            hint = "clips that `hm render` made have it"
+            found.append(Lack(metrics=without, what=f"needs {name}, and {why}", why=why, fix=hint, hint=hint))
+    return found
 
 
 def needs_backbone(asked: tuple[str, ...]) -> bool:
@@ -209,7 +249,9 @@ class Scorer:
         for metric in self.plan.metrics:
             if (item := item_name(unit.id, metric)) in unit.items:
                 try:
-                    found[item] = _content(self.plan, unit.id, metric, clip.values(metric))
+                    found[item] = _judged(self.plan, clip, metric)
+                    if annotations_of(metric) and clip.key(metric) != unit.items[item]:
+                        raise DataError("annotations changed while they were used; run the same command again")
                 except DataError as error:
                     found[item] = error
         return found
@@ -222,8 +264,14 @@ def _grouped(clip: str, failed: Mapping[str, str], metrics: tuple[Metric, ...]) 
     return [(item, reason, [item]) for item, reason in failed.items()]
 
 
-def _content(plan: Plan, clip: str, metric: Metric, values: np.ndarray) -> Values:
+def _judged(plan: Plan, clip: Clip, metric: Metric) -> Values:
+    """What the file of a metric of a clip holds. Raises DataError when it cannot be judged."""
+    try:
+        values, why_not = clip.values(metric), None
+    except NothingToJudge as error:
+        values, why_not = np.ma.masked_all(plan.generated.rows[clip.id].frames), str(error)
     return Values(
-        format=FORMAT, clip=clip, metric=plan.label(metric), unit=metric.unit,
-        first_frame=plan.generated.rows[clip].frames - len(values), values=tuple(map(number, values)),
+        format=FORMAT, clip=clip.id, metric=plan.label(metric), unit=metric.unit,
+        first_frame=plan.generated.rows[clip.id].frames - len(values),
+        values=tuple(None if value is None else number(value) for value in values.tolist()), not_judged=why_not,
     )  # fmt: skip

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hmcli.recipe.sections import DataConfig
+from hmcli.stages.shared.typed import LeftOut
 
 KIND = "evaluation"
 FORMAT = 1  # of scores.json and frames/*.json
 SCORES, TABLE, CARD = "scores.json", "per_clip.csv", "protocol.md"
 FRAMES = "frames"  # folder of the items: Values of one metric of one clip
+OK, KEPT, FAILED, NOT_JUDGED = "ok", "kept", "failed", "not judged"  # what the table says of a value
 COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")  # of the table
 Number = float | Literal["inf", "-inf"]  # JSON has no infinity
 Better = Literal["higher", "lower"]
@@ -52,18 +54,28 @@ class ValuesKey:
     video: str  # hash of the generated video
     reference: ReferenceKey | None
     backbone: BackboneKey | None
+    annotations: LeftOut[dict[str, str]] = None  # file of the reference's clip -> its hash
 
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
-    """A metric of one clip: a value for every judged frame, which are the last ones of the clip."""
+    """A metric of one clip: a value for each of its last frames, null for one that is not judged.
+
+    `not_judged` says why nothing of the clip is.
+    """
 
     format: int
     clip: str
     metric: str  # with its backbone
     unit: str
     first_frame: int
-    values: tuple[Number, ...]
+    values: tuple[Number | None, ...]
+    not_judged: LeftOut[str] = None
+
+    @property
+    def judged(self) -> list[float]:
+        """The values of judged frames."""
+        return [float(value) for value in self.values if value is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +88,10 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A metric over all clips. `mean` is null where no clip could be judged."""
+    """A metric over all clips. `mean` is null where no clip could be judged.
+
+    A clip in which there is nothing to judge has not failed, and is in no mean: it is counted apart.
+    """
 
     metric: str  # without its backbone
     mean: Number | None
@@ -86,6 +101,8 @@ class Score:
     frames: int
     failed: int
     failures: tuple[Failure, ...]
+    not_judged: int = 0
+    unjudged: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,12 @@ from hmcli.stages.scoring.clip import Plan, item_name
 from hmcli.stages.scoring.layout import (
     CARD,
     COLUMNS,
+    FAILED,
     FORMAT,
+    KEPT,
     KIND,
+    NOT_JUDGED,
+    OK,
     SCORES,
     TABLE,
     Average,
@@ -46,8 +50,8 @@ def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failure
     """Write the tables and complete the artifact; `stay` are values from earlier that cannot be computed now."""
     done = [(c, m) for c in plan.clips for m in plan.metrics if (c, m.name) not in failures]
     order = [item_name(clip, metric) for clip, metric in done]
-    per_frame = {(c, m.name): _floats(_read(writer.place(item_name(c, m)))) for c, m in done}
-    scores, table = _scores(plan, per_frame, failures), list(_table(plan, per_frame, failures, stay))
+    found = {(c, m.name): _read(writer.place(item_name(c, m))) for c, m in done}
+    scores, table = _scores(plan, found, failures), list(_table(plan, found, failures, stay))
     attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated))
     return _complete(writer, order, scores, table, attributes)
 
@@ -56,10 +60,10 @@ def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
     """Complete the evaluation whose clips were scored in parts: their values are in the writer."""
     attributes = from_json(EvaluationAttributes, parts.attributes, "the description", evaluation=parts.paths[0])
     found = scores_of(parts)
-    values: dict[str, list[list[float]]] = {}
+    values: dict[str, list[Values]] = {}
     for item in parts.items:
-        judged = _read(writer.place(item))
-        values.setdefault(judged.metric, []).append(_floats(judged))
+        one = _read(writer.place(item))
+        values.setdefault(one.metric, []).append(one)
     entries = {}
     for label, first in found[0].metrics.items():
         failed = [failure for scores in found for failure in scores.metrics[label].failures]
@@ -90,7 +94,8 @@ def _complete(
         write_csv(writer.staged / TABLE, COLUMNS, table)
         write_text(writer.staged / CARD, protocol_card(said.protocol, to_json(scores)))
     failed = sum(entry.failed for entry in scores.metrics.values())
-    counts = {"clips": scores.clips, "scores": len(order), "failed": failed}
+    not_judged = sum(entry.not_judged for entry in scores.metrics.values())
+    counts = {"clips": scores.clips, "scores": len(order) - not_judged, "failed": failed, "not_judged": not_judged}
     manifest = writer.finish(order, counts=counts, attributes=to_json(said))
     for label, entry in scores.metrics.items():
         writer.reporter.note(_sentence(label, entry))
@@ -120,14 +125,10 @@ def _read(file: Path) -> Values:
     return from_json(Values, read_json(file), "the values of a clip", file=file)
 
 
-def _floats(judged: Values) -> list[float]:
-    return [float(value) for value in judged.values]
-
-
-def _scores(plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures) -> Scores:
+def _scores(plan: Plan, found: Mapping[tuple[str, str], Values], failures: Failures) -> Scores:
     entries = {}
     for metric in plan.metrics:
-        values = [found for (_, name), found in per_frame.items() if name == metric.name]
+        values = [of for (_, name), of in found.items() if name == metric.name]
         failed = [Failure(clip=clip, reason=why) for (clip, name), why in failures.items() if name == metric.name]
         entries[plan.label(metric)] = _score(
             metric.name, metric.unit, metric.better, values, failed, plan.settings.average
@@ -136,26 +137,31 @@ def _scores(plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failur
 
 
 def _score(
-    metric: str, unit: str, better: Better, values: list[list[float]], failed: list[Failure], average: Average
+    metric: str, unit: str, better: Better, values: list[Values], failed: list[Failure], average: Average
 ) -> Score:
-    """A metric over all clips: values per clip and frame, and the clips that have none."""
-    mean = mean_score(values, average)
+    """A metric over all clips: what was judged of each, and the clips that have nothing."""
+    judged = [one.judged for one in values if one.not_judged is None]
+    unjudged = tuple(Failure(clip=one.clip, reason=one.not_judged) for one in values if one.not_judged is not None)
+    mean = mean_score(judged, average)
     return Score(
-        metric=metric, mean=None if mean is None else number(mean), unit=unit, better=better, n=len(values),
-        frames=sum(map(len, values)), failed=len(failed), failures=tuple(failed),
+        metric=metric, mean=None if mean is None else number(mean), unit=unit, better=better, n=len(judged),
+        frames=sum(map(len, judged)), failed=len(failed), failures=tuple(failed),
+        not_judged=len(unjudged), unjudged=unjudged,
     )  # fmt: skip
 
 
 def _table(
-    plan: Plan, per_frame: Mapping[tuple[str, str], list[float]], failures: Failures, stay: Failures
+    plan: Plan, found: Mapping[tuple[str, str], Values], failures: Failures, stay: Failures
 ) -> Iterator[dict[str, Any]]:
-    """One row per clip and metric, failed ones with an empty value."""
+    """One row per clip and metric; the value is empty where it failed, or had nothing to judge."""
     for clip in plan.clips:
         for metric in plan.metrics:
-            values = per_frame.get((clip, metric.name), [])
-            reason = failures.get((clip, metric.name), "")
+            name = (clip, metric.name)
+            values, reason, status = [], failures.get(name, ""), FAILED
+            if not reason:
+                values, reason = found[name].judged, found[name].not_judged or ""
+                status = NOT_JUDGED if reason else KEPT if name in stay else OK
             mean = json_number(mean_score([values], "videos")) if values else ""
-            status = "failed" if reason else "kept" if (clip, metric.name) in stay else "ok"
             yield {
                 "clip": clip, "metric": plan.label(metric), "value": mean, "frames": len(values), "unit": metric.unit,
                 "status": status, "reason": " ".join(reason.split()),
@@ -165,7 +171,8 @@ def _table(
 def _sentence(label: str, score: Score) -> str:
     mean = "no score" if score.mean is None else f"{float(score.mean):.4f} {score.unit}".rstrip()
     failed = f", {score.failed} failed" if score.failed else ""
-    return f"{label}: {mean} ({score.n} clips, {score.frames} frames{failed})"
+    not_judged = f", {score.not_judged} not judged" if score.not_judged else ""
+    return f"{label}: {mean} ({score.n} clips, {score.frames} frames{failed}{not_judged})"
 
 
 def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
@@ -176,6 +183,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
         "Averages": {
             f"eval.average: {plan.settings.average}": AVERAGES[plan.settings.average],
             "failed clips": "in no mean; counted above",
+            "clips and frames with nothing to judge": "in no mean, and no failure; such clips are counted above",
         },
         "Prediction": {
             "generation": generated.manifest.fingerprint,

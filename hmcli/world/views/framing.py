@@ -59,6 +59,16 @@ def resize_intrinsics(intrinsics: np.ndarray, source: tuple[int, int], size: tup
     return np.array([fx * across, fy * down, (cx - left) * across, (cy - top) * down])
 
 
+def resize_boxes(boxes: np.ndarray, source: tuple[int, int], size: tuple[int, int], fit: Fit) -> np.ndarray:
+    """(..., 4) left, top, right, bottom in pixels of a source video -> of the framed one, float64, not cut at its edge.
+
+    NaN, for no box, stays.
+    """
+    left, top, right, bottom = source_box(source, size, fit)
+    across, down = size[1] / (right - left), size[0] / (bottom - top)
+    return (np.asarray(boxes, np.float64) - [left, top, left, top]) * [across, down, across, down]
+
+
 def white_mask(video: np.ndarray) -> np.ndarray:
     """(T, H, W, 3) uint8 with the subject white -> (T, H, W) bool; half grey is the border."""
     return video.astype(np.uint16).sum(axis=-1) >= 3 * 128
