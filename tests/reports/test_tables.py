@@ -42,12 +42,13 @@ def test_the_terminal_table_shows_the_same_numbers():
 
 
 def test_evaluations_side_by_side_keep_backbones_apart():
-    other = {"metrics": {"subject-consistency (dino)": entry(0.9), "psnr": entry(None, "dB", n=0, failed=3)}}
+    some = entry(0.9, not_judged=2)
+    other = {"metrics": {"subject-consistency (dino)": some, "psnr": entry(None, "dB", n=0, failed=3, not_judged=1)}}
     assert comparison_markdown({"ours": SCORES, "theirs": other}).splitlines() == [
         "|  | psnr | subject-consistency (hog) | subject-consistency (dino) |",
         "| --- | --- | --- | --- |",
         "| ours | 20.357 dB | 0.9261 (1 failed) | - |",
-        "| theirs | - (3 failed) | - | 0.9000 |",
+        "| theirs | - (3 failed, 1 not judged) | - | 0.9000 (2 not judged) |",
     ]
 
 

@@ -142,6 +142,45 @@ def test_a_split_that_is_left_out_is_missing_and_there_is_no_overall_score(tiny_
     assert len(result.quarantined) == 4
 
 
+def test_clips_that_a_metric_has_nothing_to_judge_in_lack_nothing(tiny_bench, evaluations, tmp_path):
+    """Subjects are said to come back in one clip of the split `easy` alone."""
+    clips = tmp_path / "clips"
+    for split in NOISE:
+        shutil.copytree(tiny_bench.data / split, clips / split)
+        for number, file in enumerate(sorted((clips / split).glob("*/subjects.json"))):
+            states = json.loads(file.read_text())
+            for state in states.values():
+                comes_back = (split, number) == ("easy", 0)
+                state["hidden"] = [{**gone, "certified": comes_back} for gone in state["hidden"]]
+            file.write_text(json.dumps(states))
+    paths = []
+    for split, noise in NOISE.items():
+        made = generated(tiny_bench.data / split, tmp_path / split, noise)
+        paths.append(
+            evaluate.run(
+                load_recipe(), generation=made, reference=clips / split, metrics=("psnr", "ssim", "psnr-returned"),
+                out=tmp_path / f"{split}-scores", reporter=Silent(),
+            ).path
+        )  # fmt: skip
+    result = scored(tiny_bench, paths, tmp_path / "scores.json")
+    scores = read_scores(result.path)
+    assert (result.quarantined, result.counts) == ((), {"clips": 4, "scores": 9, "missing": 0})
+    assert scores.complete
+    easy, mixed, overall = (scores.means[name]["psnr-returned"] for name in ("easy", "mixed", "overall"))
+    assert (easy.scored, easy.missing, easy.not_judged) == (1, 0, 1)
+    assert (mixed.mean, mixed.scored, mixed.missing, mixed.not_judged) == (None, 0, 0, 2)
+    assert (overall.mean, overall.scored, overall.missing, overall.not_judged) == (easy.mean, 1, 0, 3)
+    described = score_file.check(result.path, benchmark=str(tiny_bench.file))
+    assert described.quarantined == ()
+    assert "(1 not judged)" in described.text
+    assert "- (2 not judged)" in described.text
+    assert "2 of 2" in described.text
+    told = json.loads(result.path.read_text())
+    assert [row.get("judged", True) for row in told["clips"] if row["metric"] == "psnr"] == [True] * 4
+    assert all("judged" not in row for row in told["clips"] if row["metric"] == "psnr")
+    assert "not_judged" not in told["means"]["easy"]["psnr"]
+
+
 def test_a_score_is_of_one_model(tiny_bench, evaluations, tmp_path):
     other = evaluated(generated(tiny_bench.data / "mixed", tmp_path / "mixed", 25, model="sha256:other"))
     with pytest.raises(UsageError, match="different models"):
@@ -226,6 +265,10 @@ def of_another_benchmark(content: dict) -> None:
     content["benchmark_fingerprint"] = "sha256:0"
 
 
+def excused(content: dict) -> None:
+    content["clips"][0] |= {"value": None, "reason": "nothing to judge", "judged": False}
+
+
 def twice(content: dict) -> None:
     content["clips"].append(content["clips"][0])
 
@@ -236,6 +279,7 @@ def twice(content: dict) -> None:
         (better, "mean of psnr in mixed does not follow"), (best_row, "mean of psnr in easy does not follow"),
         (without_a_row, "complete is true, which its rows contradict"), (twice, "two rows for one metric"),
         (of_another_split, "s31-00000 is no clip of the split mixed"), (of_no_clip, "complete is true"),
+        (excused, "s31-00000: psnr is not left unjudged"),
         (from_nowhere, "does not say which data the scores of mixed are from"),
         (of_another_benchmark, "it is of tiny sha256:0"),
     ],

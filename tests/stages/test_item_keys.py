@@ -295,6 +295,11 @@ def metric(**says: Any) -> Change:
     return lambda of: replace(of, metric=replace(of.metric, **says))
 
 
+def of_returned(of: Inputs) -> Inputs:
+    """A metric that sees where subjects are."""
+    return replace(of, metric=registry.find("metric", "psnr-returned"))
+
+
 def features_alone(of: Inputs) -> Inputs:
     """A metric that sees the prediction and features of it, but no reference."""
     return replace(of, metric=registry.find("metric", "subject-consistency"))
@@ -384,6 +389,8 @@ ROWS: list[tuple[str, Change, Change, set[str]]] = [
     ("name of the metric", unchanged, metric(name="other"), {EVAL}),
     ("definition of the metric", unchanged, metric(definition="other"), {EVAL}),
     ("unit of the metric", unchanged, metric(unit="other"), {EVAL}),
+    ("subjects' states without a metric of them", unchanged, file("{clip}/subjects.json", " "), set()),
+    ("subjects' states", of_returned, file("{clip}/subjects.json", " "), {EVAL}),
     ("versions", unchanged, lambda of: replace(of, versions={"numpy": "0"}), {EVAL}),
     ("features without a metric of them", unchanged, features, set()),
     ("features", features_alone, features, {EVAL}),

@@ -235,7 +235,7 @@ def _problems(scores: ScoreFile, frozen: Benchmark) -> list[str]:
         if (row.value is None) != bool(row.reason):
             said.append(f"{row.clip}: {row.metric} must have either a value or a reason")
         if not row.judged and (row.value is not None or _judges_all(row.metric, frozen)):
-            said.append(f"{row.clip}: {row.metric} is not left unjudged in any clip that has a target")
+            said.append(f"{row.clip}: {row.metric} is not left unjudged: it finds something in every clip")
     if len({(row.clip, row.metric) for row in scores.clips}) != len(scores.clips):
         said.append("a clip has two rows for one metric")
     if odd := set(scores.splits) - set(frozen.splits):
