@@ -98,6 +98,9 @@ def test_a_box_over_the_whole_frame_is_psnr():
     assert judged(prediction, reference, whole) == pytest.approx(list(expected), rel=1e-12)
     beyond = boxes(([(-5, -4, W + 3, H + 9)] * T, [True] * T))
     assert judged(prediction, reference, beyond) == pytest.approx(list(expected), rel=1e-12)
+    upright = boxes(([(0, 0, H, W)] * T, [True] * T))
+    turned = (video.swapaxes(1, 2) for video in (prediction, reference))
+    assert judged(*turned, upright) == pytest.approx(list(expected), rel=1e-12)
 
 
 def test_a_box_that_the_edge_of_the_picture_cuts_is_judged_inside_the_picture():
