@@ -199,7 +199,7 @@ def test_a_recipe_cannot_be_copied_into_a_folder_that_is_not_there(tmp_path: Pat
 def test_an_unknown_codec_is_wrong_usage_also_in_a_dry_run():
     done = CliRunner().invoke(app, ["encode", "x", "--set", "codec.name=nosuch", "--dry-run"])
     assert done.exit_code == 2
-    assert "codec.name: unknown codec 'nosuch', known: mini, wan2.1" in done.stderr
+    assert "codec.name: unknown codec 'nosuch', known: blocks, mini, wan2.1" in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
