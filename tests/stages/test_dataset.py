@@ -439,7 +439,7 @@ def test_a_rendered_source_that_was_edited_is_no_default_reference(tmp_path):
     manifest = make_manifest("generation", recipe={}, inputs={}, seed=0)
     generated = Generated(
         path=tmp_path, manifest=manifest, rows={}, data=SMALL, poses=REFUSE, source=str(root),
-        source_fingerprint=fingerprint,
+        source_fingerprint=fingerprint, model_free=None,
     )  # fmt: skip
     dataset, why_not = find_reference(generated, None)
     assert dataset is not None
