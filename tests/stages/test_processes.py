@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from pathlib import Path
@@ -17,7 +18,7 @@ from contents import content
 from small_makers import Writer
 from warm import WarmCommand, wait_for
 
-from hmcli.errors import DataError, HMError, UsageError
+from hmcli.errors import DataError, HMError, StoppedEarly, UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Console, Silent
 from hmcli.stages.latents import encode
@@ -182,6 +183,19 @@ def test_a_process_that_dies_is_told_and_the_rest_is_kept(tmp_path: Path):
 
 
 # --- stopping --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_while_the_pool_starts_is_told_as_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def stopped(thread: threading.Thread) -> None:
+        raise StoppedEarly("on SIGTERM")
+
+    before = set(multiprocessing.active_children())
+    monkeypatch.setattr("concurrent.futures.process._ExecutorManagerThread.start", stopped)
+    with pytest.raises(StoppedEarly):
+        written(tmp_path / "out", 2, Silent(), {})
+    for child in set(multiprocessing.active_children()) - before:
+        child.join(20)
+        assert not child.is_alive()
 
 
 def living(session: int) -> list[int]:

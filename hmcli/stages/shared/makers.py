@@ -167,7 +167,8 @@ def _make_in_workers(
     finally:
         for child in set(multiprocessing.active_children()) - others:  # nobody waits for what they are at
             child.kill()
-        pool.shutdown(cancel_futures=True)
+        with contextlib.suppress(RuntimeError):  # stopped while the pool started its thread: there is none to wait for
+            pool.shutdown(cancel_futures=True)
 
 
 def _retell(reporter: Reporter, heard: tuple[tuple[str, str], ...], said: set[tuple[str, str]]) -> None:
