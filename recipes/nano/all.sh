@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The smallest model with hybrid memory, from nothing: clips, VAE, latents, one dense base, four rows, videos, scores.
+# The smallest model with hybrid memory, from nothing: clips, codec, latents, one dense base, four rows, videos, scores.
 #   bash recipes/nano/all.sh OUT
 # Every stage goes on where it stopped: run the same line again. `seen` are clips of unseen seeds of the training side,
-# `test` of other places and subjects. CLIPS, VAE_STEPS, BASE_STEPS, ROW_STEPS, SCORED and SAMPLE_STEPS shorten everything;
-# STAGES="clips vae latents base rows videos scores" and ROWS="window-only dense hydra oracle" name what is done.
+# `test` of other places and subjects. CLIPS, BASE_STEPS, ROW_STEPS, SCORED and SAMPLE_STEPS shorten everything;
+# STAGES="clips codec latents base rows videos scores" and ROWS="window-only dense hydra oracle" name what is done.
 set -euo pipefail
 out=${1:?where to write}
-stages=${STAGES:-clips vae latents base rows videos scores}
+stages=${STAGES:-clips codec latents base rows videos scores}
 rows=${ROWS:-window-only dense hydra oracle}
 processes=${PROCESSES:-$(nproc)}
 dtype=float32
@@ -24,11 +24,10 @@ if wants clips; then
   hm render nano/clips --set seed=2500 --clips "${SCORED:-64}" --num-processes "$processes" --out "$out/seen"
   hm render nano/test --clips "${SCORED:-64}" --num-processes "$processes" --out "$out/test"
 fi
-if wants vae; then
-  # shellcheck disable=SC2046
-  hm train nano/vae --latents "$out/clips" --out "$out/vae" $(steps "${VAE_STEPS:-}")
+if wants codec; then
+  hm train nano/blocks --latents "$out/clips" --out "$out/codec"
 fi
-codec=(--set "codec.path=$out/vae")
+codec=(--set "codec.path=$out/codec")
 if wants latents; then
   for side in clips seen test; do
     hm encode "$out/$side" --recipe nano/hydra "${codec[@]}" --num-processes "${ENCODERS:-1}" --out "$out/$side.latents"
