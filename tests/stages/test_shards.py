@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -150,7 +151,33 @@ def test_clips_that_cannot_be_scored_are_told_of_all_parts(nano: Path, generatio
     result = joined(parts, tmp_path / "joined")
     assert content(result.path) == content(tmp_path / "one")
     assert [left.item for left in result.quarantined] == [names[0], names[2]]
-    assert result.counts == {"clips": 3, "scores": 1, "failed": 2}
+    assert result.counts == {"clips": 3, "scores": 1, "failed": 2, "not_judged": 0}
+
+
+def test_clips_in_which_nothing_is_judged_are_counted_over_all_parts(
+    nano: Path, generation: Path, clips: Path, tmp_path: Path
+):
+    data = shutil.copytree(clips, tmp_path / "data")
+    first = min(folder for folder in data.iterdir() if folder.is_dir())
+    states = json.loads((first / "subjects.json").read_text())
+    for subject in states.values():
+        subject["hidden"] = []  # nobody comes back
+    (first / "subjects.json").write_text(json.dumps(states))
+
+    def stage(**options: Any) -> Any:
+        return evaluate.run(
+            load_recipe(nano), generation=generation, reference=data, metrics=("psnr-returned",), force=False,
+            device="cpu", reporter=Silent(), **options,
+        )  # fmt: skip
+
+    one = stage(out=tmp_path / "one")
+    parts = [tmp_path / f"{index}" for index in range(2)]
+    for index, part in enumerate(parts):
+        stage(out=part, shard=Shard(index=index, of=2))
+    result = joined(parts, tmp_path / "joined")
+    assert content(result.path) == content(tmp_path / "one")
+    assert result.counts == one.counts
+    assert result.counts["not_judged"] >= 1
 
 
 @pytest.fixture(scope="module")
