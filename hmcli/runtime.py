@@ -7,8 +7,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
+from hmcli.contracts import Reporter
 from hmcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,6 +110,30 @@ class Silent:
     @contextlib.contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         yield lambda n: None
+
+
+@dataclass(frozen=True)
+class Heard(Silent):
+    """The Reporter of another process: what it is told goes back with what that process has made."""
+
+    said: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.said.append(("note", text))
+
+    def warn(self, text: str) -> None:
+        self.said.append(("warn", text))
+
+    def take(self) -> tuple[tuple[str, str], ...]:
+        """What was said since it was last taken: (how, text), for `tell`."""
+        taken = tuple(self.said)
+        self.said.clear()
+        return taken
+
+
+def tell(reporter: Reporter, how: str, text: str) -> None:
+    """Say what was heard elsewhere."""
+    (reporter.warn if how == "warn" else reporter.note)(text)
 
 
 def pick_device(name: str) -> str:

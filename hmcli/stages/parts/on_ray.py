@@ -14,13 +14,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import HMError, LockedError, MissingPartError
-from hmcli.runtime import Silent, Terminated, stopping_at_boundaries
+from hmcli.runtime import Heard, Silent, Terminated, stopping_at_boundaries, tell
 from hmcli.stages.parts import merge
 from hmcli.stages.shared.shards import Shard
 
@@ -101,24 +101,11 @@ class Outcome:
     said: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class _Heard(Silent):
-    """The Reporter of a worker: what it is told goes back with the outcome."""
-
-    said: list[tuple[str, str]] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        self.said.append(("note", text))
-
-    def warn(self, text: str) -> None:
-        self.said.append(("warn", text))
-
-
 def make(job: Job) -> Outcome:
     """Run a stage for its part. An error that a user can act on is an outcome, any other is raised."""
     from hmcli.runtime import pick_device
 
-    heard = _Heard()
+    heard = Heard()
     os.chdir(job.folder)
     job.out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -128,8 +115,8 @@ def make(job: Job) -> Outcome:
         )
     except HMError as error:
         plain = {label: str(place) for label, place in error.where.items()}  # it crosses processes
-        return Outcome(error=type(error)(error.what, where=plain, fix=error.fix), said=tuple(heard.said))
-    return Outcome(result=dataclasses.replace(result, details={}), said=tuple(heard.said))
+        return Outcome(error=type(error)(error.what, where=plain, fix=error.fix), said=heard.take())
+    return Outcome(result=dataclasses.replace(result, details={}), said=heard.take())
 
 
 def _when_unlocked(work: Callable[[], StageResult]) -> StageResult:
@@ -190,7 +177,7 @@ def _settle(ray: Any, done: Any, job: Job, reporter: Reporter) -> None:
             where={"part": job.out, "at": error}, fix="run the same command again: finished clips are kept",
         ) from error  # fmt: skip
     for how, text in outcome.said:
-        (reporter.warn if how == "warn" else reporter.note)(f"part {job.shard}: {text}")
+        tell(reporter, how, f"part {job.shard}: {text}")
     if outcome.error is not None:
         outcome.error.where = {"part": f"{job.shard}, {job.out}", **outcome.error.where}
         raise outcome.error

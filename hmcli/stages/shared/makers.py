@@ -16,13 +16,14 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError, HMError
+from hmcli.runtime import Heard, tell
 
 _AHEAD = 2  # units given out per process: none waits for another to be collected
 # On Linux one process imports what making needs, and forks; elsewhere a fork of a process with libraries is not safe.
@@ -67,28 +68,6 @@ class Made:
     value: Any = None
     error: DataError | None = None
     said: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """The Reporter of a worker: what it is told goes back with the next result."""
-
-    said: list[tuple[str, str]] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        self.said.append(("note", text))
-
-    def warn(self, text: str) -> None:
-        self.said.append(("warn", text))
-
-    @contextlib.contextmanager
-    def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        yield lambda n: None
-
-    def take(self) -> tuple[tuple[str, str], ...]:
-        taken = tuple(self.said)
-        self.said.clear()
-        return taken
 
 
 def make_all(
@@ -149,7 +128,7 @@ def _make_in_workers(
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context(_METHOD)
     context.set_forkserver_preload(list(maker.imports))
-    copied = maker.reporting_to(_Heard())  # a reporter stays where its terminal is
+    copied = maker.reporting_to(Heard())  # a reporter stays where its terminal is
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker, initargs=(copied,))
     said: set[tuple[str, str]] = set()
     try:
@@ -176,7 +155,7 @@ def _retell(reporter: Reporter, heard: tuple[tuple[str, str], ...], said: set[tu
     for how, text in heard:
         if (how, text) not in said:
             said.add((how, text))
-            (reporter.warn if how == "warn" else reporter.note)(text)
+            tell(reporter, how, text)
 
 
 def _result(future: Future[Made]) -> Made:
@@ -191,7 +170,7 @@ def _result(future: Future[Made]) -> Made:
         ) from error
 
 
-_heard = _Heard()
+_heard = Heard()
 _here: list[Maker] = []  # of a worker: its maker, which keeps what it has loaded
 
 
