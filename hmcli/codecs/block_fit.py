@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from hmcli.codecs.blocks import COLOURS, LinearBlocks, cut, waves
+from hmcli.codecs.training import latent_statistics
 from hmcli.contracts import TIME_STRIDE
 
 LEAST_STD = 1e-3  # of a channel, in pixels: one that clips never use
@@ -72,8 +73,8 @@ def normalise(code: LinearBlocks, videos: Sequence[Tensor]) -> None:
 
     Channels keep a part of their own loudness (WHITENING).
     """
-    values = torch.cat([code.encode(video).movedim(1, 0).flatten(1) for video in videos], dim=1).double()
-    own = values.std(dim=1).clamp(min=LEAST_STD)
+    mean, deviation = latent_statistics(lambda video: code.encode(video).double(), videos)
+    own = torch.tensor(deviation, dtype=torch.float64).clamp(min=LEAST_STD)
     std = own**WHITENING
     std *= (own / std).square().mean().sqrt()
-    code.register_to_config(latents_mean=tuple(values.mean(dim=1).tolist()), latents_std=tuple(std.tolist()))
+    code.register_to_config(latents_mean=tuple(mean), latents_std=tuple(std.tolist()))

@@ -193,9 +193,15 @@ def whole_frames(clip: np.ndarray, frames: int) -> Tensor:
     return tensor_of(clip[None, :frames]).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1.0)
 
 
+def latents_of(vae: Any, video: Tensor) -> Tensor:
+    """The posterior's mode of a (B, 3, T, H, W) video, not normalised."""
+    mode: Tensor = vae.encode(video).latent_dist.mode()
+    return mode
+
+
 def reconstructed(vae: Any, video: Tensor) -> Tensor:
     """What a VAE makes of a (B, 3, T, H, W) video, from its posterior's mode."""
-    made: Tensor = vae.decode(vae.encode(video).latent_dist.mode()).sample
+    made: Tensor = vae.decode(latents_of(vae, video)).sample
     return made
 
 
@@ -218,7 +224,7 @@ def mean_psnr(
 
 
 @torch.no_grad()
-def latent_statistics(vae: Any, videos: Sequence[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of every latent channel over (B, 3, T, H, W) videos, for the config."""
-    values = torch.cat([vae.encode(video).latent_dist.mode().movedim(1, 0).flatten(1) for video in videos], dim=1)
+def latent_statistics(encode: Callable[[Tensor], Tensor], videos: Sequence[Tensor]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of every latent channel over (B, 3, T, H, W) videos, in the type of the latents."""
+    values = torch.cat([encode(video).movedim(1, 0).flatten(1) for video in videos], dim=1)
     return values.mean(dim=1).tolist(), values.std(dim=1).tolist()

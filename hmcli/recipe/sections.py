@@ -143,10 +143,9 @@ class SplitConfig:
 class DataConfig:
     """How clips become tensors."""
 
-    size: Annotated[Size, key("Size videos are brought to.", by=(*_CLIPS, *_CODECS), unit=f"{SIZE} x patch")] = (
-        64,
-        112,
-    )
+    size: Annotated[
+        Size, key("Size videos are brought to.", by=(*_CLIPS, *_CODECS), unit=f"{SIZE} x patch")
+    ] = (64, 112)  # fmt: skip
     fit: Annotated[
         Literal["crop", "stretch"],
         key("crop: scale to cover, cut the middle out; stretch: scale both sides.", by=(*_CLIPS, *_CODECS)),

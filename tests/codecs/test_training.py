@@ -275,7 +275,7 @@ def test_psnr_inside_boxes_counts_nothing_else():
 
 def test_latents_normalised_by_the_statistics_have_unit_variance():
     vae, shown = new_mini_vae(0, **TINY), [training.whole_frames(clip, 13) for clip in clips()]
-    mean, std = training.latent_statistics(vae, shown)
+    mean, std = training.latent_statistics(partial(training.latents_of, vae), shown)
     vae.register_to_config(latents_mean=mean, latents_std=std)
     codec = WanCodec(vae, name="mini", device="cpu", tile=None, chunk=1)
     latents = torch.cat([codec.encode(video) for video in shown]).movedim(1, 0).flatten(1)

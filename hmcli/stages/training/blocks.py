@@ -19,11 +19,12 @@ from hmcli.stages.data.opening import Dataset, open_dataset
 from hmcli.stages.models.layout import CODEC as KIND
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
-from hmcli.stages.training.footage import read_footage, refuse_unread, scores_of, start_of, starts_of, whole
+from hmcli.stages.training.footage import read_footage, refuse_unread, scores_of, shown, start_of, starts_of
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
 from hmcli.store.finite import require_finite_weights
 from hmcli.store.hashing import hash_json
+from hmcli.world.views.framing import frame_count
 
 if TYPE_CHECKING:
     from hmcli.codecs.block_fit import BlockMoments
@@ -68,23 +69,22 @@ def _fit(recipe: Recipe, dataset: Dataset, writer: ArtifactWriter, key: str) -> 
     """Fit, normalise and score, and complete the artifact."""
     from hmcli.codecs.block_fit import BlockMoments, fit, normalise
 
-    moments, counts = BlockMoments(recipe.codec.stride), {"videos": 0, "held_out": 0}
-    seen: list[Footage] = []
+    moments = BlockMoments(recipe.codec.stride)
+    seen: list[Footage] = []  # starts
     unseen: list[Footage] = []
-    shown = writer.reporter.progress("fitting the code", len(dataset.clips), "clip")
-    with shown as advance:
+    with writer.reporter.progress("fitting the code", len(dataset.clips), "clip") as advance:
         for held_out, videos in read_footage(dataset, recipe, writer):
-            counts["held_out" if held_out else "videos"] += len(videos)
             (unseen if held_out else seen).extend(map(start_of, videos))
             if not held_out:
                 _add(moments, videos, recipe.train.subject_weight)
             advance(1)
-    code = fit(moments, recipe.codec.channels)
-    normalise(code, starts_of(seen, "cpu")[0])
+    code, scored = fit(moments, recipe.codec.channels), shown(starts_of(seen), "cpu")
+    normalise(code, scored)
     require_finite_weights(code.state_dict())
-    scores = scores_of(lambda video: code.decode(code.encode(video)), seen, unseen, "cpu")
+    scores = scores_of(lambda video: code.decode(code.encode(video)), scored, starts_of(unseen), "cpu")
     with writer.item_folder(VAE, key) as folder:
         code.save_pretrained(folder)
+    counts = {"videos": len(seen), "held_out": len(unseen)}
     manifest = writer.finish([VAE], counts=counts, attributes=to_json(scores))
     return result_of(writer, manifest, **manifest.attributes)
 
@@ -94,6 +94,6 @@ def _add(moments: BlockMoments, videos: Iterable[Footage], subject_weight: float
     from hmcli.codecs.training import whole_frames
 
     for video in videos:
-        frames = whole(len(video.frames))
+        frames = frame_count(len(video.frames), "trim")
         weight = 1.0 + subject_weight * (tensor_of(video.subjects[:frames]) > 0).float()
         moments.add(whole_frames(video.frames, frames), weight[None, None])

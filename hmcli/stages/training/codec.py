@@ -30,7 +30,7 @@ from hmcli.stages.models.layout import CODEC as KIND
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.checkpoints import drop_old, kept_steps, last_checkpoint, naming_the_last
-from hmcli.stages.training.footage import read_footage, refuse_unread, scores_of, starts_of
+from hmcli.stages.training.footage import read_footage, refuse_unread, scores_of, shown, starts_of
 from hmcli.stages.training.learning import freeze, make_average
 from hmcli.stages.training.runs import about_checkpoint, log_until, naming, refuse_another_run, say_stopped
 from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
@@ -240,9 +240,10 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
         for name, parameter in trained(vae).items():
             parameter.data.copy_((state.average or state.weights)[name])
         vae.to(device).eval()
-        scores = scores_of(partial(training.reconstructed, vae), clips.training, clips.held_out, device)
+        seen = shown(starts_of(clips.training), device)
+        scores = scores_of(partial(training.reconstructed, vae), seen, starts_of(clips.held_out), device)
         if trains_encoder(recipe.train):  # otherwise latents stay what they were, and so does their normalisation
-            mean, std = training.latent_statistics(vae, starts_of(clips.training, device)[0])
+            mean, std = training.latent_statistics(partial(training.latents_of, vae), seen)
             vae.register_to_config(latents_mean=mean, latents_std=std)
         require_finite_weights(vae.half().state_dict())
         vae.save_pretrained(writer.staged / VAE)

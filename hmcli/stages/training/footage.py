@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import DataError, HMError, RecipeError
 from hmcli.recipe.keys import value_at
 from hmcli.recipe.readers import KEYS
@@ -20,7 +19,7 @@ from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.models.layout import CodecAttributes
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.video import read_video
-from hmcli.world.views.framing import resize_frames, resize_labels, white_mask
+from hmcli.world.views.framing import frame_count, resize_frames, resize_labels, white_mask
 
 if TYPE_CHECKING:
     import torch
@@ -140,39 +139,39 @@ def _subjects(source: ClipSource, role: str, data: DataConfig) -> np.ndarray | N
     return None
 
 
-def starts_of(videos: Sequence[Footage], device: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The start of at most `SCORED` videos spread over all of them, and what lies in boxes of their subjects."""
-    from hmcli.codecs.training import subject_boxes, whole_frames
-
-    chosen = [videos[i] for i in sorted({round(x) for x in np.linspace(0, len(videos) - 1, SCORED)})] if videos else []
-    starts = [start_of(video) for video in chosen]
-    shown = [whole_frames(start.frames, len(start.frames)).to(device) for start in starts]
-    return shown, [subject_boxes(start.subjects).to(device) for start in starts]
+def starts_of(videos: Sequence[Footage]) -> list[Footage]:
+    """The start of at most `SCORED` videos spread over all of them: what scores and statistics are taken from."""
+    if not videos:
+        return []
+    return [start_of(videos[i]) for i in sorted({round(x) for x in np.linspace(0, len(videos) - 1, SCORED)})]
 
 
 def start_of(video: Footage) -> Footage:
-    """What of a video scores are taken from, in memory of its own."""
-    count = whole(min(len(video.frames), _SCORE_FRAMES))
+    """The start of one video, in memory of its own."""
+    count = frame_count(min(len(video.frames), _SCORE_FRAMES), "trim")
     return replace(video, frames=video.frames[:count].copy(), subjects=video.subjects[:count].copy())
 
 
-def whole(frames: int) -> int:
-    """The longest 4k+1 that is not above `frames`."""
-    return (frames - 1) // TIME_STRIDE * TIME_STRIDE + 1
+def shown(videos: Sequence[Footage], device: str) -> list[torch.Tensor]:
+    """Videos of 4k+1 frames, (1, 3, T, H, W) each."""
+    from hmcli.codecs.training import whole_frames
+
+    return [whole_frames(video.frames, len(video.frames)).to(device) for video in videos]
 
 
 def scores_of(
-    reconstruct: Callable[[torch.Tensor], torch.Tensor], training: Sequence[Footage], held_out: Sequence[Footage],
+    reconstruct: Callable[[torch.Tensor], torch.Tensor], seen: Sequence[torch.Tensor], held_out: Sequence[Footage],
     device: str,
 ) -> CodecAttributes:  # fmt: skip
-    """How well a codec gives back videos it has learned from, and others."""
-    from hmcli.codecs.training import mean_psnr
+    """How well a codec gives back videos it has learned from, as they are shown to it, and starts of others."""
+    from hmcli.codecs.training import mean_psnr, subject_boxes
 
-    seen, _ = starts_of(training, device)
-    unseen, boxes = starts_of(held_out, device)
-    shown = any(inside.any() for inside in boxes)
+    unseen = shown(held_out, device)
+    boxes = [subject_boxes(video.subjects).to(device) for video in held_out]
     return CodecAttributes(
         psnr_training=mean_psnr(reconstruct, seen),
         psnr_held_out=mean_psnr(reconstruct, unseen) if unseen else None,
-        psnr_held_out_subjects=mean_psnr(reconstruct, unseen, boxes) if shown else None,
+        psnr_held_out_subjects=(
+            mean_psnr(reconstruct, unseen, boxes) if any(inside.any() for inside in boxes) else None
+        ),
     )
