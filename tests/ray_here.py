@@ -40,11 +40,22 @@ def _wait_until_it_ended(folder: Path, seconds: float = 150) -> None:
 
 
 def left_of(folder: Path) -> list[str]:
-    """Command lines of the processes whose Ray writes to a folder."""
+    """Command lines of the processes whose Ray writes to a folder: they were told of it, or have a file open there.
+
+    Ray's agents write their titles over what they were told, so that the files alone give some of them away.
+    """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            variables = (process / "environ").read_bytes().split(b"\0")
-            if f"RAY_TMPDIR={folder}".encode() in variables:
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            told = f"RAY_TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0")
+            if told or _has_open(process, folder):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip())
     return [line for line in found if line]  # an empty one is a process that has ended
+
+
+def _has_open(process: Path, folder: Path) -> bool:
+    for file in (process / "fd").iterdir():
+        with suppress(OSError):  # closed in the meantime
+            if file.readlink().is_relative_to(folder):
+                return True
+    return False
