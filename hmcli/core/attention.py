@@ -18,6 +18,7 @@ from hmcli.core.backends import attend
 from hmcli.core.fast import fast_attention
 from hmcli.core.inspection import record, record_mass
 from hmcli.core.memory import BlockMemory, Held, MemorySlots, MemoryTokenizer, read_beside
+from hmcli.core.precision import wide_on_cpu
 from hmcli.core.retrieval import (
     ALL_FRAMES,
     SLOTS,
@@ -55,6 +56,7 @@ def plain_attention(
     return torch.stack(out).unflatten(0, query_BFPHD.shape[:2])
 
 
+@wide_on_cpu
 def dense_attention(query_BFPHD: Tensor, keys_BGPHD: Tensor, values_BGPHD: Tensor, backend: str = "auto") -> Tensor:
     """Every query attends to every full-resolution token; returns (B, F, P, H, D)."""
     query, keys, values = (part.flatten(1, 2).transpose(1, 2) for part in (query_BFPHD, keys_BGPHD, values_BGPHD))
@@ -154,16 +156,18 @@ class HydraAttention(nn.Module):
             if frames.everywhere_BN is not None:
                 sample_B1 = torch.arange(len(keys), device=keys.device)[:, None]
                 keys, values = keys[sample_B1, frames.everywhere_BN], values[sample_B1, frames.everywhere_BN]
-            return dense_attention(query, keys, values, self.backend)
+            return dense_attention(query, keys, values, backend=self.backend)
         if slots is None or reading.slots_BFK is None:
             none = keys[:, :0]
             nothing_BF0 = torch.empty(*query.shape[:2], 0, dtype=torch.int64, device=query.device)
-            return fast_attention(query, keys, values, none, none, frames.windows_FW, nothing_BF0, self.backend)
+            return fast_attention(query, keys, values, none, none, frames.windows_FW, nothing_BF0, backend=self.backend)
         slot_keys, slot_values, index_BFK, numbers = slots.fetch(reading.slots_BFK)
         slot_keys = self._placed(slot_keys, table_rows(stretch.slot_table, numbers, slot_keys.shape[2]))
         slot_values = slot_values.unflatten(-1, (self.heads, -1))
         record_mass(query, keys, frames.windows_FW, self._slot_keys(slots, stretch))
-        return fast_attention(query, keys, values, slot_keys, slot_values, frames.windows_FW, index_BFK, self.backend)
+        return fast_attention(
+            query, keys, values, slot_keys, slot_values, frames.windows_FW, index_BFK, backend=self.backend
+        )
 
     def _slot_keys(self, slots: MemorySlots, stretch: Stretch) -> Iterator[Tensor]:
         """Keys of all slots in order with their positions, some slots (B, m, Q, H, D) at a time."""

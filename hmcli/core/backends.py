@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from hmcli.core.precision import computed
 from hmcli.errors import UsageError
 
 _KERNELS = {
@@ -67,6 +68,7 @@ def described(name: str, device: torch.device, dtype: torch.dtype, head_dim: int
     """Which kernel computes attention, for a log: under `auto` the one torch chooses on its own."""
     if name != "auto":
         return f"attention: {name}"
+    dtype = computed(device, dtype)
     query = torch.zeros(1, 1, _PROBE_TOKENS, head_dim, device=device, dtype=dtype)
     chosen = SDPBackend(torch._fused_sdp_choice(query, query, query)).name.lower().removesuffix("_attention")
     return f"attention: {chosen}, chosen for {device.type} and {str(dtype).removeprefix('torch.')}"

@@ -13,11 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from hmcli.core.backends import attend
 from hmcli.core.merged import can_merge, merged_attention
+from hmcli.core.precision import wide_on_cpu
 
 GATHER_BYTES = 256 * 2**20  # gathered keys and values of one chunk of query frames
 SMALL_BYTES = 8 * 2**20  # so little is gathered at once sooner than it is attended in parts
 
 
+@wide_on_cpu
 def fast_attention(
     query_BFPHD: Tensor,
     keys_BGPHD: Tensor,

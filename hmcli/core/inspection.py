@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hmcli.core.precision import without_autocast
 from hmcli.core.reading import inside_window
-from hmcli.core.retrieval import Reading, RetrievalRequest, topk_slots, without_autocast
+from hmcli.core.retrieval import Reading, RetrievalRequest, topk_slots
 
 MASS_BYTES = 64 * 2**20  # scores that are held at a time while attention mass is measured
 CAPTION, NEGATIVE = "caption", "negative"  # branches of guidance

@@ -14,7 +14,6 @@ its work is alike for all blocks: that is done once, before they run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from hmcli.core.camera import Lens
 from hmcli.core.memory import MemorySlots
+from hmcli.core.precision import without_autocast
 from hmcli.core.reading import FramesRead, frames_read, inside_window, local_window, window_frames
 
 MASKED = float("-inf")  # score of a slot that lies wholly inside the window, below all others in every type
@@ -232,13 +232,6 @@ def topk_slots(scores_BFM: Tensor, near_FM: Tensor, top_k: int) -> Tensor:
         raise ValueError(f"model.memory.top_k={top_k}, but there are only {slots} memory slots to choose from")
     masked = scores_BFM.masked_fill(near_FM, MASKED)
     return masked.sort(dim=-1, descending=True, stable=True).indices[..., :top_k]
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """In here operations compute in the type of what they are given, also where training runs under autocast."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 def affinity_scores(asked: RetrievalRequest) -> Tensor:

@@ -84,12 +84,29 @@ def test_large_scores_of_one_part_do_not_overflow_the_merge(form):
         assert torch.allclose(form(*scaled, windows, chosen), wanted.float(), atol=1e-4)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_gathered_and_agrees_with_plain(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fast, "SMALL_BYTES", 0)
+@pytest.mark.parametrize("form", [fast_attention, dense_attention])
+def test_half_precision_on_a_cpu_is_float32_rounded_once(form, dtype: torch.dtype, autocast: bool):
     parts, windows, chosen = tiny(2, 6, 3, 4, 2, 2, 3, seed=1, dtype=dtype)
+    parts, choice = (parts, (windows, chosen)) if form is fast_attention else (parts[:3], ())
+    single = [part.detach().float().requires_grad_() for part in parts]
+    exact = form(*single, *choice)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        half = form(*parts, *choice)
+    assert half.dtype == dtype
+    assert torch.equal(half, exact.to(dtype))
+    upstream = torch.linspace(-1, 1, half.numel()).reshape(half.shape).to(dtype)
+    for a, b in zip(gradients(half, upstream, parts), gradients(exact, upstream.float(), single), strict=True):
+        assert torch.equal(a, b.to(dtype))
+
+
+def test_half_precision_is_gathered_in_its_own_type_for_a_kernel_asked_for_by_name():
+    parts, windows, chosen = tiny(2, 6, 3, 4, 2, 2, 3, seed=1, dtype=torch.bfloat16)
     wanted = plain_attention(*(part.detach().double() for part in parts), windows, chosen)
-    assert torch.allclose(fast_attention(*parts, windows, chosen).double(), wanted, atol=2e-2)
+    named, auto = (fast_attention(*parts, windows, chosen, backend=name) for name in ("sdpa", "auto"))
+    assert torch.allclose(named.double(), wanted, atol=2e-2)
+    assert not torch.equal(named, auto)
 
 
 def test_windows_with_gaps_are_gathered(monkeypatch: pytest.MonkeyPatch):
