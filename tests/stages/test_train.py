@@ -28,15 +28,14 @@ from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
 from hmcli.stages.training.checkpoints import read_checkpoint, write_checkpoint
-from hmcli.stages.training.learning import (
+from hmcli.stages.training.learning import batches, freeze, learning_rate, make_average
+from hmcli.stages.training.objective import (
     Question,
     anchored_rows,
     ask,
-    batches,
-    freeze,
-    learning_rate,
+    at_level,
+    errors_of,
     loss_of,
-    make_average,
     make_batch,
 )
 from hmcli.stages.training.train import held_out, prepared_ahead
@@ -213,6 +212,38 @@ def test_the_loss_is_that_of_the_target_frames_alone(latents: Path):
     torch.testing.assert_close(loss, ((flow - (noise[:, :, 6:] - target)) ** 2).mean(), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("context", ["joint", "frozen"])
+@pytest.mark.parametrize("noise", ["shared", "per-frame"])
+def test_errors_at_a_level_are_of_the_flow_of_each_clip_at_that_noise(latents: Path, context: str, noise: str):
+    sets = [
+        "model.layers=1",
+        "model.dim=24",
+        "model.heads=2",
+        "model.memory.top_k=1",
+        f"model.memory.context={context}",
+    ]
+    recipe, view = load_recipe(None, [*sets, f"flow.noise={noise}", "flow.weighting=bell"]), open_latents(latents)
+    model = build_model(recipe, channels=16, text_dim=64).eval()
+    clips = [view.clip(c) for c in view.ids()[:2]]
+    rng = np.random.default_rng(0)
+    batch = make_batch(clips, view.text(0), frozen=context == "frozen", train=CAPTIONED, rng=rng)
+    asked = at_level(batch, 0.7, recipe.flow, context=context, seed=3)
+    noise_drawn = torch.randn(batch.latents.shape, generator=_after_one_draw(3))
+    target, drawn = batch.latents[:, :, 6:], noise_drawn[:, :, 6:]
+    inputs = torch.cat([batch.latents[:, :, :6], 0.3 * target + 0.7 * drawn], dim=2)
+    flow = model(inputs, torch.tensor([700.0, 700.0]), batch.text, batch.camera, 6, return_dict=False)[0][:, :, 6:]
+    wanted = [(flow[b] - (drawn[b] - target[b])).square().mean() for b in range(2)]
+    found = errors_of(model, batch, asked, device="cpu")
+    torch.testing.assert_close(found, torch.stack(wanted), rtol=1e-4, atol=0)
+
+
+def _after_one_draw(seed: int) -> torch.Generator:
+    """The generator of a question after its levels were drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.randint(1, (2,), generator=generator)
+    return generator
+
+
 def test_several_draws_share_one_run_over_a_frozen_context(latents: Path):
     """Their loss and its gradient are the means of those of each draw alone."""
     view, flow = open_latents(latents), FlowConfig()
@@ -253,6 +284,9 @@ def test_clips_held_out_are_never_trained_on_and_their_loss_is_logged(hm, nano, 
     rows = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
     saved = [row["step"] for row in rows if "held_out_loss" in row]
     assert saved == [number for number in range(1, len(rows) + 1) if number % 2 == 0]
+    levels = [row["held_out_errors"] for row in rows if "held_out_errors" in row]
+    assert [list(errors) for errors in levels] == [["0.98", "0.9", "0.7", "0.4"]] * len(saved)
+    assert len({tuple(errors.values()) for errors in levels}) == len(saved) > 1  # of the weights of that checkpoint
     assert held_out(["a", "b", "c"], TrainConfig(held_out=2)) == ["b", "c"]
     assert held_out(["a"], TrainConfig()) == []
     none_left = hm("train", nano, "--latents", latents, "--out", tmp_path / "n", "--set", "train.held_out=99")

@@ -71,6 +71,7 @@ class Step:
     grad_norm: float  # before clipping
     lr: float
     held_out_loss: LeftOut[float] = None  # with a checkpoint, where clips are held out
+    held_out_errors: LeftOut[dict[str, float]] = None  # there too: mean squared error of the flow by level of noise
 
 
 @dataclass(frozen=True, kw_only=True)

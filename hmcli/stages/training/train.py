@@ -22,7 +22,7 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict, sections, to_yaml
 from hmcli.recipe.sections import Recipe, TrainConfig
 from hmcli.runtime import StopFlag, stopping_at_boundaries
-from hmcli.stages.latents.view import LatentsView, open_latents
+from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_base, model_arguments, read_otherwise
 from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, RUN, RunAttributes, step_name
@@ -30,6 +30,7 @@ from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.checkpoints import kept_steps, naming_the_last, read_checkpoint, write_checkpoint
 from hmcli.stages.training.learning import batches
+from hmcli.stages.training.objective import LEVELS
 from hmcli.stages.training.runs import log_until, logged_losses, refuse_another_run, say_stopped
 from hmcli.stages.training.trainer import Prepared, Training, prepare_training
 from hmcli.store.artifact import ArtifactWriter
@@ -204,7 +205,7 @@ def _train(
             last = step + 1 == train.steps
             saves = last or stop or (step + 1) % train.checkpoint_every == 0
             if saves and tested:
-                row = dataclasses.replace(row, held_out_loss=training.held_out_loss(tested))
+                row = dataclasses.replace(row, **_tested(training, tested))
             log.write(json.dumps(to_json(row)) + "\n")
             advance(1)
             if saves:
@@ -214,6 +215,15 @@ def _train(
                 )
             if stop and not last:
                 say_stopped(stop, step + 1, train.steps)
+
+
+def _tested(training: Training, clips: list[LatentClip]) -> dict[str, Any]:
+    """What the log says of the current weights on clips never trained on."""
+    errors = {f"{sigma}": training.held_out_errors(clips, sigma) for sigma in LEVELS}
+    return {
+        "held_out_loss": training.held_out_loss(clips),
+        "held_out_errors": {level: round(sum(of) / len(of), 6) for level, of in errors.items()},
+    }
 
 
 def held_out(clips: list[str], train: TrainConfig) -> list[str]:

@@ -1,11 +1,12 @@
 """One step of training a transformer: what it is made on, what it changes, and what the log says of it.
 
-What happens to batch and loss is in hmcli.stages.training.learning; which steps there are, in train.py.
+What is asked of the model is in hmcli.stages.training.objective; which steps there are, in train.py.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,8 @@ from hmcli.stages.memory.layout import SlotDescription
 from hmcli.stages.memory.policy_inputs import retrieval_inputs
 from hmcli.stages.models.folders import build_model
 from hmcli.stages.models.layout import Step
-from hmcli.stages.training.learning import (
-    Batch,
-    Question,
-    ask,
-    freeze,
-    learning_rate,
-    loss_of,
-    make_average,
-    make_batch,
-)
+from hmcli.stages.training.learning import freeze, learning_rate, make_average
+from hmcli.stages.training.objective import Batch, Question, ask, at_level, errors_of, loss_of, make_batch
 from hmcli.stages.training.runs import naming
 
 if TYPE_CHECKING:
@@ -112,14 +105,29 @@ class Training:
 
     def held_out_loss(self, clips: list[LatentClip]) -> float:
         """Mean loss of the current weights on clips never trained on; the same noise and levels at every checkpoint."""
+        losses = self._over(clips, lambda prepared: [float(self.loss(prepared))] * len(prepared.clips))
+        return sum(losses) / len(losses)
+
+    def held_out_errors(self, clips: list[LatentClip], sigma: float) -> list[float]:
+        """Mean squared error of the flow at one level of noise, for each clip; the same noise at every checkpoint."""
+        return self._over(clips, lambda prepared: self._errors(prepared, sigma))
+
+    def _errors(self, prepared: Prepared, sigma: float) -> list[float]:
+        batch, seed = prepared.batch, self.recipe.seed + prepared.step
+        asked = at_level(batch, sigma, self.recipe.flow, context=self.recipe.model.memory.context, seed=seed)
+        with self.accelerator.autocast():
+            found = errors_of(self.model, batch, asked, device=self.device, retrieval=prepared.retrieval)
+        return [float(error) for error in found]
+
+    def _over(self, clips: list[LatentClip], measure: Callable[[Prepared], list[float]]) -> list[float]:
+        """One number for each clip, measured in batches without gradients."""
         import torch
 
-        size, values = self.recipe.train.batch, []
+        size, values = self.recipe.train.batch, list[float]()
         with torch.no_grad():
             for number, first in enumerate(range(0, len(clips), size)):
-                part = clips[first : first + size]
-                values += [float(self.loss(self.prepare(number, part, tested=True)))] * len(part)
-        return _finite("the loss on held-out clips", sum(values) / len(values))
+                values += measure(self.prepare(number, clips[first : first + size], tested=True))
+        return [_finite("the error on a held-out clip", value) for value in values]
 
 
 def prepare_training(
