@@ -20,6 +20,7 @@ LEAST_SIGMA = 1e-3  # flow of a prediction of clean latents is not told at less 
 FULL_SIGMA = 0.3  # `capped` weighs errors of the flow less below it
 Target = Literal["noise_minus_clean", "clean_minus_noise", "clean"]
 Weighting = Literal["uniform", "bell", "capped"]
+Density = Literal["uniform", "logit-normal"]  # how often a level is trained
 Noise = Literal["shared", "per-frame"]  # one level for all target frames of a clip, or one of its own for every frame
 
 
@@ -88,12 +89,22 @@ def capped_weights(timesteps: Tensor) -> Tensor:
     return (timesteps / (TIMESTEP_SCALE * FULL_SIGMA)).clamp(max=1.0).square()
 
 
-def draw_levels(levels: int, batch: int, frames: int, noise: Noise, generator: torch.Generator) -> Tensor:
-    """At which of a schedule's `levels` each sample (B,) or each of its frames (B, F) is trained: index, uniform."""
-    if noise not in ("shared", "per-frame"):
-        raise ValueError(f"flow.noise={noise!r}: known are shared and per-frame")
+def draw_levels(
+    levels: int, batch: int, frames: int, noise: Noise, generator: torch.Generator, density: Density = "uniform"
+) -> Tensor:
+    """At which of a schedule's `levels` each sample (B,) or each of its frames (B, F) is trained: index.
+
+    Uniform, or `logit-normal`: the level before its shift is the sigmoid of a standard normal number
+    (arXiv 2403.03206, section 3.1), so that the middle is met more often than pure noise and almost no noise.
+    """
+    if noise not in ("shared", "per-frame") or density not in ("uniform", "logit-normal"):
+        raise ValueError(f"flow.noise={noise!r}, flow.density={density!r}: known are shared and per-frame, "
+                         "uniform and logit-normal")  # fmt: skip
     shape = (batch,) if noise == "shared" else (batch, frames)
-    return torch.randint(levels, shape, generator=generator)
+    if density == "uniform":
+        return torch.randint(levels, shape, generator=generator)
+    share = torch.randn(shape, generator=generator, dtype=torch.float64).sigmoid()
+    return ((1 - share) * levels).long().clamp(max=levels - 1)
 
 
 def clean_frames(num_context_frames: int, noise: Noise, context: Literal["joint", "frozen"]) -> int:

@@ -291,6 +291,9 @@ class FlowConfig:
             "flow.target=clean.", by=_TRAIN),
     ] = "uniform"  # fmt: skip
     timesteps: Annotated[int, key("Noise levels that are drawn from.", by=_TRAIN, ge=1)] = 1000
+    density: Annotated[
+        Literal["uniform", "logit-normal"], key("How often a noise level is drawn, before the shift.", by=_TRAIN)
+    ] = "uniform"
     noise: Annotated[
         Literal["shared", "per-frame"],
         key("One noise level per clip, or one per frame; stored in the checkpoint.", by=("train", "checkpoint")),
@@ -327,7 +330,12 @@ class TrainConfig:
     decay: Annotated[
         Literal["constant", "cosine"], key("The learning rate after the warm-up.", by=_BOTH)
     ] = "constant"  # fmt: skip
-    weight_decay: Annotated[float, key("Of AdamW (and Muon).", by=_BOTH, ge=0)] = 0.01
+    optimizer: Annotated[
+        Literal["adamw", "muon"],
+        key("muon: for the matrices of attention and feed-forward, AdamW for the rest. A codec's is always muon.",
+            by=_TRAIN),
+    ] = "adamw"  # fmt: skip
+    weight_decay: Annotated[float, key("Of AdamW and Muon.", by=_BOTH, ge=0)] = 0.01
     betas: Annotated[tuple[Beta, Beta], key("Of AdamW.", by=_BOTH, unit="0 to below 1")] = (0.9, 0.999)
     clip_norm: Annotated[float, key("Longer gradients are cut to this length.", by=_BOTH, gt=0)] = 1.0
     draws: Annotated[

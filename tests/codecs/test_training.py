@@ -13,9 +13,9 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
 
 from hmcli.codecs import training
 from hmcli.codecs.mini_vae import MINI_VAE, QUIET, new_mini_vae
-from hmcli.codecs.muon import Muon, make_optimizers, orthogonal
 from hmcli.codecs.video import WanCodec
 from hmcli.recipe.sections import TrainConfig
+from hmcli.stages.training.muon import VAE_RATE, is_inner_kernel, make_optimizers
 
 TINY = {"base_dim": 4, "decoder_base_dim": 4, "z_dim": 6}
 TRAIN = TrainConfig(part="codec", steps=10, batch=2, frames=9, lr=1e-2, warmup=2, decay="cosine")
@@ -189,66 +189,13 @@ def test_training_lowers_the_reconstruction_error():
     shown = [training.whole_frames(clip, 9) for clip in videos]
     before = training.mean_psnr(partial(training.reconstructed, vae), shown)
     train = TrainConfig(part="codec", steps=40, batch=2, frames=5, lr=3e-3, warmup=5, decay="cosine")
-    optimizers = make_optimizers(vae, train)
+    optimizers = make_optimizers(vae, train, is_inner_kernel, VAE_RATE)
     for step in range(40):
         plan = training.plan_batch(step, train, 24, 32, 48)
         video, weight, _ = training.draw_batch(footage(), plan, 1.0, np.random.default_rng([0, step]))
         noise, lr = torch.Generator().manual_seed(step), training.learning_rate(step, train, 24)
         training.train_step(vae, optimizers, video, weight, lr=lr, clip_norm=1.0, generator=noise)
     assert training.mean_psnr(partial(training.reconstructed, vae), shown) > before + 1.0
-
-
-def test_muon_updates_are_orthogonal_and_of_the_documented_size():
-    torch.manual_seed(0)
-    for shape in ((6, 40), (40, 6)):
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
-        assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
-    kernel = torch.nn.Parameter(torch.zeros(6, 40))
-    kernel.grad = torch.randn(6, 40)
-    Muon([kernel], lr=0.1, weight_decay=0.0).step()
-    assert float(kernel.detach().square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.3)
-
-
-@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (9, 9)])
-def test_muon_is_torchs_on_a_matrix(shape, monkeypatch):
-    """To the bit, given one orthogonalisation; torch's own works in bfloat16 and takes matrices alone."""
-    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", lambda update, *_: orthogonal(update))
-    torch.manual_seed(0)
-    ours = torch.nn.Parameter(torch.randn(shape))
-    theirs = torch.nn.Parameter(ours.detach().clone())
-    settings = {"lr": 0.02, "weight_decay": 0.3}
-    both = Muon([ours], **settings), torch.optim.Muon([theirs], **settings, adjust_lr_fn="match_rms_adamw")
-    for _ in range(4):
-        ours.grad = torch.randn(shape)
-        theirs.grad = ours.grad.clone()
-        for optimizer in both:
-            optimizer.step()
-        assert torch.equal(ours, theirs)
-
-
-def test_muon_makes_updates_orthogonal_as_torch_does():
-    """Within bfloat16, in which torch computes; on kernels as on the matrices they are flattened to."""
-    orthogonal_in_torch = torch.optim._muon._zeropower_via_newtonschulz
-    for shape in ((6, 40), (40, 6)):
-        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-        wanted = orthogonal_in_torch(matrix, (3.4445, -4.7750, 2.0315), 5, 1e-7).float()
-        torch.testing.assert_close(orthogonal(matrix), wanted, rtol=0, atol=0.02)
-    with pytest.raises(ValueError, match="only supports 2D"):
-        torch.optim.Muon([torch.nn.Parameter(torch.zeros(2, 3, 1, 1))])
-    flat, kernel = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((6, 40), (6, 5, 2, 2, 2)))
-    flat.grad = matrix.T.contiguous()
-    kernel.grad = flat.grad.view(kernel.shape)
-    for parameter in (flat, kernel):
-        Muon([parameter], lr=0.1, weight_decay=0.0).step()
-    assert torch.equal(kernel.flatten(1), flat)
-
-
-def test_every_weight_is_trained_by_exactly_one_optimizer():
-    vae = new_mini_vae(0)
-    optimizers = make_optimizers(vae, TRAIN)
-    trained = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
-    assert sorted(trained) == sorted(id(p) for p in vae.parameters())
-    assert [type(o).__name__ for o in optimizers] == ["AdamW", "Muon"]
 
 
 def test_psnr_is_that_of_the_pixel_range():

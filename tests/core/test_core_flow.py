@@ -59,6 +59,18 @@ def test_levels_are_one_per_clip_or_one_of_its_own_for_every_frame():
         draw_levels(10, 2, 3, "each", generator())  # type: ignore[arg-type]
 
 
+def test_logit_normal_levels_are_the_sigmoid_of_normal_numbers_before_the_shift():
+    drawn = draw_levels(1000, 20_000, 6, "shared", generator(), "logit-normal")
+    even = 1 - drawn.double() / 1000  # level before the shift
+    for share in (0.05, 0.25, 0.5, 0.75, 0.95):  # quantiles of a normal number, through the sigmoid
+        wanted = torch.special.ndtri(torch.tensor(share, dtype=torch.float64)).sigmoid()
+        assert float(even.quantile(share)) == pytest.approx(float(wanted), abs=0.012)
+    assert 0 <= int(drawn.min()) <= int(drawn.max()) <= 999
+    assert draw_levels(10, 2, 3, "per-frame", generator(), "logit-normal").shape == (2, 3)
+    with pytest.raises(ValueError, match="logit-normal"):
+        draw_levels(10, 2, 3, "shared", generator(), "normal")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("noise", "how", "clean"),
     [("shared", "joint", 5), ("shared", "frozen", 5), ("per-frame", "frozen", 5), ("per-frame", "joint", 0)],

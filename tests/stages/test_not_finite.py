@@ -68,7 +68,7 @@ def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_moments_nor_a
         training.step(prepared)
     assert error.value.where["clips"] == ", ".join(clip.id for clip in prepared.clips)
     assert all(torch.equal(a, b) for a, b in zip(before, training.parameters, strict=True))
-    assert not training.optimizer.state
+    assert not training.optimizers[0].state
     assert training.average.optimization_step == 0
 
 
@@ -80,17 +80,17 @@ def test_a_checkpoint_that_is_not_finite_is_not_written_and_the_last_one_stays(
     training, prepared = training_of(nano, latents)
     training.step(prepared)
     average = training.average if "average" in part else None
-    recipe, view, model, optimizer = training.recipe, training.view, training.model, training.optimizer
+    recipe, view, model, optimizers = training.recipe, training.view, training.model, training.optimizers
     with ArtifactWriter(tmp_path / "run", "run", recipe={}, inputs={}, seed=0, reporter=Silent()) as writer:
-        write_checkpoint(writer, "key", 1, recipe, view, model, optimizer, average)
+        write_checkpoint(writer, "key", 1, recipe, view, model, optimizers, average)
         spoiled = {
             "weight": training.parameters[5], "weight beside an average": training.parameters[5],
             "average": training.average.shadow_params[5] if training.average else None,
-            "moment": optimizer.state[training.parameters[5]]["exp_avg_sq"],
+            "moment": optimizers[0].state[training.parameters[5]]["exp_avg_sq"],
         }[part]  # fmt: skip
         spoiled.data.view(-1)[0] = value
         with pytest.raises(NotFiniteError, match=r"1 of .* weights are not finite"):
-            write_checkpoint(writer, "key", 2, recipe, view, model, optimizer, average)
+            write_checkpoint(writer, "key", 2, recipe, view, model, optimizers, average)
         assert kept_steps(writer, "key") == [1]
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001"]
 

@@ -75,11 +75,14 @@ def test_training_moves_the_weights_and_lowers_the_loss(hm: WarmCommand, nano: P
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "optimizer"), [(signal.SIGKILL, "muon"), (signal.SIGTERM, "adamw"), (signal.SIGINT, "adamw")]
+)
 def test_stopped_in_the_middle_it_ends_with_the_same_weights(
-    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path, number: signal.Signals
+    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path, number: signal.Signals, optimizer: str
 ):
     longer = ["--set", "train.steps=30", "--set", "train.checkpoint_every=3", "--set", "train.ema=0.9"]
+    longer += ["--set", f"train.optimizer={optimizer}"]
     whole = ok(hm("train", nano, "--latents", latents, "--out", tmp_path / "whole", *longer))
     running = hm.start("train", nano, "--latents", latents, "--out", tmp_path / "stopped", *longer)
     wait_for(lambda: (tmp_path / "stopped" / "checkpoints" / "000003").is_dir())
@@ -318,8 +321,8 @@ def test_what_a_run_goes_on_from_stands_in_aligned_memory_of_its_own(latents: Pa
     average.step(model.parameters())
     place = tmp_path / "run"
     with ArtifactWriter(place, "run", recipe={}, inputs={}, seed=0, reporter=Silent()) as writer:
-        write_checkpoint(writer, "key", 1, recipe, open_latents(latents), model, optimizer, average)
-        assert read_checkpoint(writer, "key", again, its_optimizer, its_average, recipe.seed) == 1
+        write_checkpoint(writer, "key", 1, recipe, open_latents(latents), model, [optimizer], average)
+        assert read_checkpoint(writer, "key", again, [its_optimizer], its_average, recipe.seed) == 1
     moments = [value for state in its_optimizer.state.values() for value in state.values()]
     assert len(moments) == 3 * len(list(model.parameters()))
     assert not astray(again, *moments, *its_average.shadow_params)

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from hmcli.codecs import training
 from hmcli.codecs.mini_vae import new_mini_vae
-from hmcli.codecs.muon import Muon
 from hmcli.codecs.video import mini_codec
 from hmcli.errors import DataError, RecipeError, UsageError
 from hmcli.recipe.sections import CodecConfig, DataConfig, Recipe, TrainConfig, WorldConfig
 from hmcli.stages.rendering import render
 from hmcli.stages.training import codec as train_codec
+from hmcli.stages.training.muon import Muon
 from hmcli.stages.training.state import read_state
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import read_video, write_video

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from hmcli.stages.latents.view import LatentsView, open_latents
 from hmcli.stages.models.folders import build_model
 from hmcli.stages.training import train
 from hmcli.stages.training.learning import batches
+from hmcli.stages.training.muon import Muon
 from hmcli.stages.training.state import read_state
 from hmcli.store.weights import load_state_dict
 from hmcli.world.views.cameras import relative_camera_rows
@@ -37,6 +39,8 @@ RECIPES = {
     "the other sign, every caption": ["flow.target=clean_minus_noise", "train.text_dropout=0.0"],
     "clean latents, capped": ["flow.target=clean", "flow.weighting=capped"],
     "adapters with an average": ["train.lora={rank: 2, alpha: 3.0}", "train.ema=0.5"],
+    "muon": ["train.optimizer=muon", "train.ema=0.5"],
+    "the middle of the levels more often": ["flow.density=logit-normal"],
     "a part of the weights": ["train.train_only=[attn1, camera]", "train.ema=0.5"],
 }
 
@@ -47,7 +51,7 @@ def plainly(recipe: Recipe, view: LatentsView) -> tuple[list[dict[str, float]], 
     model, schedule = fresh(recipe, view), make_schedule(1000, recipe.flow.shift, weighting=recipe.flow.weighting)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     average = {name: p.detach().clone() for name, p in trained.items()}
-    optimizer = torch.optim.AdamW(trained.values(), lr=t.lr, betas=t.betas, eps=1e-8, weight_decay=t.weight_decay)
+    optimizers = plain_optimizers(trained, t)
     order, log = batches([list(group.ids) for group in view.groups], t.batch, recipe.seed), []
     for step in range(t.steps):
         clips, rng = [view.clip(clip) for clip in next(order)], np.random.default_rng((recipe.seed, 1, step))
@@ -57,7 +61,7 @@ def plainly(recipe: Recipe, view: LatentsView) -> tuple[list[dict[str, float]], 
         captions = [view.text(0) if rng.random() < t.text_dropout else clip.text for clip in clips]
         chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
         clean, n = torch.tensor(np.stack([clip.latents for clip in clips])), clips[0].context
-        level, noise = torch.randint(1000, (len(clips),), generator=chance), torch.randn(clean.shape, generator=chance)
+        level, noise = plain_level(recipe, len(clips), chance), torch.randn(clean.shape, generator=chance)
         sigma = schedule.sigmas[level].view(-1, 1, 1, 1, 1)
         noised = torch.cat([clean[:, :, :n], ((1 - sigma) * clean + sigma * noise)[:, :, n:]], dim=2)
         text, camera = torch.tensor(np.stack(captions)), torch.tensor(np.stack(rows).astype(np.float32))
@@ -65,16 +69,33 @@ def plainly(recipe: Recipe, view: LatentsView) -> tuple[list[dict[str, float]], 
         wanted = clean - noise if recipe.flow.target == "clean_minus_noise" else noise - clean
         error = (flow - wanted).square().mean(dim=(1, 3, 4))[:, n:]
         loss = (schedule.weights[level][:, None] * error).mean()
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(trained.values(), t.clip_norm)
-        optimizer.param_groups[0]["lr"] = rate = plain_rate(t, step)
-        optimizer.step()
+        rate = plain_rate(t, step)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
         decay = min(t.ema, (2 + step) / (11 + step))
         for name, p in trained.items():
             average[name] -= (1 - decay) * (average[name] - p.detach())
         log.append({"step": step + 1, "loss": float(loss.detach()), "grad_norm": float(norm), "lr": rate})
     return log, {name: p.detach() for name, p in trained.items()}, average
+
+
+def plain_optimizers(trained: dict[str, torch.nn.Parameter], t: TrainConfig) -> list[torch.optim.Optimizer]:
+    settings = {"betas": t.betas, "eps": 1e-8, "weight_decay": t.weight_decay}
+    layers = re.compile(r"blocks\.\d+\.(attn\d\.to_(q|k|v|out\.0)|ffn\.net\.(0\.proj|2)|projector)\.weight")
+    inner = [p for name, p in trained.items() if t.optimizer == "muon" and layers.fullmatch(name)]
+    others = [p for p in trained.values() if all(p is not matrix for matrix in inner)]
+    muon = [Muon(inner, lr=t.lr, weight_decay=t.weight_decay)] if inner else []
+    return [torch.optim.AdamW(others, lr=t.lr, **settings), *muon]
+
+
+def plain_level(recipe: Recipe, clips: int, chance: torch.Generator) -> Tensor:
+    if recipe.flow.density == "uniform":
+        return torch.randint(1000, (clips,), generator=chance)
+    return (1000 * (1 - torch.sigmoid(torch.randn(clips, generator=chance, dtype=torch.float64)))).long()
 
 
 def plain_rate(t: TrainConfig, step: int) -> float:

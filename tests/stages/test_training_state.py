@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from warm import WarmCommand, ok
 
-from hmcli.codecs.muon import make_optimizers
 from hmcli.errors import DataError
 from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import TrainConfig
@@ -21,6 +20,7 @@ from hmcli.runtime import Silent
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.training import checkpoints, train
 from hmcli.stages.training.learning import make_average
+from hmcli.stages.training.muon import is_inner_kernel, make_optimizers
 from hmcli.stages.training.state import FILES, NUMBERS, PICKLED, TENSORS, put_state, read_state, take_state, write_state
 from hmcli.store.manifest import read_manifest
 
@@ -34,7 +34,7 @@ class Learner:
         torch.manual_seed(seed)
         self.model = nn.Sequential(nn.Conv2d(12, 40, 3), nn.Conv2d(40, 10, 3), nn.Flatten(), nn.Linear(90, 2))
         self.model[0].requires_grad_(False)
-        self.optimizers = make_optimizers(self.model, TRAIN)
+        self.optimizers = make_optimizers(self.model, TRAIN, is_inner_kernel, 2.0)
         self.average = make_average([p for p in self.model.parameters() if p.requires_grad], TRAIN.ema)
 
     def train(self, steps: range) -> None:

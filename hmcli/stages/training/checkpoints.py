@@ -7,7 +7,7 @@ average (`train.ema`) transformer/ holds the average, and the raw weights lie in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,14 +74,14 @@ def write_checkpoint(
     recipe: Recipe,
     view: LatentsView,
     model: HydraTransformer3DModel,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     average: EMAModel | None,
 ) -> None:
     """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`.
 
     Raises NotFiniteError where a weight or moment is not finite; nothing is written or dropped then.
     """
-    state = take_state(model, [optimizer], average, step=step, seed=recipe.seed)
+    state = take_state(model, optimizers, average, step=step, seed=recipe.seed)
     with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=about_checkpoint(writer)) as folder:
         write_state(folder, _without_repeats(state, model))
         write_diffusers_folder(folder, model, recipe, average)
@@ -118,11 +118,11 @@ def read_checkpoint(
     writer: ArtifactWriter,
     key: str,
     model: HydraTransformer3DModel,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     average: EMAModel | None,
     seed: int,
 ) -> int:
-    """Put the newest checkpoint's state into model, optimizer and average; returns its step, 0 without one."""
+    """Put the newest checkpoint's state into model, optimizers and average; returns its step, 0 without one."""
     from hmcli.core.lora import has_lora
     from hmcli.store.weights import load_state_dict
 
@@ -134,6 +134,6 @@ def read_checkpoint(
         weights = load_state_dict(folder / TRANSFORMER)
         model.load_state_dict(weights)
         state = dataclasses.replace(state, average=weights)
-    put_state(state, model, [optimizer], average)
+    put_state(state, model, optimizers, average)
     writer.reporter.note(f"going on from step {state.step}")
     return state.step

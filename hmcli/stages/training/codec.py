@@ -157,13 +157,14 @@ class CodecTraining:
 
 def _prepare(recipe: Recipe, videos: Sequence[Footage], device: str) -> CodecTraining:
     """VAE and optimizers at step 0."""
-    from hmcli.codecs.muon import make_optimizers
+    from hmcli.stages.training.muon import VAE_RATE, is_inner_kernel, make_optimizers
 
     vae = _starting_vae(recipe).to(device).train()
     parameters = freeze(vae, recipe.train)
     return CodecTraining(
         recipe=recipe, videos=videos, vae=vae, parameters=parameters, device=device,
-        optimizers=make_optimizers(vae, recipe.train), average=make_average(parameters, recipe.train.ema),
+        optimizers=make_optimizers(vae, recipe.train, is_inner_kernel, VAE_RATE),
+        average=make_average(parameters, recipe.train.ema),
     )  # fmt: skip
 
 

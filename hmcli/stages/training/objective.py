@@ -112,7 +112,7 @@ def ask(
     clean, kept = batch.latents, clean_frames(batch.context, flow.noise, context)
     if draws > 1:
         clean, kept = clean[:, :, batch.context :].repeat(draws, 1, 1, 1, 1), 0
-    index = draw_levels(len(schedule.sigmas), len(clean), clean.shape[2], flow.noise, generator)
+    index = draw_levels(len(schedule.sigmas), len(clean), clean.shape[2], flow.noise, generator, flow.density)
     noise = torch.randn(clean.shape, generator=generator)
     return Question(
         latents=with_clean_context(clean, noise, schedule.sigmas[index], kept), timesteps=schedule.timesteps[index],

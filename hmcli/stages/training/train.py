@@ -180,7 +180,7 @@ def _train(
     """Step from the last checkpoint to `train.steps`, with checkpoints; ends early, at a checkpoint, when stopped."""
     train, view = training.recipe.train, training.view
     seed = training.recipe.seed
-    start = read_checkpoint(writer, key, training.model, training.optimizer, training.average, seed)
+    start = read_checkpoint(writer, key, training.model, training.optimizers, training.average, seed)
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(training.recipe))
     aside = set(held_out(clips, train))
@@ -211,7 +211,7 @@ def _train(
             if saves:
                 log.flush()
                 write_checkpoint(
-                    writer, key, step + 1, training.recipe, view, training.model, training.optimizer, training.average
+                    writer, key, step + 1, training.recipe, view, training.model, training.optimizers, training.average
                 )
             if stop and not last:
                 say_stopped(stop, step + 1, train.steps)

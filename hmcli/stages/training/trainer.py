@@ -53,7 +53,7 @@ class Training:
     view: LatentsView
     model: HydraTransformer3DModel
     parameters: list[torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     average: EMAModel | None
     schedule: FlowSchedule
     accelerator: Any
@@ -82,16 +82,17 @@ class Training:
         """
         train, step = self.recipe.train, prepared.step
         rate = learning_rate(train, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = rate * group["scale"]
         with naming(step, [clip.id for clip in prepared.clips]):
             loss = self.loss(prepared)
             value = _finite("the loss", float(loss.detach()))
             self.accelerator.backward(loss)
             clipped = self.accelerator.clip_grad_norm_(self.parameters, train.clip_norm)
             norm = _finite("the gradient's norm", float(clipped))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.step(self.parameters)
         return Step(step=step + 1, loss=value, grad_norm=norm, lr=rate)
@@ -137,10 +138,11 @@ def prepare_training(
     described: dict[str, SlotDescription] | None,
     reporter: Reporter,
 ) -> Training:
-    """Model, optimizer and schedule at step 0."""
+    """Model, optimizers and schedule at step 0."""
     import torch
 
     from hmcli.core.flow import make_schedule
+    from hmcli.stages.training.muon import is_block_matrix, make_optimizers
 
     train = recipe.train
     model = build_model(recipe, channels=view.channels, text_dim=view.text_shape[1])
@@ -154,7 +156,7 @@ def prepare_training(
     parameters = freeze(model, train)
     return Training(
         recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
-        optimizer=torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay),
+        optimizers=make_optimizers(model, train, is_block_matrix if train.optimizer == "muon" else None),
         average=make_average(parameters, train.ema), accelerator=_accelerator(device, train),
         schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
     )  # fmt: skip

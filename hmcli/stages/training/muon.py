@@ -1,12 +1,14 @@
-"""Muon: momentum whose update is made orthogonal, for the convolutions of a VAE that has minutes to train.
+"""Muon: momentum whose update is made orthogonal, for inner matrices and kernels; AdamW for everything else.
 
-After Keller Jordan's Muon (2024), here on flattened convolution kernels. On the same clips and for the same time it
-ended 2.3 dB above AdamW. Vectors, norms and the layers that read pixels or latents stay with AdamW. torch.optim.Muon
-takes matrices alone and computes in bfloat16; on a matrix the two are one algorithm (tests/codecs/test_training.py).
+After Keller Jordan's Muon (2024), here on flattened convolution kernels too: on the same clips and for the same time a
+VAE ended 2.3 dB above AdamW. Vectors, norms and the layers that read pixels or latents stay with AdamW.
+torch.optim.Muon takes matrices alone and computes in bfloat16; on a matrix the two are one algorithm
+(tests/stages/test_muon.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from hmcli.recipe.sections import TrainConfig
 
 MOMENTUM = 0.95
-MUON_RATE = 2.0  # times the recipe's learning rate, which AdamW uses as it is
+VAE_RATE = 2.0  # of a VAE's kernels: times the recipe's learning rate, which AdamW uses as it is
 SMALLEST_KERNEL = 2000  # values; smaller kernels are left to AdamW
 _SERIES = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients that bring singular values near 1 in five rounds
 _ROUNDS = 5
@@ -56,21 +58,38 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
-def make_optimizers(vae: nn.Module, train: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for inner convolutions, AdamW for whatever else is trained; a group knows its `scale` of the rate."""
+Inner = Callable[[str, nn.Parameter], bool]
+
+
+def is_inner_kernel(name: str, parameter: nn.Parameter) -> bool:
+    """Is this a convolution of a VAE that neither reads pixels nor is small?"""
+    return parameter.ndim >= 4 and parameter.numel() >= SMALLEST_KERNEL and "conv_in" not in name
+
+
+def is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Is this a matrix of a transformer's attention or feed-forward layers? Adapters are not."""
+    layer = any(part in name for part in (".attn1.", ".attn2.", ".ffn.", ".projector."))
+    return layer and parameter.ndim == 2 and ".lora_" not in name
+
+
+def make_optimizers(
+    model: nn.Module, train: TrainConfig, inner: Inner | None, rate: float = 1.0
+) -> list[torch.optim.Optimizer]:
+    """AdamW for what trains, and Muon for what is `inner` of it, at `rate` times the recipe's learning rate.
+
+    A group knows its `scale` of that rate.
+    """
     kernels: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for name, parameter in vae.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        inner = parameter.ndim >= 4 and parameter.numel() >= SMALLEST_KERNEL and "conv_in" not in name
-        (kernels if inner else others).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
-    ]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (kernels if inner is not None and inner(name, parameter) else others).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = []
+    if others:
+        optimizers.append(torch.optim.AdamW(others, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay))
     if kernels:
         optimizers.append(Muon(kernels, lr=train.lr, weight_decay=train.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["scale"] = MUON_RATE if isinstance(optimizer, Muon) else 1.0
+            group["scale"] = rate if isinstance(optimizer, Muon) else 1.0
     return optimizers
