@@ -159,14 +159,23 @@ def with_clean_context(clean_BCFhw: Tensor, noise_BCFhw: Tensor, sigma: Tensor, 
     return torch.cat([clean_BCFhw[:, :, :n], noisy[:, :, n:]], dim=2)
 
 
-def flow_loss(prediction_BCFhw: Tensor, target_BCFhw: Tensor, weight: Tensor, num_context_frames: int) -> Tensor:
+def flow_loss(
+    prediction_BCFhw: Tensor,
+    target_BCFhw: Tensor,
+    weight: Tensor,
+    num_context_frames: int,
+    pixels_BFhw: Tensor | None = None,
+) -> Tensor:
     """Weighted mean squared error over the frames after the context; `weight` is (B,) or (B, F). A scalar.
 
-    With `num_context_frames=0` every frame counts (flow.loss=all).
+    With `num_context_frames=0` every frame counts (flow.loss=all); `pixels_BFhw` weighs latent pixels.
     """
     n = num_context_frames
     precise = torch.promote_types(prediction_BCFhw.dtype, torch.float32)
-    error_BF = (prediction_BCFhw.to(precise) - target_BCFhw.to(precise)).square().mean(dim=(1, 3, 4))[:, n:]
+    square = (prediction_BCFhw.to(precise) - target_BCFhw.to(precise)).square()
+    if pixels_BFhw is not None:
+        square = square * pixels_BFhw.to(square)[:, None]
+    error_BF = square.mean(dim=(1, 3, 4))[:, n:]
     weight_BF = weight.to(error_BF)[:, None] if weight.ndim == 1 else weight.to(error_BF)[:, n:]
     return (weight_BF * error_BF).mean()
 

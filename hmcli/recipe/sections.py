@@ -375,7 +375,12 @@ class TrainConfig:
     ema: Annotated[float, key("Decay of the weight average that is saved; 0: none.", by=_BOTH, ge=0, lt=1)] = 0.0
     frames: Annotated[Frames, key("Codec: frames of a sample.", by=("codec",), unit=FRAMES)] = 17
     subject_weight: Annotated[
-        float, key("Codec: how much more a subject's pixel counts than another's.", by=_CODECS, ge=0)
+        float,
+        key(
+            "How much more a subject's pixel (of latents or videos) counts than another's.",
+            by=(*_TRAIN, *_CODECS),
+            ge=0,
+        ),
     ] = 0.0
 
 

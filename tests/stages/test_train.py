@@ -37,6 +37,7 @@ from hmcli.stages.training.objective import (
     errors_of,
     loss_of,
     make_batch,
+    pixel_weights,
 )
 from hmcli.stages.training.train import held_out, prepared_ahead
 from hmcli.store.artifact import ArtifactWriter
@@ -254,6 +255,7 @@ def test_several_draws_share_one_run_over_a_frozen_context(latents: Path):
     model = build_model(recipe, channels=16, text_dim=64)
     clips = [view.clip(c) for c in view.ids()[:2]]
     batch = make_batch(clips, view.text(0), frozen=True, train=CAPTIONED, rng=np.random.default_rng(0))
+    batch = dataclasses.replace(batch, pixels=pixel_weights(view, clips, 2.0))
     together = ask(batch, make_schedule(1000, 5.0), flow, context="frozen", draws=3, seed=3)
     assert together.latents.shape[0] == 6
     assert together.latents.shape[2] == batch.latents.shape[2] - batch.context
@@ -274,6 +276,17 @@ def test_several_draws_share_one_run_over_a_frozen_context(latents: Path):
     for name, parameter in model.named_parameters():
         if name in found:
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_subjects_cannot_count_more_where_no_masks_say_where_they_are(hm, nano, clips, tmp_path):
+    """Clips of someone else's, without masks."""
+    bare = shutil.copytree(clips, tmp_path / "bare")
+    for file in [*bare.rglob("*mask*"), *bare.rglob("*instances*")]:
+        file.unlink()
+    encoded = ok(hm("encode", bare, "--recipe", nano, "--out", tmp_path / "latents"))
+    refused = hm("train", nano, "--latents", encoded, "--out", tmp_path / "run", "--set", "train.subject_weight=2")
+    assert refused.returncode == 3, refused.stderr
+    assert "train.subject_weight=0" in refused.stderr
 
 
 def test_batches_prepared_ahead_are_those_made_one_by_one():

@@ -40,6 +40,8 @@ RECIPES = {
     "clean latents, capped": ["flow.target=clean", "flow.weighting=capped"],
     "adapters with an average": ["train.lora={rank: 2, alpha: 3.0}", "train.ema=0.5"],
     "muon": ["train.optimizer=muon", "train.ema=0.5"],
+    "subjects count more": ["train.subject_weight=3.0"],
+    "subjects count more, joint context": ["train.subject_weight=3.0", "model.memory.context=joint"],
     "the middle of the levels more often": ["flow.density=logit-normal"],
     "a part of the weights": ["train.train_only=[attn1, camera]", "train.ema=0.5"],
 }
@@ -67,7 +69,9 @@ def plainly(recipe: Recipe, view: LatentsView) -> tuple[list[dict[str, float]], 
         text, camera = torch.tensor(np.stack(captions)), torch.tensor(np.stack(rows).astype(np.float32))
         flow = model(noised, schedule.timesteps[level], text, camera, n, return_dict=False)[0]
         wanted = clean - noise if recipe.flow.target == "clean_minus_noise" else noise - clean
-        error = (flow - wanted).square().mean(dim=(1, 3, 4))[:, n:]
+        shown = torch.tensor(np.stack([view.subjects(clip.id)["masks"] > 0 for clip in clips]))
+        counts = torch.where(shown, 1 + t.subject_weight, 1.0)[:, None]
+        error = (counts * (flow - wanted).square()).mean(dim=(1, 3, 4))[:, n:]
         loss = (schedule.weights[level][:, None] * error).mean()
         model.zero_grad()
         loss.backward()

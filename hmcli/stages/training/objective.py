@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hmcli.aligned import tensor_of
+from hmcli.errors import DataError
 from hmcli.recipe.sections import FlowConfig, TrainConfig
-from hmcli.stages.latents.view import LatentClip
+from hmcli.stages.latents.layout import MASKS
+from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.world.views.cameras import relative_camera_rows
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Batch:
     text: torch.Tensor  # (B, L, D)
     context: int
     older: int = 0  # latent frames that slots of frozen memory are placed back by
+    pixels: torch.Tensor | None = None  # (B, F, h, w): how much a latent pixel counts, where not all count alike
 
 
 def make_batch(
@@ -55,6 +58,21 @@ def make_batch(
         context=clips[0].context,
         older=int(rng.integers(train.older + 1)) if train.older and not tested else 0,
     )
+
+
+def pixel_weights(view: LatentsView, clips: list[LatentClip], subject_weight: float) -> torch.Tensor | None:
+    """(B, F, h, w): 1, on subjects `subject_weight` more; None where all count alike. DataError without masks."""
+    if not subject_weight:
+        return None
+    subjects = [view.subjects(clip.id) for clip in clips]
+    if missing := [clip.id for clip, of in zip(clips, subjects, strict=True) if MASKS not in of]:
+        raise DataError(
+            "train.subject_weight weighs subjects, but the clip has no subject masks",
+            where={"latents": view.path, "clip": missing[0]},
+            fix="encode clips with masks of context and target, or set train.subject_weight=0",
+        )
+    shown = tensor_of(np.stack([of[MASKS] for of in subjects])) > 0
+    return 1.0 + subject_weight * shown.float()
 
 
 def anchored_rows(clip: LatentClip, turn: float, shift: float, *, rng: Any) -> np.ndarray:
@@ -170,8 +188,10 @@ def loss_of(
     from hmcli.core.flow import flow_loss
 
     prediction, asked, context = answer(model, batch, question, device=device, retrieval=retrieval)
-    first = 0 if flow.loss == "all" else context
-    return flow_loss(prediction, asked.wanted.to(prediction.device), asked.weights, first)
+    first, pixels = 0 if flow.loss == "all" else context, None
+    if batch.pixels is not None:
+        pixels = batch.pixels[:, -prediction.shape[2] :].repeat(question.draws, 1, 1, 1)
+    return flow_loss(prediction, asked.wanted.to(prediction.device), asked.weights, first, pixels)
 
 
 def errors_of(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,16 @@ from hmcli.stages.memory.policy_inputs import retrieval_inputs
 from hmcli.stages.models.folders import build_model
 from hmcli.stages.models.layout import Step
 from hmcli.stages.training.learning import freeze, learning_rate, make_average
-from hmcli.stages.training.objective import Batch, Question, ask, at_level, errors_of, loss_of, make_batch
+from hmcli.stages.training.objective import (
+    Batch,
+    Question,
+    ask,
+    at_level,
+    errors_of,
+    loss_of,
+    make_batch,
+    pixel_weights,
+)
 from hmcli.stages.training.runs import naming
 
 if TYPE_CHECKING:
@@ -67,6 +76,7 @@ class Training:
         batch = make_batch(
             clips, self.view.text(0), frozen=context == "frozen", train=recipe.train, tested=tested, rng=rng
         )
+        batch = replace(batch, pixels=pixel_weights(self.view, clips, recipe.train.subject_weight))
         seed = int(rng.integers(2**62))
         retrieval = retrieval_inputs(
             clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described,
