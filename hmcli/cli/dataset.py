@@ -56,10 +56,12 @@ def split(
 
 @command(dataset_app, "unpack")
 def unpack(
-    archives: Annotated[list[Path], typer.Argument(metavar="ARCHIVE...", help="Tar files, their parts, or folders.")],
+    archives: Annotated[
+        list[Path], typer.Argument(metavar="ARCHIVE...", help="Tar or zip files, their parts, or folders.")
+    ],
     out: FolderOut,
 ) -> StageResult:
-    """Unpack tar archives, whole or cut into parts. Nothing leaves the folder; run again to go on."""
+    """Unpack tar and zip archives, whole or in parts. Nothing leaves the folder; what is odd is left out by name."""
     from hmcli.stages.data import unpack as stage
 
     return stage.run(archives, out=out, reporter=Console())

@@ -118,6 +118,23 @@ def test_archives_are_unpacked_into_a_folder_that_can_be_checked(hm: WarmCommand
     assert report(done)["layout"] == "released"
 
 
+def test_an_odd_member_is_named_and_the_rest_is_unpacked_with_code_4(hm: WarmCommand, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "file.txt").write_text("x")
+    with tarfile.open(tmp_path / "in/HM.tar.gz", "w:gz") as tar:
+        for name in ("a", "a/b", "n" * 300, "c"):
+            tar.add(tmp_path / "file.txt", arcname=name)
+    done = hm("dataset", "unpack", tmp_path / "in", "--out", tmp_path / "out", "--json")
+    assert done.returncode == 4
+    assert [item["item"] for item in report(done)["quarantined"]] == ["a/b", "n" * 300]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a", "c"]
+    whole = (tmp_path / "in/HM.tar.gz").read_bytes()
+    (tmp_path / "in/HM.tar.gz").write_bytes(whole[:-4])
+    damaged = hm("dataset", "unpack", tmp_path / "in", "--out", tmp_path / "out")
+    assert damaged.returncode == 3
+    assert "HM.tar.gz" in damaged.stderr
+
+
 def test_a_video_with_a_tum_trajectory_becomes_a_clip_that_encodes(hm: WarmCommand, nano: Path, tmp_path: Path):
     rng = np.random.default_rng(0)
     write_video(tmp_path / "walk.mp4", rng.integers(0, 255, (42, 32, 48, 3), dtype=np.uint8), fps=10)

@@ -1,4 +1,4 @@
-"""`hm dataset unpack`: the released tar archives, whole or in parts, into a folder of clips."""
+"""`hm dataset unpack`: tar and zip archives, whole or in parts, into a folder of clips."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError
+from hmcli.store.archive_target import KEPT, WRITTEN
 from hmcli.store.archives import find_archives, unpack
-
-_GOOD = ("written", "kept")
+from hmcli.store.lock import ArtifactLock, writing_output
 
 
 def run(paths: Sequence[Path], *, out: Path, reporter: Reporter) -> StageResult:
@@ -19,10 +19,10 @@ def run(paths: Sequence[Path], *, out: Path, reporter: Reporter) -> StageResult:
     """
     archives = find_archives(paths)
     if not archives:
-        raise DataError("no tar archives here", where={"looked in": ", ".join(map(str, paths))})
-    counts = dict.fromkeys(_GOOD, 0)
+        raise DataError("no archives here", where={"looked in": ", ".join(map(str, paths))})
+    counts = {WRITTEN: 0, KEPT: 0}
     refused = []
-    with reporter.progress("unpacking", len(archives), "archive") as advance:
+    with ArtifactLock(out), writing_output(out), reporter.progress("unpacking", len(archives), "archive") as advance:
         for archive in archives:
             for member in unpack(archive, out):
                 if member.state in counts:
@@ -31,5 +31,5 @@ def run(paths: Sequence[Path], *, out: Path, reporter: Reporter) -> StageResult:
                     refused.append(Quarantined(item=member.member, reason=member.state))
                     reporter.warn(f"{member.member} is not unpacked: {member.state}")
             advance(1)
-    reporter.note(f"{counts['written']} files written, {counts['kept']} were there")
+    reporter.note(f"{counts[WRITTEN]} files written, {counts[KEPT]} were there")
     return StageResult(path=out, kind="folder", counts=counts, quarantined=tuple(refused))
