@@ -20,7 +20,7 @@ TINY = ["data.size=[16,32]", "codec.channels=4", "model.layers=1", "model.dim=24
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = load_benchmark("step")
-    monkeypatch.setattr(module, "FRAMES", (17, 9))
+    monkeypatch.setattr(module, "FRAMES", (33, 9))
     return module
 
 
