@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from urllib.parse import quote
 
 from hmcli.reports.top_down import SUBJECT_COLOURS
 
@@ -22,7 +23,7 @@ class Lane:
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryClip:
-    """One clip; paths are relative to the page."""
+    """One clip; paths are relative to the page, as the file system has them."""
 
     id: str
     caption: str
@@ -51,13 +52,13 @@ def _article(clip: GalleryClip) -> str:
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in clip.facts)
     pictures = "".join(
         f'<details><summary>{escape(what)}</summary><img loading="lazy" alt="{escape(what)} of {escape(clip.id)}" '
-        f'src="{escape(path)}"></details>'
+        f'src="{quote(path)}"></details>'
         for what, path in clip.pictures
     )
-    sources = " ".join(escape(video) for video in clip.videos)
+    sources = [quote(video) for video in clip.videos]
     return (
         f'<article id="{escape(clip.id)}"><h2>{escape(clip.id)}</h2>'
-        f'<video muted playsinline controls preload="metadata" src="{escape(clip.videos[0])}" data-videos="{sources}">'
+        f'<video muted playsinline controls preload="metadata" src="{sources[0]}" data-videos="{" ".join(sources)}">'
         f'</video><p class="part">context</p>{_timeline(clip)}<p>{escape(clip.caption)}</p><dl>{facts}</dl>{pictures}'
         "</article>"
     )

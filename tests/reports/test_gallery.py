@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -39,6 +40,18 @@ def test_the_page_says_everything_about_a_clip_and_escapes_it():
     assert 'data-context="9" data-total="22"' in page
     assert page.count("<article") == 2
     assert 'data-videos="a/context.mp4 a/target.mp4"' in page
+
+
+def test_links_are_percent_encoded(tmp_path):
+    names = ["50%25 off", "a b", "#1?x=2", 'q"uote', "été"]
+    page = gallery("x", [clip(name, pictures=(("sheet", f"clips/{name}/sheet.png"),)) for name in names])
+    links = re.findall(r'(?:src|data-videos)="([^"]+)"', page)
+    assert len(links) == 3 * len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9%/._~ -]+", link) for link in links)
+    for name in names:
+        assert [unquote(part) for part in links[3 * names.index(name) + 1].split()] == [
+            f"{name}/context.mp4", f"{name}/target.mp4",
+        ]  # fmt: skip
 
 
 def test_the_page_asks_the_network_for_nothing():

@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -78,6 +79,34 @@ def test_a_split_is_the_same_whatever_else_is_there_and_reads_back_as_clips(
     if parts["test"]:
         done = hm("dataset", "check", whole / "test", "--json")
         assert [row["clip"] for row in report(done)["clips"]] == parts["test"]
+
+
+def test_parts_of_a_split_say_all_that_the_whole_says_of_their_clips(hm: WarmCommand, clips: Path, tmp_path: Path):
+    whole = ok(hm("dataset", "split", clips, "--test", "0.5", "--seed", 3, "--out", tmp_path / "whole"))
+    parts = json.loads((whole / "split.json").read_text())
+    for name in ("clips.jsonl", "caption_plain.txt", "caption.txt"):
+        lines = [(whole / part / name).read_text().splitlines() for part in ("train", "test")]
+        assert sorted(lines[0] + lines[1]) == sorted((clips / name).read_text().splitlines())
+        assert len(lines[0]) == len(parts["train"]) > 0
+    again = ok(hm("dataset", "split", whole / "train", "--by", "scene", "--test", "0.5", "--out", tmp_path / "again"))
+    assert json.loads((again / "split.json").read_text())["held_out"]
+    (whole / "train/split.json").unlink()
+    assert "unfinished" in hm("dataset", "check", whole / "train").stderr
+
+
+def test_a_split_inside_or_around_its_source_is_refused_and_so_is_a_seed_below_0(
+    hm: WarmCommand, copied: Path, tmp_path: Path
+):
+    (tmp_path / "door").symlink_to(copied, target_is_directory=True)
+    for out in (copied, copied / "parts", tmp_path / "door/parts", copied / "a/../parts", copied.parent):
+        done = hm("dataset", "split", copied, "--out", out)
+        assert done.returncode == 2, out
+        assert "cannot lie inside" in done.stderr
+    assert not (copied / "parts").exists()
+    done = hm("dataset", "split", copied, "--seed", "-1", "--out", tmp_path / "parts")
+    assert done.returncode == 2
+    assert "--seed=-1" in done.stderr
+    assert hm("render", "--set", "seed=-1", "--out", tmp_path / "x").returncode == 2
 
 
 def test_families_are_held_out_whole(hm: WarmCommand, clips: Path, tmp_path: Path):
@@ -159,7 +188,7 @@ def test_the_gallery_holds_all_it_shows(hm: WarmCommand, clips: Path, tmp_path: 
     page = ok(hm("dataset", "show", clips, "--no-open", "--out", tmp_path / "gallery"))
     moved = Path(shutil.copytree(page.parent, tmp_path / "elsewhere"))
     text = (moved / "index.html").read_text(encoding="utf-8")
-    wanted = [name for group in re.findall(r'(?:src|data-videos)="([^"]+)"', text) for name in group.split()]
+    wanted = [unquote(name) for group in re.findall(r'(?:src|data-videos)="([^"]+)"', text) for name in group.split()]
     assert len(wanted) >= 3 * 5
     assert [name for name in wanted if not (moved / name).is_file()] == []
     refused = hm("dataset", "show", clips, "--no-open", "--clips", "nosuch", "--out", tmp_path / "gallery")

@@ -180,6 +180,14 @@ def test_a_header_damaged_after_the_first_member_is_no_end(tmp_path: Path, place
         unpacked(find_archives([tar])[0], tmp_path / "out")
 
 
+def test_one_block_of_zeros_between_members_is_no_end(tmp_path: Path):
+    tar = make_tar(tmp_path / "HM.tar", FILES)
+    data = tar.read_bytes()
+    tar.write_bytes(data[: 512 + 15360] + bytes(512) + data[512 + 15360 :])
+    with pytest.raises(DataError, match="two blocks of zeros"):
+        unpacked(find_archives([tar])[0], tmp_path / "out")
+
+
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.xz", ".tar.bz2", ".zip"])
 def test_a_check_sum_that_does_not_agree_is_noticed(tmp_path: Path, suffix: str):
     made = tmp_path / f"HM{suffix}"

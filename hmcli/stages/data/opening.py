@@ -25,7 +25,15 @@ from hmcli.store.hashing import Content, HashCache, forget, hash_file, hash_json
 from hmcli.store.manifest import Manifest, is_artifact, is_unfinished, read_manifest
 from hmcli.store.video import VideoInfo, probe_video
 from hmcli.world.files.captions import parse_captions, parse_numbered_captions
-from hmcli.world.files.layout import CAPTION_NAME, RENDERED_INDEX, ClipFiles, Layout, find_metadata, read_layout
+from hmcli.world.files.layout import (
+    CAPTION_NAME,
+    RENDERED_INDEX,
+    SPLIT_RECORD,
+    ClipFiles,
+    Layout,
+    find_metadata,
+    read_layout,
+)
 from hmcli.world.files.tables import DATASET, RenderedRow
 from hmcli.world.views.cameras import Cameras, parse_cameras
 
@@ -84,7 +92,7 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
     with at(data=path):
         manifest = read_manifest(path, kinds=(DATASET,)) if is_artifact(path) or is_unfinished(path) else None
         names = _list_files(path)
-        if manifest is None and RENDERED_INDEX in names:
+        if manifest is None and RENDERED_INDEX in names and SPLIT_RECORD not in names:
             fix = "run the `hm render` that was writing it again: it keeps what is done"
             raise DataError(f"there is {RENDERED_INDEX} but no manifest: the data set is unfinished", fix=fix)
         metadata = find_metadata(names)

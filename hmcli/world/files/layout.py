@@ -21,6 +21,7 @@ METADATA_NAMES = ("metadata.csv", METADATA_LINES)
 CAPTION_NAME = "caption.txt"
 PLAIN_CAPTION_NAME = "caption_plain.txt"  # the same without colours and names
 RENDERED_INDEX = "clips.jsonl"  # written by `hm render`: the folder is an artifact of ours
+SPLIT_RECORD = "split.json"  # written by `hm dataset split`, into every part and beside them
 CAMERA, CHARACTER, CHECK = "camera.json", "character.json", "check.json"  # of a clip, as released
 INTRINSICS, EVENTS, STATES, DEPTH = "intrinsics.json", "events.json", "subjects.json", "depth.npz"  # and ours
 VideoName = Literal["", "mask", "instances", "amodal"]  # the pictures themselves, and what else has the form of a video
