@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 from hmcli.errors import DataError
 from hmcli.world.files.pose_files import (
     PoseTrack,
-    at_video_frames,
     parse_colmap_binary,
     parse_colmap_text,
     parse_nerfstudio,
     parse_tum,
 )
+from hmcli.world.files.pose_times import at_video_frames
 
 
 def cameras(count: int, seed: int = 0) -> np.ndarray:
@@ -131,15 +131,134 @@ def test_interpolated_poses_hit_the_given_ones_and_stay_rigid_between(count: int
     poses = cameras(count)
     track = PoseTrack(world_from_camera=poses, times=3.0 + np.arange(count) * 0.1 * between)
     frames = (count - 1) * between + 1
-    dense = at_video_frames(track, frames, 10.0, interpolate=True)
+    dense = at_video_frames(track, np.arange(frames) / 10, interpolate=True)
     assert np.allclose(dense[::between], poses, atol=1e-9)
     assert np.allclose(dense[:, :3, :3] @ dense[:, :3, :3].swapaxes(1, 2), np.eye(3), atol=1e-9)
 
 
 def test_image_numbers_place_poses_and_nothing_is_invented_beyond_them():
     track = PoseTrack(world_from_camera=cameras(3), names=("a1.png", "a3.png", "a5.png"))
-    assert len(at_video_frames(track, 5, 15, interpolate=True)) == 5
-    with pytest.raises(DataError, match="3 poses for 5"):
-        at_video_frames(track, 5, 15, interpolate=False)
+    times = np.arange(9) / 15
+    assert len(at_video_frames(track, times[:5], interpolate=True)) == 5
+    with pytest.raises(DataError, match=r"3 poses for 5.*frame 1 has none"):
+        at_video_frames(track, times[:5], interpolate=False)
     with pytest.raises(DataError, match="frames 0 to 4, the video has 0 to 8"):
-        at_video_frames(track, 9, 15, interpolate=True)
+        at_video_frames(track, times, interpolate=True)
+
+
+def named(*names: str) -> PoseTrack:
+    return PoseTrack(world_from_camera=cameras(len(names)), names=names)
+
+
+@pytest.mark.parametrize("start", [0, 1, 100])
+def test_as_many_images_as_frames_numbered_one_by_one_are_taken_in_order(start: int):
+    track = named(*(f"shot2/f{start + i:04d}.png" for i in range(4)))
+    assert np.array_equal(at_video_frames(track, np.arange(4) / 7, interpolate=False), track.world_from_camera)
+
+
+def test_images_without_any_number_are_taken_in_order_only_when_there_is_one_per_frame():
+    assert len(at_video_frames(named("a.png", "b.png"), np.arange(2) / 7, interpolate=False)) == 2
+    with pytest.raises(DataError, match="no image's name has a number"):
+        at_video_frames(named("a.png", "b.png"), np.arange(3) / 7, interpolate=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("0.png", "1.png", "3.png", "4.png"), "go on to frame 4"),  # one was left out, one is too many
+        (("0.png", "2.png", "4.png", "6.png"), "go on to frame 6"),  # every second frame of a longer video
+        (("1.png", "2.png", "x.png", "4.png"), "has no number"),
+        (("a1.png", "b1.png", "b2.png", "b3.png"), "the same number"),
+    ],
+)
+def test_image_numbers_are_looked_at_also_when_there_are_as_many_as_frames(names: tuple[str, ...], said: str):
+    with pytest.raises(DataError, match=said):
+        at_video_frames(named(*names), np.arange(4) / 7, interpolate=False)
+
+
+def timed(times: np.ndarray) -> PoseTrack:
+    return PoseTrack(world_from_camera=cameras(len(times)), times=times)
+
+
+def test_poses_are_matched_to_frames_by_their_times_to_a_millisecond():
+    frames = np.arange(40) / 30
+    rounded = timed((1305031102.17 + frames).round(4))
+    assert np.array_equal(at_video_frames(rounded, frames, interpolate=False), rounded.world_from_camera)
+    faster = timed(np.arange(400) / 300)  # ten poses per frame
+    assert np.array_equal(at_video_frames(faster, frames, interpolate=False), faster.world_from_camera[:400:10])
+    late = timed(frames + np.r_[np.zeros(20), np.full(20, 0.0012)])
+    with pytest.raises(DataError, match=r"frame 20 has none: the nearest is at 0\.6679 s"):
+        at_video_frames(late, frames, interpolate=False)
+    slower = timed(np.arange(40) / 24)  # as many poses as frames, of another rate
+    with pytest.raises(DataError, match="frame 1 has none"):
+        at_video_frames(slower, frames, interpolate=False)
+    assert len(at_video_frames(slower, frames, interpolate=True)) == 40
+    with pytest.raises(DataError, match=r"seconds 0 to 0\.633"):
+        at_video_frames(timed(frames[:20]), frames, interpolate=True)
+
+
+# --- lenses ----------------------------------------------------------------------------------------------------------
+
+
+def transforms(**given: object) -> dict:
+    frames = [{"file_path": f"f{i}.png", "transform_matrix": m.tolist()} for i, m in enumerate(cameras(3), 1)]
+    return {"frames": frames, **given}
+
+
+@pytest.mark.parametrize(
+    ("given", "focal"),
+    [
+        ({"fl_x": 80.0}, (80, 80)),
+        ({"fl_x": 80.0, "fl_y": 90.0}, (80, 90)),
+        ({"camera_angle_x": 2 * np.arctan(0.6)}, (80, 80)),
+        ({"camera_angle_y": 2 * np.arctan(0.4)}, (80, 80)),
+    ],
+)
+def test_intrinsics_without_a_size_are_those_of_the_video(given: dict, focal: tuple[float, float]):
+    lens = parse_nerfstudio(transforms(**given), (64, 96)).lens
+    assert lens is not None
+    assert lens.focal == pytest.approx(focal)
+    assert (lens.centre, lens.size, lens.size_is_the_videos) == ((48, 32), (64, 96), True)
+
+
+@pytest.mark.parametrize("model", ["OPENCV_FISHEYE", "EQUIRECTANGULAR", "FISHEYE624", "OMNIDIRECTIONALSTEREO_L"])
+def test_what_is_no_pinhole_is_refused_by_name_also_without_coefficients(model: str):
+    with pytest.raises(DataError, match=f"{model} is no pinhole"):
+        parse_nerfstudio(transforms(camera_model=model, fl_x=80, w=96, h=64))
+    with pytest.raises(DataError, match="OPENCV_FISHEYE is no pinhole"):
+        parse_colmap_text("1 OPENCV_FISHEYE 8 6 5 5 4 3 0 0 0 0\n", colmap_text(cameras(1), ["1.png"]))
+
+
+def test_unknown_camera_models_are_named():
+    with pytest.raises(DataError, match="unknown camera model SHINY"):
+        parse_colmap_text("1 SHINY 8 6 5 5 4 3\n", colmap_text(cameras(1), ["1.png"]))
+    with pytest.raises(DataError, match="unknown camera model SHINY"):
+        parse_nerfstudio(transforms(camera_model="SHINY", fl_x=80, w=96, h=64))
+    for number in (-1, 77):
+        lens = struct.pack("<Q", 1) + struct.pack("<iiQQ", 1, number, 64, 48) + struct.pack("<8d", *range(8))
+        with pytest.raises(DataError, match=f"unknown camera model number {number}"):
+            parse_colmap_binary(lens, struct.pack("<Q", 0))
+
+
+def test_focal_lengths_that_differ_in_their_last_digits_are_one_lens():
+    def text(off: float) -> str:
+        return f"1 PINHOLE 8 6 500 500 4 3\n2 PINHOLE 8 6 {500 * (1 + off)!r} 500 4 3\n"
+
+    images = colmap_text(cameras(2), ["1.png", "2.png"]).replace(" 1 2.png", " 2 2.png")
+    assert parse_colmap_text(text(9e-7), images).lens is not None
+    with pytest.raises(DataError, match="2 different cameras"):
+        parse_colmap_text(text(3e-6), images)
+
+    def frames(off: float) -> dict:
+        content = transforms(w=96, h=64)
+        for frame, factor in zip(content["frames"], (1, 1 + off, 1), strict=True):
+            frame["fl_x"] = 80 * factor
+        return content
+
+    assert parse_nerfstudio(frames(9e-7)).lens is not None
+    with pytest.raises(DataError, match="2 different intrinsics"):
+        parse_nerfstudio(frames(3e-6))
+    half = frames(0)
+    del half["frames"][1]["fl_x"]
+    with pytest.raises(DataError, match="2 different intrinsics"):
+        parse_nerfstudio(half)

@@ -7,11 +7,9 @@ relative poses matter to the model, and `metres_per_unit` scales them. Shapes: T
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -36,6 +34,17 @@ _MODELS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
 }
 _MODEL_NUMBERS = tuple(_MODELS)  # in binary files a model is its number in this order
 _GL_TO_CV = np.diag([1.0, -1.0, -1.0, 1.0])  # nerfstudio's camera looks along -z with y up
+_FISHEYE = (
+    "FISHEYE",
+    "FOV",
+    "EQUIRECT",
+    "OMNI",
+    "VR180",
+    "SPHERICAL",
+    "ORTHO",
+)  # in names of models that are no pinhole
+_OF_NERFSTUDIO = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+_SAME_LENS = 1e-6  # relative: what is written in text loses digits
 _UNIT_TOLERANCE = 1e-2  # of a quaternion's length; files carry 6 digits or more
 
 
@@ -47,6 +56,7 @@ class Lens:
     centre: tuple[float, float]  # cx, cy
     size: tuple[int, int]
     distorted: bool  # the file also has distortion, which is not modelled here
+    size_is_the_videos: bool = False  # the file does not say for images of which size it was written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +106,7 @@ def parse_colmap_binary(cameras: bytes, images: bytes) -> PoseTrack:
         at = 8
         for _ in range(struct.unpack_from("<Q", cameras, 0)[0]):
             number, model, width, height = struct.unpack_from("<iiQQ", cameras, at)
-            name = _MODEL_NUMBERS[model]
+            name = _numbered_model(model)
             parameters = struct.unpack_from(f"<{_MODELS[name][0]}d", cameras, at + 24)
             lenses[number] = _lens(name, width, height, list(parameters))
             at += 24 + 8 * len(parameters)
@@ -125,7 +135,7 @@ def _colmap_track(images: Sequence[tuple[str, np.ndarray, int]], lenses: Mapping
     used = sorted({camera for _, _, camera in in_order})
     if absent := [camera for camera in used if camera not in lenses]:
         raise DataError(f"images use camera {absent[0]}, which the camera file does not have")
-    if len({lenses[camera] for camera in used}) > 1:
+    if not _alike([lenses[camera] for camera in used]):
         raise DataError(
             f"the images were taken with {len(used)} different cameras, a clip has one",
             fix="run COLMAP with a single camera (ImageReader.single_camera 1)",
@@ -138,14 +148,50 @@ def _colmap_track(images: Sequence[tuple[str, np.ndarray, int]], lenses: Mapping
 
 
 def _lens(model: str, width: int, height: int, parameters: list[float]) -> Lens:
+    _refuse_fisheye(model)
     if model not in _MODELS:
-        raise ValueError(f"unknown camera model {model}")
+        raise _unknown_model(model, _MODELS)
     count, places = _MODELS[model]
     if len(parameters) != count:
         raise ValueError(f"{len(parameters)} parameters, {model} has {count}")
     fx, fy, cx, cy = (parameters[place] for place in places)
     rest = [value for index, value in enumerate(parameters) if index not in places]
-    return Lens(focal=(fx, fy), centre=(cx, cy), size=(height, width), distorted=any(rest) or "FISHEYE" in model)
+    return Lens(focal=(fx, fy), centre=(cx, cy), size=(height, width), distorted=any(rest))
+
+
+def _numbered_model(number: int) -> str:
+    if not 0 <= number < len(_MODEL_NUMBERS):
+        raise _unknown_model(f"number {number}", _MODELS)
+    return _MODEL_NUMBERS[number]
+
+
+def _refuse_fisheye(model: str) -> None:
+    """A fisheye is no pinhole, also where its coefficients are left out: its focal length means something else."""
+    if any(word in model.upper() for word in _FISHEYE):
+        raise DataError(
+            f"the camera model {model} is no pinhole", where={"camera model": model},
+            fix="undistort the video first (colmap image_undistorter), and give the poses of the undistorted images",
+        )  # fmt: skip
+
+
+def _unknown_model(model: str, known: Iterable[str]) -> DataError:
+    return DataError(
+        f"unknown camera model {model}", where={"camera model": model}, fix=f"known are {', '.join(known)}"
+    )
+
+
+def _alike(lenses: Sequence[Lens | None]) -> bool:
+    """Are they one lens, as far as the digits go?"""
+    first = lenses[0]
+    for lens in lenses:
+        if lens is None or first is None:
+            if lens is not first:
+                return False
+        elif (lens.size, lens.distorted) != (first.size, first.distorted) or not np.allclose(
+            [*lens.focal, *lens.centre], [*first.focal, *first.centre], rtol=_SAME_LENS, atol=0
+        ):
+            return False
+    return True
 
 
 # --- TUM -------------------------------------------------------------------------------------------------------------
@@ -172,8 +218,11 @@ def parse_tum(text: str) -> PoseTrack:
 # --- nerfstudio ------------------------------------------------------------------------------------------------------
 
 
-def parse_nerfstudio(content: Any) -> PoseTrack:
-    """transforms.json: camera-to-world matrices with y up and z backwards. Raises DataError naming the frame."""
+def parse_nerfstudio(content: Any, video: tuple[int, int] | None = None) -> PoseTrack:
+    """transforms.json: camera-to-world matrices with y up and z backwards. Raises DataError naming the frame.
+
+    Intrinsics without w and h are of images of the size of the `video` (height, width).
+    """
     frames = content.get("frames") if isinstance(content, Mapping) else None
     if not isinstance(frames, list) or not frames:
         raise DataError("transforms.json has no list of frames", where={"key": "frames"})
@@ -188,84 +237,52 @@ def parse_nerfstudio(content: Any) -> PoseTrack:
             raise DataError("transform_matrix must be 4x4 numbers", where={"key": place}) from error
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise DataError("transform_matrix must be 4x4 finite numbers", where={"key": place})
-        found.append((str(frame["file_path"]), matrix @ _GL_TO_CV, _nerfstudio_lens({**content, **frame}, place)))
+        found.append(
+            (str(frame["file_path"]), matrix @ _GL_TO_CV, _nerfstudio_lens({**content, **frame}, place, video))
+        )
     in_order = sorted(found, key=lambda row: natural_key(row[0]))
-    lenses = {lens for _, _, lens in in_order}
-    if len(lenses) > 1:
-        raise DataError(f"the frames have {len(lenses)} different intrinsics, a clip has one")
+    lenses = [lens for _, _, lens in in_order]
+    if not _alike(lenses):
+        raise DataError(f"the frames have {len(set(lenses))} different intrinsics, a clip has one")
     return PoseTrack(
         world_from_camera=np.stack([pose for _, pose, _ in in_order]),
         names=tuple(name for name, _, _ in in_order),
-        lens=lenses.pop(),
+        lens=lenses[0],
     )
 
 
-def _nerfstudio_lens(values: Mapping[str, Any], place: str) -> Lens | None:
-    """Intrinsics from fl_x, fl_y, cx, cy, w, h, or from camera_angle_x with w and h; None when there are none."""
-    size = {"w", "h"} <= set(values)
-    if not size or not ({"fl_x", "camera_angle_x"} & set(values)):
+def _nerfstudio_lens(values: Mapping[str, Any], place: str, video: tuple[int, int] | None) -> Lens | None:
+    """Intrinsics from fl_x, fl_y, cx, cy, w, h, or from camera_angle_x; None when there are none."""
+    model = str(values.get("camera_model") or "OPENCV")
+    _refuse_fisheye(model)
+    if model.upper() not in _OF_NERFSTUDIO:
+        raise _unknown_model(model, _OF_NERFSTUDIO)
+    if not any(key in values for key in ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")):
         return None
+    sized = {"w", "h"} <= set(values)
+    if not sized and video is None:
+        raise DataError("intrinsics without w and h", where={"key": place})
     try:
-        width, height = int(values["w"]), int(values["h"])
-        angle = values.get("camera_angle_x")
-        fx = float(values["fl_x"]) if "fl_x" in values else focal_length(float(angle), width)  # type: ignore[arg-type]
-        fy = float(values["fl_y"]) if "fl_y" in values else fx
-        cx = float(values["cx"]) if "cx" in values else width / 2
-        cy = float(values["cy"]) if "cy" in values else height / 2
+        height, width = (int(values["h"]), int(values["w"])) if sized or video is None else video
+        one, other = _focal(values, "x", width), _focal(values, "y", height)
+        fx = other if one is None else one
+        fy = one if other is None else other
+        assert fx is not None
+        assert fy is not None
+        cx, cy = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
         distortion = [float(values[key]) for key in ("k1", "k2", "k3", "k4", "p1", "p2") if key in values]
     except (TypeError, ValueError) as error:
         raise DataError("intrinsics must be numbers", where={"key": place}) from error
-    return Lens(focal=(fx, fy), centre=(cx, cy), size=(height, width), distorted=any(distortion))
+    return Lens(
+        focal=(fx, fy), centre=(cx, cy), size=(height, width), distorted=any(distortion), size_is_the_videos=not sized
+    )
 
 
-# --- to the frames of a video ----------------------------------------------------------------------------------------
-
-
-def at_video_frames(track: PoseTrack, frames: int, fps: float, *, interpolate: bool) -> np.ndarray:
-    """One pose per video frame, (frames, 4, 4).
-
-    As many poses as frames are taken in order. Otherwise, with `interpolate`, poses lie at their times (the first at
-    frame 0) or at the number in their image's name, and frames between two are interpolated (positions linearly,
-    rotations on the shortest arc); frames before the first or after the last pose are never made up.
-    """
-    poses = track.world_from_camera
-    if len(poses) == frames:
-        return poses
-    if not interpolate:
-        raise DataError(
-            f"{len(poses)} poses for {frames} video frames",
-            fix="give one pose per frame, or --interpolate to place them by their times or image numbers",
-        )
-    at = _frame_numbers(track, fps)
-    if at[0] > 1e-6 or at[-1] < frames - 1 - 1e-6:
-        raise DataError(
-            f"the poses cover frames {at[0]:g} to {at[-1]:g}, the video has 0 to {frames - 1}",
-            fix="cut the video to what was tracked: poses are interpolated, never invented beyond the first and last",
-        )
-    from scipy.spatial.transform import Rotation, Slerp
-
-    wanted = np.arange(frames, dtype=np.float64).clip(at[0], at[-1])
-    result = np.repeat(np.eye(4)[None], frames, axis=0)
-    result[:, :3, :3] = Slerp(at, Rotation.from_matrix(poses[:, :3, :3]))(wanted).as_matrix()
-    for axis in range(3):
-        result[:, axis, 3] = np.interp(wanted, at, poses[:, axis, 3])
-    return result
-
-
-def _frame_numbers(track: PoseTrack, fps: float) -> np.ndarray:
-    """(T,) which video frame, counted from 0, each pose belongs to (with times: a fraction)."""
-    if track.times is not None:
-        return (track.times - track.times[0]) * fps
-    digits = [re.findall(r"[0-9]+", PurePosixPath(name).stem) for name in track.names]
-    if any(not row for row in digits):
-        raise DataError(
-            "an image's name has no number, so its frame is not known",
-            where={"image": next(name for name, row in zip(track.names, digits, strict=True) if not row)},
-        )
-    numbers = np.array([int(row[-1]) for row in digits], dtype=np.float64)
-    if np.diff(numbers).min(initial=1) <= 0:
-        raise DataError("two images have the same number, so their frames are not known")
-    return numbers - (0 if numbers[0] == 0 else 1)
+def _focal(values: Mapping[str, Any], axis: str, side: int) -> float | None:
+    """Pixels, written or from an angle over a side of so many pixels."""
+    if f"fl_{axis}" in values:
+        return float(values[f"fl_{axis}"])
+    return focal_length(float(values[f"camera_angle_{axis}"]), side) if f"camera_angle_{axis}" in values else None
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
