@@ -389,6 +389,9 @@ class SampleConfig:
     """Denoising (Euler on the shifted flow schedule). Those a model was made with count where none is given."""
 
     steps: Annotated[int, key("Denoising steps.", by=_SAMPLE, unit="steps", ge=1)] = 20
+    count: Annotated[
+        int, key("Samples of every clip, each from noise of its own.", by=("generate",), unit="samples", ge=1)
+    ] = 1
     guidance: Annotated[float, key("Guidance by the caption; 1: without.", by=_SAMPLE, ge=1)] = 3.0
     history_guidance: Annotated[
         float,

@@ -438,7 +438,7 @@ def test_a_rendered_source_that_was_edited_is_no_default_reference(tmp_path):
     fingerprint = make_rendered(root := tmp_path / "d", ("a", "b"))
     manifest = make_manifest("generation", recipe={}, inputs={}, seed=0)
     generated = Generated(
-        path=tmp_path, manifest=manifest, rows={}, data=SMALL, poses=REFUSE, source=str(root),
+        path=tmp_path, manifest=manifest, rows={}, samples={}, data=SMALL, poses=REFUSE, source=str(root),
         source_fingerprint=fingerprint, model_free=None,
     )  # fmt: skip
     dataset, why_not = find_reference(generated, None)

@@ -141,6 +141,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.frames": ("codec", "", "9"),
     "train.subject_weight": ("codec", "train.batch=4", "50"),
     "sample.steps": ("generate", "", "1"),
+    "sample.count": ("generate", "", "2"),
     "sample.guidance": ("generate", "", "2"),
     "sample.history_guidance": ("generate", "", "2"),
     "sample.shift": ("generate", "", "2"),
@@ -257,7 +258,8 @@ class Stages:
 
     def generate(self, recipe: Recipe, _: Path) -> str:
         job, ids = open_job(recipe, find_model(self.run), self.latents, [], None, (), "cpu", Silent())
-        return of_bytes([generate_latents(job, job.view.clip(ids[0])).tobytes()])
+        samples = range(1, recipe.sample.count + 1)
+        return of_bytes(generate_latents(job, job.view.clip(ids[0]), number).tobytes() for number in samples)
 
     def eval(self, recipe: Recipe, out: Path) -> str:
         evaluate.run(

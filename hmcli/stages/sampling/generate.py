@@ -43,7 +43,7 @@ from hmcli.stages.sampling.layout import (
     Row,
     video_path,
 )
-from hmcli.stages.shared.chance import clip_seed
+from hmcli.stages.sampling.samples import in_order, items_of, sample_item, sample_seed
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
@@ -93,11 +93,13 @@ def run(
         source, left_out = encoded.path, encoded.quarantined
     job, ids = open_job(recipe, folder, source, kept, descriptions, clips, device, reporter)
     own = share(shard, ids)
-    units = [Unit(id=clip, items={clip: job.key(clip)}) for clip in own.clips]
+    units = [job_unit(job, clip) for clip in own.clips]
     unread = left_out or (() if clips else job.view.left_out)
-    asked = asked_for(units, unread=frozenset(left.item for left in unread))
+    asked = asked_for(units, unread=frozenset(items_of([left.item for left in unread], recipe.sample.count)))
+    items_of(ids, recipe.sample.count)  # names that clash are said before anything is made
     if dry_run:
-        plan = f"{len(units)} clips, {recipe.sample.steps} steps each on {device}"
+        samples = "" if recipe.sample.count == 1 else f"{recipe.sample.count} samples of "
+        plan = f"{samples}{len(units)} clips, {recipe.sample.steps} steps each on {device}"
         return planned(
             out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
             counts={"clips": len(units)}, part=own.part,
@@ -109,9 +111,10 @@ def run(
     ) as writer:  # fmt: skip
         writer.ask(asked)
         done = _generate_clips(writer, job, units, processes)
-        done = stay_unread(writer, left_out or [left for left in unread if left.item in writer.items], done)
+        missing = left_out or [left for left in unread if left.item in writer.items]
+        done = stay_unread(writer, missing, done, lambda clip: list(items_of([clip], recipe.sample.count)))
         require_some(done, writer.quarantined, source, own.part)
-        return _finish(writer, job, done)
+        return _finish(writer, job, in_order(done, recipe.sample.count, writer.items))
 
 
 def is_latents(source: Path) -> bool:
@@ -154,20 +157,27 @@ def _say_gone(writer: ArtifactWriter, ids: Iterable[str]) -> None:
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
-def _generate_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
-    """Generate what is not there yet; returns the ids of all that are."""
+def job_unit(job: Job, clip: str) -> Unit:
+    """All samples of a clip."""
+    items = items_of([clip], job.sample.count)
+    return Unit(id=clip, items={item: job.key(clip, number) for item, (_, number) in items.items()})
 
-    def keep(unit: Unit, row: Row, made: Path) -> None:
-        key, meta = unit.items[unit.id], to_json(row)
-        with writer.item_file(unit.id, key, suffix=SUFFIX, parent=VIDEOS, meta=meta) as file:
-            os.replace(made, file)
+
+def _generate_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
+    """Generate what is not there yet; returns the ids of all clips that are."""
+
+    def keep(unit: Unit, rows: list[Row], made: Path) -> None:
+        for row in rows:
+            item = sample_item(row.id, row.sample)
+            with writer.item_file(item, unit.items[item], suffix=SUFFIX, parent=VIDEOS, meta=to_json(row)) as file:
+                os.replace(made / f"{row.sample}{SUFFIX}", file)
 
     return each(writer, units, Generator(job), keep, label="generating", processes=processes)
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Generates clips by their ids (hmcli.stages.shared.makers.Maker), each a video at `place`."""
+    """Generates clips by their ids (hmcli.stages.shared.makers.Maker); `place` gets a video of each sample."""
 
     job: Job
     imports: tuple[str, ...] = ("hmcli.core.transformer", "hmcli.codecs.video")
@@ -178,21 +188,27 @@ class Generator:
     def load(self) -> None:
         _ = self.job.network, self.job.codec
 
-    def make(self, unit: Unit, place: Path) -> Row:
-        """The clip's row of generations.jsonl."""
+    def make(self, unit: Unit, place: Path) -> list[Row]:
+        """The clip's rows of generations.jsonl, of the samples that are asked for."""
         job = self.job
-        network, started = job.network, time.monotonic()
         clip, size = job.view.clip(unit.id), job.view.latent_size
-        check_memory_fits(network.config, clip.id, context=clip.context, target=clip.target, size=size)
-        video = decode_video(generate_latents(job, clip), job.codec, job.device)
-        write_video(place, video, fps=clip.fps)
-        return _row(job, clip, video, round(time.monotonic() - started, 3))
+        check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target, size=size)
+        place.mkdir()
+        numbers = [number for item, (_, number) in items_of([clip.id], job.sample.count).items() if item in unit.items]
+        return [self._sample(clip, number, place) for number in numbers]
+
+    def _sample(self, clip: LatentClip, number: int, place: Path) -> Row:
+        job, started = self.job, time.monotonic()
+        video = decode_video(generate_latents(job, clip, number), job.codec, job.device)
+        write_video(place / f"{number}{SUFFIX}", video, fps=clip.fps)
+        return _row(job, clip, number, video, round(time.monotonic() - started, 3))
 
 
-def _row(job: Job, clip: LatentClip, video: np.ndarray, seconds: float) -> Row:
+def _row(job: Job, clip: LatentClip, number: int, video: np.ndarray, seconds: float) -> Row:
     sample = job.sample
     return Row(
-        id=clip.id, video=video_path(clip.id), caption=clip.caption, seed=clip_seed(job.recipe.seed, clip.id),
+        id=clip.id, video=video_path(sample_item(clip.id, number)), caption=clip.caption,
+        seed=sample_seed(job.recipe.seed, clip.id, number), sample=number,
         frames=len(video), fps=clip.fps, height=video.shape[1], width=video.shape[2],
         context_frames=1 + TIME_STRIDE * (clip.context - 1), steps=sample.steps, guidance=sample.guidance,
         shift=sample.shift, negative=sample.negative, dtype=sample.dtype, memory=sample.memory,
@@ -240,13 +256,15 @@ def _strips_of(part: Path) -> dict[str, list[Strip]]:
 
 
 def _complete(writer: ArtifactWriter, done: list[str], attributes: dict[str, Any]) -> StageResult:
-    manifest = writer.finish(done, counts={"clips": len(done)}, attributes=attributes)
+    clips = len({writer.items[item]["meta"]["id"] for item in done})
+    more = {"videos": len(done)} if len(done) > clips else {}
+    manifest = writer.finish(done, counts={"clips": clips, **more}, attributes=attributes)
     return result_of(writer, manifest, contact_sheet=str(writer.path / SHEET))
 
 
 def _write_tables(writer: ArtifactWriter, done: list[str], shown: Mapping[str, list[Strip]]) -> None:
     items = writer.items
-    write_json_lines(writer.staged / LIST, [items[clip]["meta"] for clip in done])
+    write_json_lines(writer.staged / LIST, [items[item]["meta"] for item in done])
     if shown:
         save_png(lay_out([strip for of in shown.values() for strip in of]), writer.staged / SHEET)
 

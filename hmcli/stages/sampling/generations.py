@@ -23,11 +23,15 @@ from hmcli.store.manifest import Manifest, read_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """A generation artifact as it is. `rows` are those of generations.jsonl by clip id, in its order."""
+    """A generation artifact as it is. `rows` are those of generations.jsonl by clip id, in its order.
+
+    Of several samples of a clip `rows` has the first one, `samples` all of them.
+    """
 
     path: Path
     manifest: Manifest
     rows: Mapping[str, Row]
+    samples: Mapping[str, tuple[Row, ...]]
     data: DataConfig  # the size, fit, frames and split its videos were made at
     poses: PosesConfig
     source: str  # folder of clips it was made from; empty when it does not say
@@ -46,15 +50,17 @@ def open_generation(path: Path, poses: PosesConfig) -> Generated:
     about = from_json(GenerationAttributes, manifest.attributes, "the description", generation=path)
     lines = enumerate(parse_json_lines(listed(path).read(LIST).data, path / LIST), 1)
     rows = [from_json(Row, values, "a row", file=path / LIST, line=number) for number, values in lines]
-    by_id = {row.id: row for row in rows}
+    samples: dict[str, tuple[Row, ...]] = {}
     for row in rows:
         inside(path, row.video)
-    if len(by_id) != len(rows):
-        raise DataError("a clip is listed twice", where={"file": path / LIST})
+        samples[row.id] = (*samples.get(row.id, ()), row)
+        if len({of.sample for of in samples[row.id]}) < len(samples[row.id]):
+            raise DataError("a clip is listed twice", where={"file": path / LIST, "clip": row.id})
     if "poses" in manifest.recipe:
         poses = from_dict({"poses": manifest.recipe["poses"]}).poses
     return Generated(
-        path=path, manifest=manifest, rows=by_id, data=about.data, poses=poses, source=about.source_dataset,
+        path=path, manifest=manifest, rows={clip: of[0] for clip, of in samples.items()}, samples=samples,
+        data=about.data, poses=poses, source=about.source_dataset,
         source_fingerprint=about.source_dataset_fingerprint, model_free=about.model_free,
     )  # fmt: skip
 

@@ -34,6 +34,7 @@ from hmcli.stages.memory.policy_inputs import (
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.stages.models.identity import codec_hash, codec_of, open_codec, open_text, text_hash, text_of
 from hmcli.stages.sampling.layout import VideoKey
+from hmcli.stages.sampling.samples import sample_seed
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.typed import key_of
 from hmcli.store.finite import require_finite
@@ -80,14 +81,22 @@ class Job:
         views: tuple[Reader, ...] = ("views",) if compares_views(self.model, self.recipe) else ()
         return reads(self.recipe, "generate", *views)
 
-    def key(self, clip: str) -> str:
-        """The content key of a clip's video."""
+    @property
+    def denoising(self) -> dict[str, Any]:
+        """How every sample is made: the recipe's section, but for how many there are."""
+        values = dataclasses.asdict(self.sample)
+        del values["count"]
+        return values
+
+    def key(self, clip: str, number: int = 1) -> str:
+        """The content key of one of a clip's samples."""
         view, about = self.view, self.view.about(clip)
         return key_of(
             VideoKey(
                 latents=view.latents_hash(clip), caption=about.caption, text=view.embedding_hash(about.caption),
                 negative=self._negative_hash, fps=about.fps, model=self.model.fingerprint, codec=self._codec_hash,
-                sample=self.sample, geometry=self._seen, seed=self.recipe.seed, past=self._past(clip),
+                sample=self.denoising, number=None if number == 1 else number, geometry=self._seen,
+                seed=self.recipe.seed, past=self._past(clip),
                 chance=self._chance,
             )
         )  # fmt: skip
@@ -95,7 +104,7 @@ class Job:
     @property
     def under(self) -> str:
         """All that the videos of every clip depend on alike."""
-        return hash_json([self.model.fingerprint, self._codec_hash, self.reads()])
+        return hash_json([self.model.fingerprint, self._codec_hash, {**self.reads(), "sample": self.denoising}])
 
     @cached_property
     def _codec_hash(self) -> str:
@@ -253,8 +262,8 @@ def check_latents(view: LatentsView, folder: ModelFolder, codec_path: str, repor
             reporter.warn(f"the latents have {here} {key}, the model was trained with {there}")
 
 
-def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
-    """Target latents (C, Ft, h, w) float32 of one clip."""
+def generate_latents(job: Job, clip: LatentClip, number: int = 1) -> np.ndarray:
+    """Target latents (C, Ft, h, w) float32 of one sample of a clip."""
     import torch
 
     from hmcli.core.flow import make_schedule
@@ -262,13 +271,14 @@ def generate_latents(job: Job, clip: LatentClip) -> np.ndarray:
 
     past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip)
     result = sample(
-        job.network, generator=torch.Generator().manual_seed(clip_seed(job.recipe.seed, clip.id)), frames=clip.target,
-        size=job.view.latent_size, schedule=make_schedule(job.sample.steps, job.sample.shift),
+        job.network, generator=torch.Generator().manual_seed(sample_seed(job.recipe.seed, clip.id, number)),
+        frames=clip.target, size=job.view.latent_size, schedule=make_schedule(job.sample.steps, job.sample.shift),
         text=tensor_of(clip.text)[None].to(job.device), guidance=job.sample.guidance,
         negative_text=tensor_of(job.negative)[None].to(job.device), **past,
     )  # fmt: skip
     if not bool(torch.isfinite(result).all()):
-        raise NotFiniteError("the model produced numbers that are not finite", where={"clip": clip.id})
+        where = {"clip": clip.id} if number == 1 else {"clip": clip.id, "sample": number}
+        raise NotFiniteError("the model produced numbers that are not finite", where=where)
     return result[0].float().cpu().numpy()
 
 

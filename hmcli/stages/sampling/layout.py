@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hmcli.recipe.sections import DataConfig, SampleConfig
+from hmcli.recipe.sections import DataConfig
+from hmcli.stages.shared.typed import LeftOut
 from hmcli.store.files import file_name
 
 KIND = "generation"
@@ -28,9 +29,9 @@ READS: dict[Uses, str] = {
 }
 
 
-def video_path(clip: str) -> str:
-    """Where a clip's video lies in the artifact."""
-    return f"{VIDEOS}/{file_name(clip)}{SUFFIX}"
+def video_path(item: str) -> str:
+    """Where a video lies in the artifact."""
+    return f"{VIDEOS}/{file_name(item)}{SUFFIX}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class VideoKey:
     fps: float
     model: str  # fingerprint
     codec: str  # hash of the weights that decode
-    sample: SampleConfig
+    sample: dict[str, Any]  # how it is sampled
+    number: LeftOut[int] = None  # of the sample; None: the first one
     geometry: dict[str, Any]  # what cameras see, for policies that compare views
     seed: int
     past: tuple[str, ...]  # hashes of the clip's history before its context
@@ -55,7 +57,7 @@ class VideoKey:
 class Row:
     """A generated video. What only a model has (seed to memory) is None in a model-free row."""
 
-    id: str
+    id: str  # of the clip
     video: str  # path in the artifact
     caption: str
     seed: int | None  # of the clip's noise
@@ -73,6 +75,7 @@ class Row:
     camera: list[list[list[float]]]  # world_from_camera of target latent frames, metres; empty: only rows were known
     seconds: float  # that it took
     made: str = ""  # how, where a model-free row has more than one way
+    sample: Count = 1  # which of the clip's samples
 
 
 @dataclass(frozen=True, kw_only=True)

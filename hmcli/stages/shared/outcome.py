@@ -60,9 +60,17 @@ def result_of(writer: ArtifactWriter, manifest: Manifest, **details: Any) -> Sta
     )  # fmt: skip
 
 
-def stay_unread(writer: ArtifactWriter, left_out: Iterable[Quarantined], done: Sequence[str]) -> list[str]:
-    """The items that are done, and those that stay though their source cannot be read now; all of these are listed."""
-    stay = [left.item for left in left_out if writer.quarantine(left.item, left.reason, [left.item])]
+def stay_unread(
+    writer: ArtifactWriter,
+    left_out: Iterable[Quarantined],
+    done: Sequence[str],
+    items_of: Callable[[str], list[str]] = lambda item: [item],
+) -> list[str]:
+    """The items that are done, and those that stay though their source cannot be read now; all of these are listed.
+
+    `items_of` says what is made of a source, where that is more than one item of its name.
+    """
+    stay = [left.item for left in left_out if writer.quarantine(left.item, left.reason, items_of(left.item))]
     return [*done, *(item for item in stay if item not in done)]
 
 
