@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from hmcli.cli.readers import DATASET
-from hmcli.cli.shared import Clips, DatasetIn, Overrides, command, find_input, named, recipe_for
+from hmcli.cli.shared import Clips, DatasetIn, Device, Overrides, command, find_input, named, recipe_for
 from hmcli.contracts import Description, StageResult
 from hmcli.registry import normal
 from hmcli.runtime import Console
 
 dataset_app = typer.Typer(
-    help="Folders of clips: check, split, unpack, import, show.",
+    help="Folders of clips: check, split, unpack, import, caption, show.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"token_normalize_func": normal},
@@ -91,6 +91,25 @@ def import_(
         video, poses=poses, form=form, caption=caption, name=name, interpolate=interpolate,
         metres_per_unit=metres_per_unit, out=out, reporter=Console(),
     )  # fmt: skip
+
+
+@command(dataset_app, "caption")
+def caption(
+    captioner: Annotated[Path, typer.Option("--captioner", help="Folder of an image-text-to-text model.")],
+    data: DatasetIn = None,
+    override: Overrides = None,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite captions that are there.")] = False,
+) -> StageResult:
+    """Have a model write the captions that clips lack. Run again to go on."""
+    resolved = recipe_for("dataset caption", None, override, DATASET)
+    source = find_input(data, "dataset")
+    from hmcli.runtime import pick_device
+    from hmcli.stages.data import captioning as stage
+
+    return stage.run(
+        source, captioner=captioner, force=force, device=pick_device(device), poses=resolved.poses, reporter=Console()
+    )
 
 
 @command(dataset_app, "show")

@@ -42,7 +42,7 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "released": "hm convert --to released",
     "diffusers": "hm convert --to diffusers",
     "checkpoint": "hm convert --to checkpoint",
-    "dataset": "hm dataset check, split and show",
+    "dataset": "hm dataset check, split, caption and show",
 }
 EVERYBODY: tuple[Reader, ...] = get_args(Reader)
 Plain = dict[str, Any]  # a section as plain values

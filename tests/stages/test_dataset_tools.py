@@ -37,6 +37,21 @@ def test_rendered_clips_have_nothing_missing_and_no_contradiction(hm: WarmComman
     assert all(row["events"] for row in rows)
 
 
+def test_captions_that_are_missing_or_nobodys_do_not_keep_clips_from_being_checked(hm: WarmCommand, copied: Path):
+    lines = (copied / "caption.txt").read_text().splitlines(keepends=True)
+    (copied / "caption.txt").write_text("".join(lines[1:]))
+    done = hm("dataset", "check", copied, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["missing"] for row in report(done)["clips"]] == [["no caption"], [], []]
+    assert any("1 of 3 clips have no caption" in note for note in report(done)["notes"])
+    (copied / "caption.txt").write_text("one\ntwo\n")
+    done = hm("dataset", "check", copied, "--json")
+    assert done.returncode == 4
+    rows = {row["clip"]: row for row in report(done)["clips"]}
+    assert "cannot be told apart" in rows["caption.txt"]["unreadable"]
+    assert len(rows) == 4
+
+
 def test_what_is_wrong_with_a_clip_is_named_and_ends_with_code_4(hm: WarmCommand, copied: Path):
     first, second, third = sorted(p for p in copied.iterdir() if p.is_dir())
     events = json.loads((first / "events.json").read_text())

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from hmcli.errors import DataError
-from hmcli.world.files.captions import natural_key, parse_captions, parse_numbered_captions
+from hmcli.world.files.captions import (
+    lines_of_others,
+    natural_key,
+    numbered_lines,
+    parse_captions,
+    parse_numbered_captions,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,17 +37,49 @@ def test_tabbed_lines_of_clips_that_were_not_copied_are_left_out():
     [
         ("one\ntwo\n", "2 captions for 3 clips"),
         ("one\ntwo\nthree\nfour\n", "4 captions for 3 clips"),
-        ("one\n\ntwo\nthree", "line 2 of 4 is empty"),
-        ("1\tone\n2\ttwo", "1 of 3 clips have no caption, the first is '3'"),
+        ("one\n\ntwo\nthree", "4 captions for 3 clips"),
+        ("1\tone\n2\ttwo\nthree", "3 lines start with a clip id"),
         ("1 one\n2 two\nthree", "2 of 3 lines start with a clip id"),
         ("1: one\n2: two\nthree", "2 of 3 lines start with a clip id"),
         ("1: one\n2: two\n2: three", "two lines name the clip '2'"),
-        ("  \n", "the file is empty"),
     ],
 )
 def test_captions_that_might_be_shifted_are_refused_with_numbers(text, message):
     with pytest.raises(DataError, match=message):
         parse_captions(text, ["1", "2", "3"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1\tone\n3\tthree\n",  # not named at all
+        "1\tone\n2\t\n3\tthree",
+        "1\tone\n2\n3\tthree\n",  # an editor has cut the tab off
+        "1\tone\n\n3\tthree\n\n",
+        "1: one\n2:\n3: three",
+        "1 one\n2\n3 three",
+        "one\n\nthree\n",
+        "one\r\n \r\nthree\r\n",
+    ],
+)
+def test_a_clip_without_a_caption_has_an_empty_one(text):
+    assert parse_captions(text, ["1", "2", "3"]) == {"1": "one", "2": "", "3": "three"}
+
+
+@pytest.mark.parametrize("text", ["", "\n", "  \n\n"])
+def test_an_empty_file_says_nothing_of_any_clip(text):
+    assert parse_captions(text, ["1", "2"]) == {"1": "", "2": ""}
+    assert parse_numbered_captions(text, ["1", "2"]) == {"1": "", "2": ""}
+
+
+def test_the_last_clip_may_be_the_one_without_a_caption():
+    assert parse_captions("one\ntwo\n\n", ["1", "2", "3"])["3"] == ""
+    assert parse_numbered_captions("one\n\n\n", ["1", "3"]) == {"1": "one", "3": ""}
+
+
+def test_other_captions_leave_the_rest_of_a_numbered_file_as_it_is():
+    assert numbered_lines("one\n\nthree\n", {"2": "a\ncat", "5": "x"}) == "one\na cat\nthree\n\nx\n"
+    assert lines_of_others("1\tone\n2\ttwo\n", ["2"]) == [("1", "one")]
 
 
 def test_line_n_describes_clip_n_even_when_a_clip_is_gone():

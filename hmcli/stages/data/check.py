@@ -53,7 +53,7 @@ class Findings:
 
 def run(path: Path, *, poses: PosesConfig, reporter: Reporter) -> Description:
     """Check every clip; see `hm dataset check --help`. Raises DataError when the folder is no data set."""
-    dataset = open_dataset(path, poses)
+    dataset = open_dataset(path, poses, needs_captions=False)
     found = [Findings(clip=item.item, unreadable=item.reason) for item in dataset.quarantined]
     with reporter.progress("checking", len(dataset.clips), "clip") as advance:
         for source in dataset.clips:

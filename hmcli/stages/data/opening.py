@@ -75,6 +75,7 @@ class Dataset:
     path: Path
     layout: str  # released, rendered, examples, plain
     clips: tuple[ClipSource, ...]
+    captions: Mapping[str, str]  # of all clips, usable or not
     quarantined: tuple[Quarantined, ...]
     fingerprint: str  # of the manifest while the folder is as `hm render` made it, else over all clips' keys
     notes: tuple[str, ...] = ()
@@ -83,8 +84,12 @@ class Dataset:
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
-def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
-    """Find the clips of a folder. Raises DataError when it is no data set, or none of its clips can be used."""
+def open_dataset(path: Path, poses: PosesConfig, *, needs_captions: bool = True) -> Dataset:
+    """Find the clips of a folder. Raises DataError when it is no data set, or none of its clips can be used.
+
+    A clip without a caption has an empty one, and that is noted. Captions of which nobody can say whose they are raise
+    too, unless a command does not need them: then all are empty, and the caption file is set aside.
+    """
     path = Path(path)
     if not path.is_dir():
         what = "a data set is a folder, this is a file" if path.exists() else "there is no such folder"
@@ -98,12 +103,12 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
         metadata = find_metadata(names)
         reader = read_csv if metadata and metadata.endswith(".csv") else read_json_lines
         layout = read_layout(names, reader(path / metadata) if metadata else ())
-        captions = _captions(path, layout)
+        captions, refused = _captions(path, layout, needs_captions)
         if manifest is not None:  # links in a folder of one's own are followed, those of an artifact lead nowhere else
             check_inside(path, [name for clip in layout.clips for name in clip.files.values()])
     cache = HashCache()
     clips: list[ClipSource] = []
-    quarantined: list[Quarantined] = []
+    quarantined: list[Quarantined] = list(refused)
     hashes: dict[str, str] = {}
     seen: dict[str, str] = {}
     for clip in layout.clips:
@@ -117,15 +122,16 @@ def open_dataset(path: Path, poses: PosesConfig) -> Dataset:
             quarantined.append(Quarantined(item=clip.id, reason=str(error)))
     if not clips:
         first = {f"clip {item.item}": item.reason for item in quarantined[:3]}
-        raise DataError(f"none of the {len(quarantined)} clips can be used", where={"data": path, **first})
+        raise DataError(f"none of the {len(layout.clips)} clips can be used", where={"data": path, **first})
     changes = _changes(manifest, layout, names, seen, captions) if manifest else ()
     return Dataset(
         path=path,
         layout=layout.name,
         clips=tuple(clips),
+        captions=captions,
         quarantined=tuple(quarantined),
         fingerprint=manifest.fingerprint if manifest and not changes else hash_json(["clips", hashes]),
-        notes=(*_folder_notes(layout), *changes),
+        notes=(*_folder_notes(layout, captions), *changes),
     )
 
 
@@ -150,13 +156,22 @@ def _list_files(root: Path) -> list[str]:
     return sorted(names)
 
 
-def _captions(path: Path, layout: Layout) -> dict[str, str]:
-    """The caption of every clip, usable or not; empty where the folder has no captions at all (noted)."""
+def _captions(path: Path, layout: Layout, needed: bool) -> tuple[dict[str, str], list[Quarantined]]:
+    """The caption of every clip, usable or not, empty for one without; and the caption file if nobody can read it."""
     ids = [clip.id for clip in layout.clips]
     if layout.captions == "metadata":
-        return {clip.id: clip.caption or "" for clip in layout.clips}
+        return {clip.id: clip.caption or "" for clip in layout.clips}, []
     if layout.captions == "absent":
-        return dict.fromkeys(ids, "")
+        return dict.fromkeys(ids, ""), []
+    try:
+        return _read_captions(path, layout, ids), []
+    except DataError as error:
+        if needed:
+            raise
+        return dict.fromkeys(ids, ""), [Quarantined(item=CAPTION_NAME, reason=str(error))]
+
+
+def _read_captions(path: Path, layout: Layout, ids: Sequence[str]) -> dict[str, str]:
     try:
         text = (path / CAPTION_NAME).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -164,10 +179,13 @@ def _captions(path: Path, layout: Layout) -> dict[str, str]:
     return parse_numbered_captions(text, ids) if layout.captions == "numbered" else parse_captions(text, ids)
 
 
-def _folder_notes(layout: Layout) -> tuple[str, ...]:
+def _folder_notes(layout: Layout, captions: Mapping[str, str]) -> tuple[str, ...]:
     notes = []
+    lacking = [clip for clip, caption in captions.items() if not caption]
     if layout.captions == "absent":
         notes.append(f"there is no {CAPTION_NAME}: every caption is empty")
+    elif lacking:
+        notes.append(f"{len(lacking)} of {len(captions)} clips have no caption, and get an empty one: {_some(lacking)}")
     if layout.unused:
         notes.append(f"{len(layout.unused)} videos belong to no clip, the first is {layout.unused[0]}")
     if layout.ignored_columns:

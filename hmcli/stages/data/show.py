@@ -42,7 +42,7 @@ def run(
     """Write the gallery into `out`; see `hm dataset show --help`."""
     if out.exists() and any(out.iterdir()) and not (out / PAGE).is_file():
         raise UsageError(f"{out} holds something else", fix="name another folder with --out")
-    dataset = open_dataset(path, poses)
+    dataset = open_dataset(path, poses, needs_captions=False)
     chosen = _choose(dataset, clips, reporter)
     rows = _index(dataset)
     shown: list[GalleryClip] = []

@@ -16,8 +16,8 @@ from hmcli.contracts import Reporter, StageResult
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.stages.bench.definition import Chosen, chosen_clips
-from hmcli.stages.rendering.captioner import check_captioner
 from hmcli.stages.rendering.clips import Drawer, drawn_at_once
+from hmcli.stages.shared.captioner import check_captioner
 from hmcli.stages.shared.each import each, move_into
 from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
@@ -116,7 +116,7 @@ def _captioner(world: WorldConfig, device: str) -> Captioner | None:
     """The model that describes the context frames, where the recipe names one."""
     if not world.captioner:
         return None
-    from hmcli.stages.rendering.captioner import load_captioner  # transformers loads here
+    from hmcli.stages.shared.captioner import load_captioner  # transformers loads here
 
     return load_captioner(Path(world.captioner), device)
 

@@ -1,13 +1,14 @@
 """caption.txt: which caption belongs to which clip?
 
 The release does not publish the grammar of its lines, so every form that can be told apart is read and nothing is
-guessed: a caption that might belong to another clip is refused, with the numbers that do not agree.
+guessed: a caption that might belong to another clip is refused, with the numbers that do not agree. A clip that surely
+has none has an empty caption.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hmcli.errors import DataError
 
@@ -21,26 +22,30 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def parse_captions(text: str, ids: Sequence[str]) -> dict[str, str]:
-    """Captions by clip id.
+    """Captions by clip id; empty for a clip whose line says nothing, or that no line names.
 
-    Accepted: `<id><tab><caption>` on every line (lines of other clips are allowed: a part of a data set was copied);
-    `<id>: <caption>` or `<id> <caption>` where every line starts with a known id; or exactly one line per clip, in
-    natural order of the ids. Raises DataError otherwise.
+    Accepted: `<id><tab><caption>` on every line (lines of other clips are allowed: a part of a data set was copied;
+    of a clip without a caption the id alone may be left); `<id>: <caption>` or `<id> <caption>` where every line starts
+    with a known id; or exactly one line per clip, in natural order of the ids, which may be empty. Raises DataError
+    otherwise.
     """
-    lines = _lines(text)
-    if all("\t" in line for line in lines):
-        return _keyed([line.split("\t", 1) for line in lines], ids)
+    lines = _lines(text, len(ids))
+    said = [line for line in lines if line.strip()]
     known = set(ids)
+    if all("\t" in line or line.strip() in known for line in said) and (not said or any("\t" in line for line in said)):
+        return _keyed([line.partition("\t")[::2] for line in said], ids)
     for separator in (":", None):
-        heads = [line.split(separator, 1) for line in lines]
+        if separator and not any(separator in line for line in said):
+            continue  # a line may be an id alone
+        heads = [line.split(separator, 1) for line in said]
         named = sum(head[0].strip() in known for head in heads)
-        if named == len(lines):
+        if named == len(said):
             return _keyed([(head[0], "".join(head[1:])) for head in heads], ids)
         if named:
-            raise _refuse(f"{named} of {len(lines)} lines start with a clip id")
+            raise _refuse(f"{named} of {len(said)} lines start with a clip id")
     if len(lines) != len(ids):
         raise _refuse(f"{len(lines)} captions for {len(ids)} clips, and the lines do not name their clips")
-    return dict(zip(sorted(ids, key=natural_key), lines, strict=True))
+    return dict(zip(sorted(ids, key=natural_key), (line.strip() for line in lines), strict=True))
 
 
 def caption_lines(captions: Iterable[tuple[str, str]]) -> str:
@@ -49,8 +54,14 @@ def caption_lines(captions: Iterable[tuple[str, str]]) -> str:
 
 
 def parse_numbered_captions(text: str, ids: Sequence[str]) -> dict[str, str]:
-    """Line N is the caption of clip N (the published examples); the last line must belong to the highest clip."""
-    lines, highest = _lines(text), max(int(name) for name in ids)
+    """Line N, which may be empty, is the caption of clip N (the published examples).
+
+    The last line must belong to the highest clip; a file that says nothing at all says nothing of any clip.
+    """
+    highest = max(int(name) for name in ids)
+    lines = [line.strip() for line in _lines(text, highest)]
+    if not any(lines):
+        return dict.fromkeys(ids, "")
     if len(lines) != highest:
         raise _refuse(f"line N describes N.mp4, but there are {len(lines)} lines and the highest clip is {highest}.mp4")
     if min(int(name) for name in ids) < 1:
@@ -58,13 +69,28 @@ def parse_numbered_captions(text: str, ids: Sequence[str]) -> dict[str, str]:
     return {name: lines[int(name) - 1] for name in ids}
 
 
-def _lines(text: str) -> list[str]:
-    """Lines without surrounding blanks; an empty one in the middle would shift captions and is refused."""
-    lines = [line.strip() for line in text.removeprefix("\ufeff").rstrip().splitlines()]
-    if not lines:
-        raise _refuse("the file is empty")
-    if "" in lines:
-        raise _refuse(f"line {lines.index('') + 1} of {len(lines)} is empty")
+def numbered_lines(text: str, captions: Mapping[str, str]) -> str:
+    """A numbered caption file with other captions for some clips; what it says of others stays."""
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").rstrip("\n").split("\n") if text.strip() else []
+    lines += [""] * (max(int(name) for name in captions) - len(lines))
+    for name, caption in captions.items():
+        lines[int(name) - 1] = " ".join(caption.split())
+    return "\n".join(lines) + "\n"
+
+
+def lines_of_others(text: str, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Clips that a tabbed caption file names and that are none of `ids`, with their captions."""
+    pairs = [line.partition("\t")[::2] for line in _lines(text, 0) if "\t" in line]
+    return [(name.strip(), caption.strip()) for name, caption in pairs if name.strip() not in ids]
+
+
+def _lines(text: str, wanted: int) -> list[str]:
+    """Lines of a file; empty ones at its end do not count, unless there are as many lines as `wanted` with them."""
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    while lines and not lines[-1].strip() and len(lines) != wanted:
+        lines.pop()
     return lines
 
 
@@ -74,9 +100,7 @@ def _keyed(pairs: Sequence[Sequence[str]], ids: Sequence[str]) -> dict[str, str]
         if name.strip() in captions:
             raise _refuse(f"two lines name the clip {name.strip()!r}")
         captions[name.strip()] = caption.strip()
-    if lacking := [name for name in ids if name not in captions]:
-        raise _refuse(f"{len(lacking)} of {len(ids)} clips have no caption, the first is {lacking[0]!r}")
-    return {name: captions[name] for name in ids}
+    return {name: captions.get(name, "") for name in ids}
 
 
 def _refuse(what: str) -> DataError:

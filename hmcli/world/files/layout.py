@@ -183,7 +183,11 @@ def _examples(names: Sequence[str], cameras: Collection[str]) -> Layout:
 def _plain(names: Collection[str], rows: Sequence[Mapping[str, Any]], source: str) -> Layout:
     if not rows:
         raise DataError("the metadata lists no videos", where={"file": source}, fix=_PLAIN_HELP)
-    clips = [_plain_clip(names, row, _roles(row, source), f"{source}, row {i}") for i, row in enumerate(rows, 1)]
+    anywhere = any(column in row for row in rows for column in _COLUMNS["caption"])  # else it may be misspelt
+    clips = [
+        _plain_clip(names, row, _roles(row, source, captioned=not anywhere), f"{source}, row {i}")
+        for i, row in enumerate(rows, 1)
+    ]
     ids = [clip.id for clip in clips]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise DataError(f"two rows describe clip {twice[0]!r}", where={"file": source}, fix="add a column id")
@@ -204,7 +208,18 @@ def plain_row(*, id: str, video: str, caption: str, cameras: str, intrinsics: st
     return {_COLUMNS[role][0]: cell for role, cell in row.items() if cell or role == "caption"}
 
 
-def _roles(row: Mapping[str, Any], source: str) -> dict[str, str]:
+def with_captions(rows: Sequence[Mapping[str, Any]], source: str, captions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of a metadata file, with other captions for some clips."""
+    changed = []
+    for number, row in enumerate(rows, 1):
+        roles = _roles(row, source, captioned=False)
+        clip = _row_id(_cells(row, roles, f"{source}, row {number}"))
+        new = {roles.get("caption", _COLUMNS["caption"][0]): captions[clip]} if clip in captions else {}
+        changed.append({**row, **new})
+    return changed
+
+
+def _roles(row: Mapping[str, Any], source: str, *, captioned: bool) -> dict[str, str]:
     """Role -> the column of this row that plays it. Raises DataError for two that play the same, or none that must."""
     roles: dict[str, str] = {}
     for role, columns in _COLUMNS.items():
@@ -213,20 +228,31 @@ def _roles(row: Mapping[str, Any], source: str) -> dict[str, str]:
             raise DataError(f"the columns {' and '.join(present)} mean the same", where={"file": source})
         if present:
             roles[role] = present[0]
-    for role in ("context", "caption"):
+    for role in ("context", *(["caption"] if captioned else [])):
         if role not in roles:
             what = f"a row has no column {' or '.join(_COLUMNS[role])}"
             raise DataError(what, where={"file": source, "columns": ", ".join(map(str, row))}, fix=_PLAIN_HELP)
     return roles
 
 
-def _plain_clip(names: Collection[str], row: Mapping[str, Any], roles: Mapping[str, str], place: str) -> ClipFiles:
+def _cells(row: Mapping[str, Any], roles: Mapping[str, str], place: str) -> dict[str, str]:
+    """Role -> what the row says. Raises DataError for what is no text."""
     cells: dict[str, str] = {}
     for role, column in roles.items():
         value = "" if row[column] is None else row[column]
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise DataError(f"{column} is {value!r}, not text", where={"row": place})
         cells[role] = str(value).strip()
+    return cells
+
+
+def _row_id(cells: Mapping[str, str]) -> str:
+    """The clip's id: its own column, or the video without its suffix."""
+    return cells.get("id") or str(PurePosixPath(cells["context"]).with_suffix(""))
+
+
+def _plain_clip(names: Collection[str], row: Mapping[str, Any], roles: Mapping[str, str], place: str) -> ClipFiles:
+    cells = _cells(row, roles, place)
     static = cells.get("cameras") == STATIC
     wanted = {
         role: PurePosixPath(cells[role]).as_posix()
@@ -240,10 +266,10 @@ def _plain_clip(names: Collection[str], row: Mapping[str, Any], roles: Mapping[s
     if not problem and "cameras" not in wanted and not static:
         problem = "the metadata names no camera file for the clip and does not call its camera static"
     return ClipFiles(
-        id=cells.get("id") or str(PurePosixPath(wanted["context"]).with_suffix("")),
+        id=_row_id(cells),
         files=wanted,
         missing=() if "target" in wanted else ("target",),
-        caption=cells["caption"],
+        caption=cells.get("caption", ""),
         static=static,
         problem=problem,
     )

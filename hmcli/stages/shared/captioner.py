@@ -19,13 +19,13 @@ from hmcli.errors import DataError, MissingPartError
 FRAMES = 4  # of the context, evenly spaced, the first and the last among them
 PROMPT = "These are frames of one video, in order. Describe in one sentence who or what moves in it, how, and where."
 _LONGEST = 96  # tokens
-_FIX = "name a folder with config.json, model.safetensors and the processor's files (world.captioner)"
+_FIX = "name a folder with config.json, model.safetensors and the processor's files (--captioner, world.captioner)"
 
 
 def check_captioner(folder: Path) -> None:
     """Is there a model's folder? Raises MissingPartError."""
     if not (folder / "config.json").is_file():
-        raise MissingPartError("there is no captioning model", where={"world.captioner": folder}, fix=_FIX)
+        raise MissingPartError("there is no captioning model", where={"captioner": folder}, fix=_FIX)
 
 
 def load_captioner(folder: Path, device: str) -> Callable[[np.ndarray], str]:
@@ -52,18 +52,18 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
             folder, local_files_only=True, output_loading_info=True, dtype="auto"
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        where = {"world.captioner": folder, "at": error}
+        where = {"captioner": folder, "at": error}
         raise DataError("the captioning model cannot be loaded", where=where, fix=_FIX) from error
     model, info = loaded
     if info["missing_keys"]:
         first = sorted(info["missing_keys"])[0]
         raise DataError(
             f"the captioning model lacks {len(info['missing_keys'])} weights, the first is {first}",
-            where={"world.captioner": folder}, fix=_FIX,
+            where={"captioner": folder}, fix=_FIX,
         )  # fmt: skip
     if getattr(processor, "chat_template", None) is None:
         what = "the captioning model's processor has no chat template"
-        raise DataError(what, where={"world.captioner": folder}, fix="use an instruction-tuned model")
+        raise DataError(what, where={"captioner": folder}, fix="use an instruction-tuned model")
     own_weights(model)
     return model, processor
 
