@@ -133,7 +133,10 @@ def convert(
             "as HyDRA and Wan published; diffusers: a plain Wan folder.",
         ),
     ] = None,
-    lora: Annotated[Path | None, typer.Option("--lora", help="Adapter (.safetensors) to put into the weights.")] = None,
+    lora: Annotated[Path | None, typer.Option("--lora", help="Adapter (LoRA) to put into the weights.")] = None,
+    part: Annotated[
+        str, typer.Option("--part", help="Of a file with several state dicts, the one to take (model_ema, ...).")
+    ] = "",
     dtype: Annotated[FloatType | None, typer.Option("--dtype", help="Type of the weights; default: kept.")] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Settings of the model; default: the source's, or as released.")
@@ -150,7 +153,7 @@ def convert(
     kind = {None: "checkpoint", "released": "released.safetensors"}.get(to, to)
     return stage.run(
         found, to=to, out=named(out, found.stem if found.is_file() else found, str(kind)), recipe=recipe, lora=lora,
-        dtype=dtype, overrides=list(override or ()), force=force, reporter=Console(), dry_run=dry_run,
+        dtype=dtype, overrides=list(override or ()), force=force, reporter=Console(), dry_run=dry_run, part=part,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import torch
 from hmcli.aligned import own_weights
 from hmcli.errors import DataError, MissingPartError, UsageError
 from hmcli.recipe.sections import TextConfig
+from hmcli.tensors.variants import only_variant
 
 MINI_DIM = 64  # channels of a mini row: one sign bit of a hash each
 MINI_POSITION = 0.25  # length of the position code added to a word's unit vector
@@ -147,10 +148,12 @@ def _load_umt5(folder: Path, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
     from transformers import UMT5EncoderModel
 
+    variant = only_variant(folder)
     try:
         loaded: Any = UMT5EncoderModel.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
+            folder, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True,
+            variant=variant or None,
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         where = {"folder": folder, "reason": (str(error).strip() or type(error).__name__).splitlines()[0]}
         raise DataError("the text encoder cannot be loaded", where=where, fix="download it again") from error

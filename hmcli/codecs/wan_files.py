@@ -5,20 +5,19 @@ Nothing is fetched and no pickled code is run; a missing, extra or misshapen wei
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from hmcli.aligned import own_weights
 from hmcli.codecs.places import CONFIG, vae_folder
 from hmcli.errors import DataError, MissingPartError
+from hmcli.tensors.reading import read_tensors
+from hmcli.tensors.scaled import unscaled
+from hmcli.tensors.variants import only_variant
 
 PUBLISHED_LATENTS = 16  # channels whose mean and standard deviation are published for the single file
 KEYS_SHOWN = 4
@@ -40,11 +39,13 @@ def load_wan_vae(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> AutoencoderKLWan:
-    """A diffusers folder with safetensors weights."""
+    """A diffusers folder with safetensors weights, also where they are a variant (`*.fp16.safetensors`)."""
+    variant = only_variant(folder)
     try:
         vae, info = AutoencoderKLWan.from_pretrained(
-            str(folder), torch_dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
+            str(folder), torch_dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True,
+            variant=variant or None,
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise DataError(
             "the VAE cannot be loaded", where={"folder": folder, "reason": first_line(error)}, fix="download it again"
@@ -56,7 +57,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> AutoencoderKLWan:
 
 def load_original(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
     """The single file as Wan published it; sizes are read from its tensors."""
-    weights = _read_weights(path)
+    weights, _ = unscaled(read_tensors(path).state, path)
     try:
         sizes = {
             "base_dim": weights["encoder.conv1.weight"].shape[0],
@@ -78,23 +79,6 @@ def load_original(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
         raise DataError("the VAE's weights have other shapes", where={"file": path, "reason": str(error)}) from error
     refuse_wrong_keys(path, missing=found.missing_keys, extra=found.unexpected_keys)
     return vae.to(dtype)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise DataError(
-            "the weights cannot be read as plain tensors",
-            where={"file": path, "reason": first_line(error)},
-            fix="download the file again; files that carry code are refused",
-        ) from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError("this file is no dictionary of tensors", where={"file": path})
-    return content
 
 
 def refuse_wrong_keys(path: Path, *, missing: list[str], extra: list[str]) -> None:

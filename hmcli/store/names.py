@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from hmcli.errors import DataError
+from hmcli.errors import DataError, UsageError
 
 # One row per part: the name in released Wan and HyDRA checkpoints, and ours (diffusers' plus what HyDRA adds).
 NAMES: tuple[tuple[str, str], ...] = (
@@ -97,12 +98,41 @@ def _renamed(state: Mapping[str, T], translate: Callable[[str], str], kind: str,
     return renamed
 
 
-def without_prefix(state: Mapping[str, T]) -> tuple[dict[str, T], str]:
-    """Cut what trainers put in front of every name (`model.`, `module.`, `pipe.dit.`); returns (state, prefix)."""
-    found = [name.removesuffix(_ANCHOR) for name in state if name == _ANCHOR or name.endswith("." + _ANCHOR)]
-    if len(found) != 1 or not all(name.startswith(found[0]) for name in state):
-        return dict(state), ""
-    return {name.removeprefix(found[0]): tensor for name, tensor in state.items()}, found[0]
+@dataclass(frozen=True, kw_only=True)
+class Prefixed(Generic[T]):
+    """One model's weights out of a state dict, without what stood before each of their names."""
+
+    state: dict[str, T]
+    prefix: str = ""
+    others: tuple[str, ...] = ()  # prefixes of other models of the kind in it
+    left: tuple[str, ...] = ()  # names that are of none of them
+
+
+def under_prefix(state: Mapping[str, T], prefix: str = "") -> Prefixed[T]:
+    """Cut what trainers put in front of every name (`model.`, `module.`, `pipe.dit.`).
+
+    Where several models lie side by side (`model.`, `model_ema.`), the one of `prefix`, else the first that is no
+    average; weights of other parts (a VAE, a text encoder) are left and named. UsageError for a prefix that is none.
+    """
+    found = sorted(
+        (name.removesuffix(_ANCHOR) for name in state if name == _ANCHOR or name.endswith("." + _ANCHOR)),
+        key=lambda prefix: ("ema" in prefix, len(prefix)),
+    )
+    if prefix and prefix not in found:
+        raise UsageError(
+            f"no weights of a transformer lie under {prefix!r}", where={"prefixes": ", ".join(map(repr, found))},
+            fix="name one of them",
+        )  # fmt: skip
+    if not found or (not prefix and found[0] == ""):
+        return Prefixed(state=dict(state))
+    taken = prefix or found[0]
+    others = tuple(other for other in found if other != taken)
+    return Prefixed(
+        state={name.removeprefix(taken): tensor for name, tensor in state.items() if name.startswith(taken)},
+        prefix=taken,
+        others=others,
+        left=tuple(name for name in state if not name.startswith((taken, *(other for other in others if other)))),
+    )
 
 
 def is_released(names: Iterable[str]) -> bool:

@@ -1,17 +1,17 @@
 """Weights on disk: reading them safely and lazily, writing them, and checking that they fit.
 
 Nothing here knows a model: names are text, shapes are tuples. Files that could run code when opened are read with
-torch's safe unpickler or not at all. What is computed with is read into memory of its own (hmcli.aligned); what only
-passes from file to file stays in the file, mapped.
+torch's safe unpickler or not at all (hmcli.tensors). What is computed with is read into memory of its own
+(hmcli.aligned); what only passes from file to file stays in the file, mapped.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,26 @@ from hmcli.errors import DataError, UsageError
 from hmcli.store.files import OutsideError, is_plain_path
 from hmcli.store.finite import require_finite_weights
 from hmcli.store.names import listed
+from hmcli.tensors.reading import PICKLED, read_tensors, unpickled
+from hmcli.tensors.scaled import unscaled
+from hmcli.tensors.variants import only_variant, variants_in
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PICKLED = {".pth", ".pt", ".ckpt", ".bin"}
 _SINGLE = {".safetensors", *PICKLED}
-INDEX = ".safetensors.index.json"
+_INDEX = re.compile(r".+\.safetensors\.index(\.[\w-]+)?\.json")
 _OF_DIFFUSERS = "diffusion_pytorch_model"  # how diffusers and Wan name a model's own weights in a folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Tensors by name, still on disk, and what had to be decided or done to read them."""
+
+    state: dict[str, Tensor]
+    part: str = ""  # of a file that holds several state dicts, the one that this is
+    others: tuple[str, ...] = ()  # the parts that were not taken
+    scaled: str = ""  # what was done to weights in 8-bit floats, in words
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -42,13 +54,32 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 def map_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The same, still on disk: for names and shapes, and for weights that go into another file as they are.
 
-    Reads .safetensors, .safetensors.index.json, and .pth/.pt/.ckpt/.bin, bare or inside {"state_dict": ...}.
-    Raises DataError for anything else, for damaged files, and for pickles that hold more than tensors.
+    Raises as `open_weights`.
+    """
+    return open_weights(path).state
+
+
+def open_weights(path: str | Path, part: str = "") -> Opened:
+    """Tensors of .safetensors, an index of shards, and .pth/.pt/.ckpt/.bin, bare or inside other dicts.
+
+    `part` names one of several state dicts in a file (hmcli.tensors.nested). Weights in 8-bit floats become float32,
+    in memory. Raises DataError for anything else, for damaged files, for what is no file of weights although it is
+    called one, and for pickles that hold more than tensors.
     """
     path = find_weights(path)
-    if path.name.endswith(INDEX):
-        return _load_shards(path)
-    return _load_pickle(path) if path.suffix in PICKLED else _load_safetensors(path)
+    if is_index(path):
+        if part:
+            raise UsageError("shards have no parts", where={"index": path, "part": part}, fix="leave --part out")
+        state, scaled = unscaled(_load_shards(path), path)
+        return Opened(state=state, scaled=scaled)
+    found = read_tensors(path, part)
+    state, scaled = unscaled(found.state, path)
+    return Opened(state=state, part=found.part, others=found.others, scaled=scaled)
+
+
+def is_index(path: Path) -> bool:
+    """Is it an index of shards, by its name?"""
+    return _INDEX.fullmatch(path.name) is not None
 
 
 def find_weights(path: str | Path) -> Path:
@@ -58,11 +89,11 @@ def find_weights(path: str | Path) -> Path:
         path = _weights_in(path)
     if not path.is_file():
         raise DataError("there are no weights here", where={"file": path}, fix="check the path")
-    if path.suffix not in _SINGLE and not path.name.endswith(INDEX):
+    if path.suffix not in _SINGLE and not is_index(path):
         raise DataError(
             f"weights of kind {path.suffix or path.name!r} are not known",
             where={"file": path},
-            fix=f"known: {', '.join(sorted(_SINGLE))}, {INDEX}, or a folder with one of them",
+            fix=f"known: {', '.join(sorted(_SINGLE))}, .safetensors.index.json, or a folder with one of them",
         )
     return path
 
@@ -70,12 +101,15 @@ def find_weights(path: str | Path) -> Path:
 def weight_files(path: str | Path) -> list[Path]:
     """Every file that holds what `map_state_dict` reads."""
     path = find_weights(path)
-    return [path, *(path.parent / shard for shard in _shards(path))] if path.name.endswith(INDEX) else [path]
+    return [path, *(path.parent / shard for shard in _shards(path))] if is_index(path) else [path]
 
 
 def _weights_in(folder: Path) -> Path:
     """The one file of weights in a folder; where there are others too, the one named as a model's own."""
-    indexes = sorted(folder.glob(f"*{INDEX}"))
+    named = variants_in(folder)
+    if named and any(file.name.startswith(_OF_DIFFUSERS) or is_index(file) for file in named.values()):
+        return named[only_variant(folder)]
+    indexes = sorted(file for file in folder.iterdir() if is_index(file))
     files = indexes or sorted(file for file in folder.iterdir() if file.suffix in _SINGLE)
     own = [file for file in files if file.name.startswith(_OF_DIFFUSERS)]
     files = own if len(own) == 1 else files
@@ -92,7 +126,7 @@ def _load_shards(index: Path) -> dict[str, Tensor]:
     place = _shards(index)
     state: dict[str, Tensor] = {}
     for shard in place:
-        state |= _load_safetensors(index.parent / shard)
+        state |= read_tensors(index.parent / shard).state
     if missing := sorted({name for names in place.values() for name in names} - set(state)):
         raise DataError(
             "shards lack weights that the index names", where={"index": index, "names": listed(missing)},
@@ -127,55 +161,6 @@ def _beside(index: Path, shard: object) -> str:
             fix="do not use this checkpoint unless you know who made it",
         )  # fmt: skip
     return str(shard)
-
-
-def _load_safetensors(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            "the file is not whole or no safetensors file", where={"file": file, "because": error}, fix="fetch it again"
-        ) from error
-
-
-def _load_pickle(file: Path) -> dict[str, Tensor]:
-    import torch
-
-    state = _unpickled(file)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError(
-            "the file holds no state dict (names with tensors)", where={"file": file},
-            fix='tensors by name are read from the file itself, or from under "state_dict" in it',
-        )  # fmt: skip
-    return dict(state)
-
-
-def _unpickled(file: Path) -> Any:
-    """Its content, through the safe unpickler; tensors are mapped where the file is of torch's newer kind."""
-    import zipfile
-
-    import torch
-
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # the unpickler meets damage with errors of any kind
-        raise DataError(
-            "the file is not whole, or holds more than tensors and is refused",
-            where={"file": file, "because": _reason(error)},
-            fix="fetch it again, or convert it to safetensors where you trust it",
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Why a pickle was refused, without torch's advice to load it unsafely."""
-    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return f"it holds {named[1]}, which is no tensor"
-    return "it is no pickle of tensors" if isinstance(error, pickle.UnpicklingError) else repr(error)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -221,7 +206,7 @@ def about_weights(path: Path) -> dict[str, str]:
 
     try:
         if path.suffix in PICKLED:
-            content = _unpickled(path)
+            content = unpickled(path)
             about = content.get("about") if isinstance(content, dict) else None
             return about if isinstance(about, dict) else {}
         with safe_open(str(path), framework="pt") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import hooks
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hmcli.core import backends
@@ -299,3 +299,18 @@ def test_the_kernel_asked_for_computes_all_attention(policy: str):
 
 def test_the_automatic_choice_is_told():
     assert model().set_attention("auto") == "attention: flash, chosen for cpu and float64"
+
+
+def test_half_of_a_pair_is_refused_instead_of_filled_with_random_numbers(tmp_path: Path):
+    adapted = model()
+    add_lora(adapted, rank=2, alpha=4, targets=("to_q",), generator=torch.Generator().manual_seed(0))
+    save_lora(adapted, tmp_path)
+    state = load_file(tmp_path / FILE)
+    lost = next(name for name in state if ".lora_B." in name)
+    del state[lost]
+    save_file(state, tmp_path / FILE)
+    for source, more in ((dict(state), {}), (tmp_path, {"weight_name": FILE}), (tmp_path / FILE, {})):
+        with pytest.raises(ValueError, match=lost.replace("lora_B", "lora_A")):
+            model().load_lora_adapter(source, prefix=None, **more)
+    with pytest.raises(ValueError, match="no other half"):
+        load_lora(model(), tmp_path / FILE)

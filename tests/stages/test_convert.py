@@ -396,7 +396,7 @@ def test_an_adapter_is_put_into_the_weights(tmp_path: Path):
     wanted, got = fused_weights(model), weights_of(tmp_path / "out")
     assert all(torch.allclose(got[name], wanted[name], atol=1e-6) for name in wanted)
     assert not torch.equal(got["blocks.0.projector.weight"], hydra().state_dict()["blocks.0.projector.weight"])
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match="this is no adapter"):
         changed(source, tmp_path / "no", "model.heads=2", lora=source)
     with pytest.raises(UsageError, match="no such adapter"):
         changed(source, tmp_path / "no", "model.heads=2", lora=tmp_path / "none.safetensors")
@@ -452,3 +452,129 @@ def test_the_command_says_what_it_found_and_leaves_nothing_behind_on_failure(hm:
     made = ok(hm("convert", source, *HEADS, cwd=tmp_path))
     assert made.name == "hydra.checkpoint"
     shutil.rmtree(made)
+
+
+# --- other people's files --------------------------------------------------------------------------------------------
+
+
+def kohya(layer: str, alpha: float | None, seed: int = 6) -> dict[str, Tensor]:
+    """An adapter of rank 2 on one layer of 24 x 24, named as kohya names it."""
+    draw = torch.Generator().manual_seed(seed)
+    state = {
+        "lora_down.weight": torch.randn(2, 24, generator=draw),
+        "lora_up.weight": torch.randn(24, 2, generator=draw),
+    }
+    state |= {} if alpha is None else {"alpha": torch.tensor(alpha)}
+    return {f"lora_unet_{layer}.{end}": part for end, part in state.items()}
+
+
+def test_an_adapter_of_another_tool_changes_the_weights_by_its_alpha_and_this_is_recorded(tmp_path: Path):
+    source = write_released(tmp_path, "hydra.pth", hydra().state_dict())
+    name, said = "blocks.1.attn1.to_q.weight", Said()
+    fingerprints = set()
+    for alpha, scale in ((1.0, 0.5), (None, 1.0), (8.0, 4.0)):
+        state = kohya("blocks_1_self_attn_q", alpha)
+        save_file(state, tmp_path / "a.safetensors")
+        made = changed(source, tmp_path / f"{alpha}", "model.heads=2", lora=tmp_path / "a.safetensors", said=said)
+        down, up = list(state.values())[:2]
+        got = weights_of(tmp_path / f"{alpha}")
+        torch.testing.assert_close(got[name], hydra().state_dict()[name] + scale * (up @ down))
+        assert same(
+            {n: t for n, t in got.items() if n != name}, {n: t for n, t in hydra().state_dict().items() if n != name}
+        )
+        fingerprints.add(made.fingerprint)
+    assert len(fingerprints) == 3
+    assert sum("no alpha is stated: taken as 2, the rank" in line for line in said.lines) == 1
+    assert "alpha 8 from the file's alpha keys" in read_manifest(tmp_path / "8.0").attributes["source"]
+
+
+def test_alpha_beside_an_adapter_is_a_part_of_what_was_made(tmp_path: Path):
+    source = write_released(tmp_path, "hydra.pth", hydra().state_dict())
+    save_file(kohya("blocks_1_self_attn_q", None), tmp_path / "a.safetensors")
+    found = []
+    for alpha in (2, 4):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha}), encoding="utf-8")
+        found.append(changed(source, tmp_path / "out", "model.heads=2", lora=tmp_path / "a.safetensors").fingerprint)
+    assert found[0] != found[1]
+
+
+def test_half_an_adapter_is_an_error_and_writes_nothing(hm: WarmCommand, tmp_path: Path):
+    source = write_released(tmp_path, "hydra.pth", hydra().state_dict())
+    state = kohya("blocks_1_self_attn_q", 1.0)
+    del state["lora_unet_blocks_1_self_attn_q.lora_up.weight"]
+    save_file(state, tmp_path / "a.safetensors")
+    done = hm("convert", source, *HEADS, "--lora", tmp_path / "a.safetensors", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "lora_unet_blocks_1_self_attn_q.lora_down.weight has no up matrix" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_on_parts_that_the_written_model_lacks_is_refused(tmp_path: Path):
+    source = write_released(tmp_path, "wan.pth", plain_wan().state_dict())
+    save_file(kohya("blocks_1_projector", 1.0), tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match=r"parts that plain Wan has not(.|\n)*blocks\.1\.projector"):
+        changed(source, tmp_path / "x.pth", "model.heads=2", lora=tmp_path / "a.safetensors", to="released")
+    changed(source, tmp_path / "out", "model.heads=2", lora=tmp_path / "a.safetensors")
+    down, up = list(kohya("blocks_1_projector", 1.0).values())[:2]
+    wanted = torch.eye(24) + 0.5 * up @ down
+    torch.testing.assert_close(weights_of(tmp_path / "out")["blocks.1.projector.weight"], wanted)
+
+
+def test_an_adapter_in_the_place_of_a_model_is_told(tmp_path: Path):
+    save_file(kohya("blocks_1_self_attn_q", 1.0), tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match="adapter"):
+        changed(tmp_path / "a.safetensors", tmp_path / "out")
+
+
+def test_a_trainer_s_checkpoint_is_read_and_what_was_taken_is_said_and_recorded(tmp_path: Path):
+    trained, average = (to_released(hydra(seed).state_dict()) for seed in (3, 8))
+    prefixed = {f"model.{n}": t for n, t in trained.items()} | {f"model_ema.{n}": t for n, t in average.items()}
+    torch.save({"module": trained, "model_ema": average, "step": 9}, tmp_path / "a.pt")
+    torch.save({"state_dict": prefixed | {"vae.conv.weight": torch.ones(1)}, "epoch": 1}, tmp_path / "b.ckpt")
+    fingerprints = []
+    for file, part, seed, told in (
+        ("a.pt", "", 3, "from 'module' in the file"),
+        ("a.pt", "model_ema", 8, "from 'model_ema' in the file"),
+        ("b.ckpt", "", 3, "each after 'model.', from 'state_dict' in the file"),
+        ("b.ckpt", "state_dict:model_ema.", 8, "each after 'model_ema.'"),
+    ):
+        said = Said()
+        made = changed(tmp_path / file, tmp_path / "out", "model.heads=2", part=part, said=said, force=True)
+        assert same(weights_of(tmp_path / "out"), dict(hydra(seed).state_dict()))
+        assert told in read_manifest(tmp_path / "out").attributes["source"]
+        assert any("the file also holds" in line for line in said.lines)
+        assert any("1 other weights" in line and "vae.conv" in line for line in said.lines) == (file == "b.ckpt")
+        fingerprints.append(made.fingerprint)
+    assert len(set(fingerprints)) == 4
+
+
+def test_scaled_8_bit_weights_become_a_model(tmp_path: Path):
+    state = to_released(hydra().state_dict())
+    wanted = dict(hydra().state_dict())
+    for name in [name for name in state if name.endswith("ffn.0.weight")]:
+        scale = state[name].abs().max() / 448
+        eight = (state[name] / scale).to(torch.float8_e4m3fn)
+        state |= {name: eight, name.removesuffix("weight") + "scale_weight": scale}
+        wanted[name.replace("ffn.0", "ffn.net.0.proj")] = eight.float() * scale
+    comfy = {f"model.diffusion_model.{name}": tensor for name, tensor in state.items()}
+    save_file(comfy | {"scaled_fp8": torch.zeros(0).to(torch.float8_e4m3fn)}, tmp_path / "a.safetensors")
+    said = Said()
+    changed(tmp_path / "a.safetensors", tmp_path / "out", "model.heads=2", said=said)
+    assert same(weights_of(tmp_path / "out"), wanted)
+    assert "2 weights in 8-bit floats, 2 of them scaled" in said.lines[0]
+
+
+def test_a_pipeline_that_holds_only_a_variant_is_converted(tmp_path: Path):
+    plain_wan().half().save_pretrained(tmp_path / "wan" / "transformer", variant="fp16", max_shard_size="20KB")
+    assert not (tmp_path / "wan" / "transformer" / "diffusion_pytorch_model.safetensors").exists()
+    changed(tmp_path / "wan", tmp_path / "out")
+    got = weights_of(tmp_path / "out")
+    assert all(torch.equal(got[name], tensor) for name, tensor in plain_wan().half().state_dict().items())
+
+
+def test_a_pointer_in_place_of_weights_ends_with_what_to_do(hm: WarmCommand, tmp_path: Path):
+    (tmp_path / "a.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    done = hm("convert", tmp_path / "a.safetensors", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "a Git LFS pointer" in done.stderr
+    assert "git lfs pull" in done.stderr

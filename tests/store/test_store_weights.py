@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hmcli.errors import DataError
+from hmcli.errors import DataError, UsageError
 from hmcli.store.names import (
     BLOCK_NAMES,
     NAMES,
@@ -20,7 +20,7 @@ from hmcli.store.names import (
     released_from_ours,
     to_ours,
     to_released,
-    without_prefix,
+    under_prefix,
 )
 from hmcli.store.weights import (
     about_weights,
@@ -58,12 +58,17 @@ def test_names_of_no_such_model_are_listed():
 
 @pytest.mark.parametrize("prefix", ["", "model.", "pipe.dit."])
 def test_a_common_prefix_is_cut_and_told(prefix: str):
-    assert without_prefix({prefix + name: tensor for name, tensor in STATE.items()}) == (STATE, prefix)
+    found = under_prefix({prefix + name: tensor for name, tensor in STATE.items()})
+    assert (found.state, found.prefix, found.others, found.left) == (STATE, prefix, (), ())
 
 
-def test_a_prefix_that_is_not_common_stays():
-    mixed = {"model.patch_embedding.weight": torch.ones(1), "other.x": torch.ones(1)}
-    assert without_prefix(mixed) == (mixed, "")
+def test_other_models_and_other_parts_beside_a_prefix_are_named():
+    mixed = {f"{p}{name}": name for p in ("model_ema.", "model.") for name in STATE} | {"vae.x": "", "y": ""}
+    found = under_prefix(mixed)
+    assert (found.prefix, found.others, found.left) == ("model.", ("model_ema.",), ("vae.x", "y"))
+    assert under_prefix(mixed, "model_ema.").prefix == "model_ema."
+    with pytest.raises(UsageError, match=r"'model\.', 'model_ema\.'"):
+        under_prefix(mixed, "net.")
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.ckpt", "a.pt"])

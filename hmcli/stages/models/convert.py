@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hmcli.codecs.places import VAE
 from hmcli.contracts import Reporter, StageResult
-from hmcli.errors import DataError, NotFiniteError, UsageError
+from hmcli.errors import NotFiniteError, UsageError
 from hmcli.recipe.readers import Readers
 from hmcli.recipe.reading import check_overrides, to_dict
 from hmcli.recipe.sections import Recipe
@@ -37,6 +37,7 @@ from hmcli.stages.models.settings import settle
 from hmcli.stages.models.sources import Source, look
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
+from hmcli.store.adapters import Adapter, changed, read_adapter
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.finite import require_finite_weights
 from hmcli.store.hashing import HashCache, hash_file, hash_json
@@ -71,20 +72,30 @@ class Plan:
         """Names of the weights the source lacks because it is plain Wan."""
         return sorted(set(shapes_of(self._skeleton().state_dict())) - set(self.source.state))
 
+    @cached_property
+    def adapter(self) -> Adapter | None:
+        """What `lora` changes, layer by layer."""
+        return None if self.lora is None else read_adapter(self.lora, shapes_of(self._skeleton().state_dict()))
+
     def check(self) -> None:
         """Raise DataError listing everything that does not fit."""
         expected = shapes_of(self._skeleton().state_dict())
         may_lack = () if self.source.has_memory else ADDED_TO_WAN
         check_keys(expected, shapes_of(self.source.state), where=self.source.path, may_lack=may_lack)
-        if self.lora is not None:
-            _check_adapter(self.lora, expected)
+
+    @property
+    def form(self) -> str:
+        """What the written weights are made of, for people."""
+        return self.source.form + (f", with the adapter {self.lora}: {self.adapter.told}" if self.adapter else "")
 
     def key(self) -> str:
         """Hash of all that the written weights depend on but the recipe."""
         cache = HashCache()
         files = [hash_file(file, cache=cache) for file in self.source.files]
-        lora = None if self.lora is None else hash_file(self.lora, cache=cache)
-        return hash_json({"files": sorted(files), "dtype": self.dtype, "lora": lora})
+        adapted = () if self.adapter is None else self.adapter.files
+        lora = [hash_file(file, cache=cache) for file in adapted]
+        taken = {"taken": self.source.taken} if self.source.others else {}  # otherwise the files say it
+        return hash_json({"files": sorted(files), "dtype": self.dtype, "lora": lora or None} | taken)
 
     def parts(self) -> TrainedWith:
         """Hashes of codec and text encoder, where they are known."""
@@ -108,12 +119,20 @@ class Plan:
             state = {name: tensor.to(pick_dtype(self.dtype)) for name, tensor in state.items()}
         model: Any = self._skeleton()
         model.load_state_dict(state, assign=True, strict=False)
-        if self.lora is not None:
-            _fuse(model, self.lora)
+        if self.adapter is not None:
+            fused = {name: changed(name, weight, self.adapter) for name, weight in model.state_dict().items()}
+            model.load_state_dict(fused, assign=True)
         return model
 
     def state(self) -> dict[str, Tensor]:
         """The weights without any that the source lacks, under our names."""
+        changes = {} if self.adapter is None else self.adapter.changes
+        if on := sorted(set(changes) & {name.rpartition(".")[0] for name in self.fresh}):
+            raise UsageError(
+                "the adapter changes parts that plain Wan has not",
+                where={"lora": self.lora, "source": self.source.path, f"layers ({len(on)})": listed(on)},
+                fix="make a checkpoint of it (--to checkpoint), or give the HyDRA weights it was trained on",
+            )
         weights = self.model(upgrade=False).state_dict()
         return {name: tensor for name, tensor in weights.items() if not tensor.is_meta}
 
@@ -141,12 +160,15 @@ def run(
     force: bool,
     reporter: Reporter,
     dry_run: bool = False,
+    part: str = "",
 ) -> StageResult:
     """Convert `source`; see `hm convert --help`. Nothing is written unless everything fits."""
     if lora is not None and not lora.exists():
-        raise UsageError("there is no such adapter", where={"lora": lora}, fix="name a .safetensors file")
-    found = look(source)
+        raise UsageError("there is no such adapter", where={"lora": lora}, fix="name a file or a folder")
+    found = look(source, part)
     reporter.note(f"{source} is {found.form}")
+    for told in found.left_out:
+        reporter.warn(told)
     if found.part == "vae":
         if to not in (None, "diffusers") or lora is not None or recipe is not None or overrides:
             raise UsageError(
@@ -167,6 +189,8 @@ def run(
         arguments["eps"] = float(found.config["eps"])
     plan = Plan(source=found, recipe=settled, arguments=arguments, dtype=dtype, lora=lora)
     plan.check()
+    if plan.adapter is not None:
+        reporter.note(f"{lora}: {plan.adapter.told}")
     with _naming(found):
         return _WRITERS[target](plan, out, force, reporter, dry_run)
 
@@ -198,31 +222,6 @@ def fresh_parts(arguments: dict[str, Any], seed: int) -> dict[str, Tensor]:
     return made
 
 
-def _check_adapter(file: Path, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise DataError unless every weight of the adapter belongs to a layer of the model and has its shape."""
-    wrong = []
-    for name, shape in shapes_of(map_state_dict(file)).items():
-        layer, _, half = name.removesuffix(".weight").rpartition(".lora_")
-        of = expected.get(f"{layer}.weight", ())
-        if not of or not (shape[1:] == of[1:] if half == "A" else shape[0] == of[0]):
-            wrong.append(f"{name} {list(shape)}" + (f" on a layer of {list(of)}" if of else ""))
-    if wrong or file.suffix != ".safetensors":
-        raise DataError(
-            "the adapter does not fit the model", where={"lora": file, f"wrong ({len(wrong)})": listed(wrong)},
-            fix="give the .safetensors file of an adapter trained on this model",
-        )  # fmt: skip
-
-
-def _fuse(model: HydraTransformer3DModel, file: Path) -> None:
-    """Put an adapter into the weights."""
-    from hmcli.core.lora import fused_weights, load_lora
-
-    load_lora(model, file)
-    state = fused_weights(model)
-    model.unload_lora()
-    model.load_state_dict(state, assign=True)
-
-
 # --- a checkpoint of hm ----------------------------------------------------------------------------------------------
 
 
@@ -238,7 +237,7 @@ def _to_checkpoint(plan: Plan, out: Path, force: bool, reporter: Reporter, dry_r
         write_diffusers_folder(folder, model, settled)
         return CheckpointAttributes(
             parameters=sum(p.numel() for p in model.parameters()), size=settled.data.size,
-            source=plan.source.form, fresh=tuple(plan.fresh), trained_with=plan.parts(),
+            source=plan.form, fresh=tuple(plan.fresh), trained_with=plan.parts(),
         )  # fmt: skip
 
     return _write_artifact(
@@ -323,7 +322,7 @@ def _to_diffusers(plan: Plan, out: Path, force: bool, reporter: Reporter, dry_ru
     def write(folder: Path) -> ConvertedAttributes:
         model = _plain_wan(plan.arguments, state)
         model.save_pretrained(folder)
-        return ConvertedAttributes(parameters=sum(p.numel() for p in model.parameters()), source=plan.source.form)
+        return ConvertedAttributes(parameters=sum(p.numel() for p in model.parameters()), source=plan.form)
 
     return _write_artifact(
         WEIGHTS, out, write, recipe={}, inputs={"weights": plan.key()}, seed=0, force=force, reporter=reporter,

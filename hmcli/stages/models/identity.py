@@ -16,7 +16,7 @@ from hmcli.stages.models.layout import TrainedWith
 from hmcli.store.hashing import HashCache, forget, hash_file, hash_json
 from hmcli.store.listed import listed
 from hmcli.store.manifest import is_artifact
-from hmcli.store.weights import INDEX, weight_files
+from hmcli.store.weights import is_index, weight_files
 
 
 def codec_hash(codec: CodecConfig) -> str:
@@ -127,7 +127,7 @@ def _files(path: Path, *, remembered: bool = True) -> dict[str, str]:
     cache = HashCache() if remembered else None
     if path.is_file():
         return {"": hash_file(path, cache=cache)}
-    for index in path.rglob(f"*{INDEX}"):
+    for index in filter(is_index, path.rglob("*.json")):
         weight_files(index)  # every shard lies beside it, or it is refused before anything reads it
     names = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
     return {p.relative_to(path).as_posix(): hash_file(p, cache=cache) for p in names}

@@ -7,7 +7,7 @@ both kinds (a transformer or a whole pipeline), runs and checkpoints of hm, and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from hmcli.errors import DataError, UsageError
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.models.layout import CHECKPOINT, CONFIG, RUN, TRANSFORMER
+from hmcli.store.adapters import is_adapter
 from hmcli.store.files import read_json
 from hmcli.store.listed import listed as listed_in
 from hmcli.store.manifest import is_artifact, read_manifest
-from hmcli.store.names import has_memory, is_released, listed, to_ours, without_prefix
-from hmcli.store.weights import find_weights, map_state_dict, shapes_of, weight_files
+from hmcli.store.names import has_memory, is_released, listed, to_ours, under_prefix
+from hmcli.store.weights import Opened, find_weights, open_weights, shapes_of, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,9 @@ class Source:
     config: Mapping[str, Any] = field(default_factory=dict)  # config.json beside the weights
     recipe: Mapping[str, Any] | None = None  # that a model of hm was made with
     parts: Path | None = None  # folder that may hold vae/, text_encoder/ and tokenizer/
+    taken: str = ""  # where in the file it lay: the keys that lead to it, and the prefix of its names
+    others: tuple[str, ...] = ()  # where other models of the same kind lie in it
+    left_out: tuple[str, ...] = ()  # what else the file holds, in words
 
     @property
     def ours(self) -> bool:
@@ -55,23 +59,33 @@ class Source:
         return has_memory(self.state)
 
 
-def look(path: Path) -> Source:
-    """What lies at `path`. Raises UsageError where there is nothing, DataError for what cannot be converted."""
+def look(path: Path, part: str = "") -> Source:
+    """What lies at `path`; of a file that holds several state dicts, the part of that name.
+
+    Raises UsageError where there is nothing, DataError for what cannot be converted.
+    """
     if str(path) == "mini" or (is_artifact(path) and read_manifest(path).kind in (RUN, CHECKPOINT)):
+        _refuse_part(path, part)
         model = find_model(path)
         model.check_whole(TRANSFORMER)
-        found = _transformer(model.path / TRANSFORMER, map_state_dict(model.path / TRANSFORMER))
+        found = _transformer(model.path / TRANSFORMER, open_weights(model.path / TRANSFORMER))
         return replace(found, path=path, form="a model of hm", recipe=model.manifest.recipe, parts=model.path)
     if not path.exists():
         raise UsageError("there is nothing here to convert", where={"source": path}, fix="name a file or a folder")
     if (path / TRANSFORMER).is_dir():
+        _refuse_part(path, part)
         _check_listed(path)
-        found = _transformer(path / TRANSFORMER, map_state_dict(path / TRANSFORMER))
+        found = _transformer(path / TRANSFORMER, open_weights(path / TRANSFORMER))
         return replace(found, path=path, form=f"a pipeline with {found.form}", parts=path)
-    state = map_state_dict(path)
-    if any(name in state for name in _OF_A_VAE):
+    opened = open_weights(path, part.partition(":")[0])
+    if any(name in opened.state for name in _OF_A_VAE):
         return Source(path=path, part="vae", form="a Wan VAE", files=_files(path))
-    return _transformer(path, state)
+    return _transformer(path, opened, part)
+
+
+def _refuse_part(path: Path, part: str) -> None:
+    if part:
+        raise UsageError("--part names a state dict in a file of weights", where={"source": path}, fix="leave it out")
 
 
 def _check_listed(path: Path) -> None:
@@ -82,17 +96,18 @@ def _check_listed(path: Path) -> None:
             files.check(name)
 
 
-def _transformer(path: Path, state: Mapping[str, Tensor]) -> Source:
+def _transformer(path: Path, opened: Opened, part: str = "") -> Source:
+    state: Mapping[str, Tensor] = opened.state
     for name, what in _FOREIGN.items():
         if name in state:
             raise DataError(f"this is {what}", where={"source": path})
-    if any(".lora_" in name for name in state):
+    if is_adapter(state):
         raise UsageError(
             "this is an adapter (LoRA), no model", where={"source": path}, fix="convert its base with --lora THIS_FILE"
         )
-    bare, prefix = without_prefix(state)
-    original = is_released(bare)
-    named = to_ours(bare, where=path) if original else bare
+    found = under_prefix(state, part.partition(":")[2])
+    original = is_released(found.state)
+    named = to_ours(found.state, where=path) if original else found.state
     if not any(name.startswith(("blocks.", "patch_embedding.")) for name in named):
         raise DataError(
             "these are no weights of a Wan or HyDRA transformer",
@@ -100,15 +115,26 @@ def _transformer(path: Path, state: Mapping[str, Tensor]) -> Source:
             fix="docs/weights.md lists what can be converted",
         )
     kind = "HyDRA" if has_memory(named) else "plain Wan"
-    form = f"a {kind} transformer, {'original' if original else 'diffusers'} names" + (
-        f", each after {prefix!r}" if prefix else ""
-    )
-    weights = find_weights(path)
-    config = weights.parent / CONFIG
+    form = f"a {kind} transformer, {'original' if original else 'diffusers'} names"
+    form += f", each after {found.prefix!r}" if found.prefix else ""
+    form += f", from {opened.part!r} in the file" if opened.part else ""
+    form += f"; {opened.scaled}" if opened.scaled else ""
+    config = find_weights(path).parent / CONFIG
+    others = (*opened.others, *(f"{opened.part}:{prefix}" for prefix in found.others))
     return Source(
         path=path, part="transformer", form=form, state=named, files=_files(path),
-        config=read_json(config) if config.is_file() else {},
+        config=read_json(config) if config.is_file() else {}, taken=f"{opened.part}:{found.prefix}", others=others,
+        left_out=tuple(_left_out(others, found.left)),
     )  # fmt: skip
+
+
+def _left_out(others: tuple[str, ...], names: tuple[str, ...]) -> Iterator[str]:
+    if others:
+        yield f"the file also holds {', '.join(map(repr, others))}: --part NAME takes another"
+    if names:
+        yield f"{len(names)} other weights in the file are no part of it and are left: {', '.join(names[:4])}" + (
+            ", ..." if len(names) > 4 else ""
+        )
 
 
 def _files(path: Path) -> list[Path]:
