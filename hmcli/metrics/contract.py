@@ -1,7 +1,8 @@
-"""What a metric and a feature backbone promise: a number per frame, and everything that decides it named.
+"""What a metric and a feature backbone promise: numbers per frame, stretch or clip, and what decides them named.
 
 A metric is a `Metric` object under the registry kind `metric`; a backbone is a factory `(path, device) -> Backbone`
 under the registry kind `backbone`. Both work on decoded video: uint8 arrays (T, H, W, 3), RGB in [0, 255].
+Shape letters: N context frames, T target frames, A all frames of a clip, S subjects, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-PREDICTION, REFERENCE, BACKBONE, BOXES = "prediction", "reference", "backbone", "boxes"
+PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context", "backbone"
+BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
+Grain = Literal["frame", "stretch", "clip"]
 
 
 class NothingToJudge(Exception):
     """A clip holds nothing that the metric judges: no failure, and no value. The text is the reason."""
+
+
+# --- what metrics may need, beyond videos ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +38,68 @@ class SubjectBoxes:
     returned_TS: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A stretch of a clip without one of its subjects."""
+
+    subject: int  # index among the clip's subjects
+    name: str
+    first: int  # frames of the clip, over context and target together
+    last: int
+    back: int | None  # the first target frame after it; None: after the target, or before it
+    reason: str  # left the frame, occluded
+    certified: bool
+    absent: bool  # it does not come back, and is surely not where the camera looks for it again
+    hidden_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SubjectTrack:
+    """One subject over the A frames of context and target together; metres in the clip's world."""
+
+    name: str
+    number: int  # its value in masks
+    family: str
+    body_length: float  # metres
+    position_A3: np.ndarray  # middle of its feet
+    visible_A: np.ndarray  # share of its pixels inside the picture that nothing covers
+    stretches: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tracks:
+    """Where a clip's subjects truly are."""
+
+    subjects: tuple[SubjectTrack, ...]
+    target_T: np.ndarray  # which of a track's frames the compared target frames are
+    fps: float
+
+    @property
+    def certified(self) -> list[Stretch]:
+        """Every certified stretch of every subject."""
+        return [stretch for of in self.subjects for stretch in of.stretches if stretch.certified]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipCameras:
+    """world_from_camera of the N context and T target frames, in metres; the lens in pixels of the compared frames."""
+
+    context_N44: np.ndarray
+    target_T44: np.ndarray
+    intrinsics_4: np.ndarray  # fx, fy, cx, cy
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipDepth:
+    """Metres along the cameras' forward axes, infinite for the sky, at the size of the compared frames."""
+
+    context_NHW: np.ndarray
+    target_THW: np.ndarray
+
+
+# --- what a metric is ------------------------------------------------------------------------------------------------
+
+
 class Backbone(Protocol):
     """Frames -> features."""
 
@@ -44,26 +112,38 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One number per frame of a clip, and how to read it.
+    """What is judged in a clip, and how to read it.
 
-    `needs` names the keyword arguments of `function`: `prediction` and `reference` are uint8 videos (T, H, W, 3) of one
-    shape, `backbone` maps frames to features, `boxes` are the SubjectBoxes of the reference. `function` returns one
-    float64 value per frame (a metric of frame pairs: of all but the first); where `partial`, it may mask those that it
-    does not judge (numpy.ma), or raise NothingToJudge. `definition` goes to the protocol card. `published` names the
+    `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos
+    (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `masks` are (T, H, W) uint8 numbers of
+    the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above.
+
+    `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
+    of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:
+    the numbers named in `parts` (one number, where it names none). Where `partial`, it may mask frames that it does not
+    judge (numpy.ma), or raise NothingToJudge. `pooled` makes the number of a set from the (n, k) parts of its n clips,
+    such as a ratio of sums; without it means are formed. `definition` goes to the protocol card. `published` names the
     backbone of the published numbers; with any other the scores are not comparable with them.
     """
 
     name: str
-    function: Callable[..., np.ndarray]
+    function: Callable[..., Any]
     needs: tuple[str, ...]
     unit: str
     definition: str
     better: Literal["higher", "lower"] = "higher"
     published: str = ""
     partial: bool = False  # are there frames, or clips, in which it has nothing to judge?
+    per: Grain = "frame"
+    parts: tuple[str, ...] = ()
+    pooled: Callable[[np.ndarray], float] | None = None
 
-    def __call__(self, **inputs: Any) -> np.ndarray:
-        """Per-frame values. Raises ValueError when a clip cannot be judged (sizes differ, too few frames), and
+    def __post_init__(self) -> None:
+        if (self.parts or self.pooled) and self.per != "clip":
+            raise ValueError(f"{self.name}: parts of a clip, and what is pooled from them, need per='clip'")
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Values, as `per` says. Raises ValueError when a clip cannot be judged (sizes differ, too few frames), and
         NothingToJudge when nothing in it is to be."""
         return self.function(**{name: inputs[name] for name in self.needs})
 

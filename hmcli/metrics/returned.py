@@ -31,24 +31,34 @@ def frame_psnr_returned(prediction: np.ndarray, reference: np.ndarray, boxes: Su
     judged_T = inside_THW.any(axis=(1, 2))
     if not judged_T.any():
         raise NothingToJudge("no subject that comes back is inside the compared frames")
-    values = np.ma.masked_all(len(reference), np.float64)
-    with np.errstate(divide="ignore"):  # identical pixels: infinite, as the formula says
-        for frame in np.flatnonzero(judged_T):
-            inside = inside_THW[frame]
-            error = prediction[frame][inside].astype(np.float64) - reference[frame][inside]
-            values[frame] = 10 * np.log10(DATA_RANGE**2 / np.mean(error**2))
-    return values
+    return psnr_inside(prediction, reference, inside_THW)
 
 
 def returned_pixels(boxes: SubjectBoxes, height: int, width: int) -> np.ndarray:
     """(T, H, W) bool: pixels that the box of a returned subject covers, in part at least."""
-    inside_THW = np.zeros((len(boxes.returned_TS), height, width), bool)
-    shown_TS = boxes.returned_TS & np.isfinite(boxes.amodal_TS4).all(axis=-1)
+    return boxed_pixels(boxes, boxes.returned_TS, height, width)
+
+
+def boxed_pixels(boxes: SubjectBoxes, whose_TS: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(T, H, W) bool: pixels that the box of one of these subjects covers, in part at least."""
+    inside_THW = np.zeros((len(whose_TS), height, width), bool)
+    shown_TS = whose_TS & np.isfinite(boxes.amodal_TS4).all(axis=-1)
     for frame, subject in np.argwhere(shown_TS):
         left, top, right, bottom = boxes.amodal_TS4[frame, subject]
         rows, columns = _pixels(top, bottom, height), _pixels(left, right, width)
         inside_THW[frame, rows, columns] = True
     return inside_THW
+
+
+def psnr_inside(prediction: np.ndarray, reference: np.ndarray, inside_THW: np.ndarray) -> np.ma.MaskedArray:
+    """(T,) dB over these pixels of each frame; masked where there are none, infinite where all of them agree."""
+    values = np.ma.masked_all(len(reference), np.float64)
+    with np.errstate(divide="ignore"):  # identical pixels: infinite, as the formula says
+        for frame in np.flatnonzero(inside_THW.any(axis=(1, 2))):
+            inside = inside_THW[frame]
+            error = prediction[frame][inside].astype(np.float64) - reference[frame][inside]
+            values[frame] = 10 * np.log10(DATA_RANGE**2 / np.mean(error**2))
+    return values
 
 
 def _pixels(first: float, end: float, size: int) -> slice:

@@ -267,7 +267,10 @@ def test_without_annotations_the_metric_is_left_out_with_a_note(tmp_path: Path):
     notes = Notes()
     result = evaluated(generation, tmp_path / "eval", metrics=(), reporter=notes)
     assert NAME not in json.loads((result.path / "scores.json").read_text())["metrics"]
-    assert any(text.startswith(f"without {NAME}: no clip of ") and "subjects.json" in text for text in notes.said)
+    assert any(
+        text.startswith(f"without {NAME}, ") and ": no clip of " in text and "subjects.json" in text
+        for text in notes.said
+    )
     assert NAME not in read_manifest(result.path).recipe["eval"]["metrics"]
 
 

@@ -70,7 +70,7 @@ def load_clip(source: ClipSource, data: DataConfig) -> LoadedClip:
         else:
             context, target = _split(source, cameras, data, data.split, notes)
         rows = _camera_rows(context, target)
-        intrinsics = _intrinsics(source, data)
+        intrinsics = framed_intrinsics(source, data)
     assert context.video is not None  # every clip has a context video
     return LoadedClip(
         id=source.id, caption=source.caption, fps=source.context_info.fps, intrinsics=intrinsics, notes=tuple(notes),
@@ -86,12 +86,12 @@ def _whole(source: ClipSource, cameras: Cameras, data: DataConfig, notes: list[s
         fix = "add target cameras, or set data.split to cut the clip into context and target"
         raise DataError("there is neither a target video nor are there target cameras", fix=fix)
     context = _Part(
-        video=_read_video(source, "context", source.context_info, data),
-        poses=cameras.context, rows=cameras.context_rows, mask=_context_mask(source, cameras, data),
+        video=framed_video(source, "context", source.context_info, data),
+        poses=cameras.context, rows=cameras.context_rows, mask=context_labels(source, cameras, data),
     )  # fmt: skip
     target = _Part(
-        video=_read_video(source, "target", source.target_info, data) if source.target_info else None,
-        poses=cameras.target, rows=cameras.target_rows, mask=_target_mask(source, cameras, data),
+        video=framed_video(source, "target", source.target_info, data) if source.target_info else None,
+        poses=cameras.target, rows=cameras.target_rows, mask=target_labels(source, cameras, data),
     )  # fmt: skip
     return _to_length(context, "context", data, notes), _to_length(target, "target", data, notes)
 
@@ -107,8 +107,8 @@ def _split(
     if cameras.context is None:
         fix = "give 4x4 cameras, one per video frame, or leave data.split out"
         raise DataError("cameras given as rows per latent frame cannot be split", fix=fix)
-    mask = _context_mask(source, cameras, data)
-    video = _read_video(source, "context", source.context_info, data, count=wanted)
+    mask = context_labels(source, cameras, data)
+    video = framed_video(source, "context", source.context_info, data, count=wanted)
     whole = _Part(video=video, poses=cameras.context, mask=mask)
     if frames > wanted:
         notes.append(f"the last {frames - wanted} of {frames} frames are left out by data.split")
@@ -149,9 +149,10 @@ def _camera_rows(context: _Part, target: _Part) -> tuple[np.ndarray, np.ndarray]
     return context.rows, target.rows
 
 
-def _read_video(
+def framed_video(
     source: ClipSource, role: str, info: VideoInfo, data: DataConfig, count: int | None = None
 ) -> np.ndarray:
+    """(T, *size, 3) uint8: a video of the clip, or its first `count` frames."""
     with at(file=source.files[role]):
         video = read_video(source.read(role), count=count)
         if len(video) != (wanted := info.frames if count is None else count):
@@ -159,7 +160,7 @@ def _read_video(
     return framing.resize_frames(video, data.size, data.fit)
 
 
-def _context_mask(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:
+def context_labels(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:
     """Where subjects are in the context video, from the most telling form the clip has; None where it has none."""
     frames = source.context_info.frames
     for role in ("context_instances", "context_mask"):
@@ -169,7 +170,8 @@ def _context_mask(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.
     return None if joint is None else joint[:frames]
 
 
-def _target_mask(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:
+def target_labels(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:
+    """The same of the target video."""
     for role in ("target_instances", "target_mask"):
         if role in source.files:
             return _mask(source, role, {_target_frames(source, cameras)}, data)
@@ -209,7 +211,7 @@ def _mask(source: ClipSource, role: str, allowed: set[int], data: DataConfig) ->
     return framing.resize_labels(labels, data.size, data.fit)
 
 
-def _intrinsics(source: ClipSource, data: DataConfig) -> np.ndarray | None:
+def framed_intrinsics(source: ClipSource, data: DataConfig) -> np.ndarray | None:
     """fx, fy, cx, cy after framing, or None when the source has none."""
     if "intrinsics" not in source.files:
         return None

@@ -7,25 +7,45 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hmcli.errors import DataError
-from hmcli.metrics.contract import BACKBONE, BOXES, PREDICTION, REFERENCE, Backbone, Metric, SubjectBoxes
-from hmcli.recipe.sections import EvalConfig
+from hmcli.metrics.contract import (
+    BACKBONE,
+    BOXES,
+    CAMERAS,
+    CONTEXT,
+    DEPTH,
+    MASKS,
+    PREDICTION,
+    REFERENCE,
+    TRACKS,
+    Backbone,
+    ClipCameras,
+    ClipDepth,
+    Metric,
+    Stretch,
+    SubjectBoxes,
+    Tracks,
+)
+from hmcli.recipe.sections import DataConfig, EvalConfig
 from hmcli.registry import find
-from hmcli.stages.data.boxes import target_boxes
-from hmcli.stages.data.loading import load_clip
+from hmcli.stages.data import pieces
 from hmcli.stages.data.opening import ClipSource, Dataset, at, own_file
+from hmcli.stages.data.subjects import subject_tracks, target_boxes
 from hmcli.stages.sampling.generations import Generated
-from hmcli.stages.scoring.layout import FORMAT, BackboneKey, ReferenceKey, ValuesKey
+from hmcli.stages.scoring.layout import FORMAT, BackboneKey, ReferenceKey, StretchRow, ValuesKey
 from hmcli.stages.shared.typed import key_of
 from hmcli.store.files import inside, read_json
 from hmcli.store.hashing import HashCache, hash_file, read_content
 from hmcli.store.video import read_video
+from hmcli.world.files.layout import DEPTH as DEPTH_FILE
 from hmcli.world.files.layout import STATES
-from hmcli.world.files.schema import parse_states
+from hmcli.world.files.schema import SubjectState, parse_states
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,34 +91,39 @@ class Clip:
 
     def key(self, metric: Metric) -> str:
         """The content key of a metric's values. Raises DataError when an input is missing."""
-        plan, video, reference, backbone = self._plan, self._video_hash(), None, None
-        if reads_reference(metric):
-            reference = ReferenceKey(source=self._source().key, data=plan.generated.data)
+        plan, video, backbone = self._plan, self._video_hash(), None
         if BACKBONE in metric.needs and plan.backbone is not None:
             backbone = BackboneKey(name=plan.backbone.name, about=plan.backbone.about)
-        files = annotations_of(metric)
         return key_of(
             ValuesKey(
                 format=FORMAT, metric=metric.name, definition=metric.definition, unit=metric.unit,
-                versions=dict(plan.versions), video=video, reference=reference, backbone=backbone,
-                annotations={name: hash_file(self._annotation(name), cache=self._cache) for name in files} or None,
+                versions=dict(plan.versions), video=video, backbone=backbone,
+                reference=self._reference_key(metric) if reads_reference(metric) else None,
             )
         )  # fmt: skip
 
-    def values(self, metric: Metric) -> np.ma.MaskedArray:
-        """Per-frame values, masked where a frame is not judged.
+    def _reference_key(self, metric: Metric) -> ReferenceKey:
+        """What of the reference's clip a metric reads: no other file changes its values."""
+        source, data = self._source(), self._plan.generated.data
+        roles = {role for name in metric.needs for role in INPUTS[name].roles(source, data)}
+        files = {role: source.hashes[role] for role in sorted(roles) if role in source.files}
+        files |= {name: hash_file(self._annotation(name), cache=self._cache) for name in annotations_of(metric)}
+        infos = [info for info in (source.context_info, source.target_info) if info is not None]
+        return ReferenceKey(
+            files=files, shapes=tuple((info.frames, info.height, info.width) for info in infos),
+            fps=source.context_info.fps, data=data,
+        )  # fmt: skip
+
+    def values(self, metric: Metric) -> Found:
+        """The values of a metric as its file holds them.
 
         Raises DataError when the clip cannot be judged, NothingToJudge when nothing in it is to be.
         """
         try:
-            values = np.ma.asarray(metric(**{name: INPUTS[name].read(self) for name in metric.needs}))
+            found = metric(**{name: INPUTS[name].read(self) for name in metric.needs})
         except ValueError as error:
             raise DataError(str(error)) from error
-        if (wrong := np.isnan(values.filled(0))).any():
-            raise DataError(f"{metric.name} is not a number in frame {int(wrong.argmax())}")
-        if not metric.partial and np.ma.is_masked(values):
-            raise DataError(f"{metric.name} has no value in a frame, and does not say that there may be none")
-        return values
+        return as_found(metric, found)
 
     # --- what metrics may need ---------------------------------------------------------------------------------------
 
@@ -109,16 +134,41 @@ class Clip:
 
     def reference(self) -> np.ndarray:
         """(T, H, W, 3) uint8 at the prediction's size and length."""
-        found: np.ndarray = self._once(REFERENCE, self._read_reference)
-        return found
+        return self._of_reference(REFERENCE, pieces.target_video)
 
     def backbone(self) -> Callable[[np.ndarray], np.ndarray]:
         return self._features
 
     def boxes(self) -> SubjectBoxes:
         """Where the reference's subjects are, in the reference's pixels and frames."""
-        found: SubjectBoxes = self._once(BOXES, self._read_boxes)
+        return self._of_reference(BOXES, lambda source, data: target_boxes(source, self._states(), data))
+
+    def tracks(self) -> Tracks:
+        return self._of_reference(TRACKS, lambda source, data: subject_tracks(source, self._states(), data))
+
+    def context(self) -> np.ndarray:
+        """(N, H, W, 3) uint8."""
+        return self._of_reference(CONTEXT, pieces.context_video)
+
+    def masks(self) -> np.ndarray:
+        """(T, H, W) uint8 numbers of the subjects."""
+        return self._of_reference(MASKS, pieces.target_masks)
+
+    def cameras(self) -> ClipCameras:
+        return self._of_reference(CAMERAS, pieces.clip_cameras)
+
+    def depth(self) -> ClipDepth:
+        file = self._annotation(DEPTH_FILE)
+        return self._of_reference(DEPTH, lambda source, data: pieces.clip_depth(source, read_content(file), data))
+
+    def _of_reference(self, name: str, read: Callable[[ClipSource, DataConfig], T]) -> T:
+        found: T = self._once(name, lambda: read(self._source(), self._plan.generated.data))
         return found
+
+    def _states(self) -> tuple[SubjectState, ...]:
+        file = self._annotation(STATES)
+        with at(file=file):
+            return parse_states(read_json(file))
 
     def _features(self, frames: np.ndarray) -> np.ndarray:
         """The backbone on this clip's prediction, which several metrics ask for."""
@@ -182,17 +232,6 @@ class Clip:
             raise DataError(f"its reference cannot be used: {reasons[self.id]}")
         raise DataError("the reference has no clip of this id", where={"reference": dataset.path})
 
-    def _read_reference(self) -> np.ndarray:
-        target = load_clip(self._source(), self._plan.generated.data).target
-        if target is None:
-            raise DataError("its reference has no target video")
-        return target
-
-    def _read_boxes(self) -> SubjectBoxes:
-        source, file = self._source(), self._annotation(STATES)
-        with at(file=file):
-            return target_boxes(source, parse_states(read_json(file)), self._plan.generated.data)
-
     def _annotation(self, name: str) -> Path:
         """A file beside the videos of the reference's clip. Raises DataError for one that it lacks."""
         source = self._source()
@@ -201,20 +240,44 @@ class Clip:
         return file
 
 
+Roles = Callable[[ClipSource, DataConfig], tuple[str, ...]]
+
+
+def _no_roles(source: ClipSource, data: DataConfig) -> tuple[str, ...]:
+    return ()
+
+
+def _target_role(source: ClipSource, data: DataConfig) -> tuple[str, ...]:
+    return ("target" if data.split is None else "context",)
+
+
+def _mask_roles(source: ClipSource, data: DataConfig) -> tuple[str, ...]:
+    """The first of these that the clip has, as hmcli.stages.data.loading takes it."""
+    part = "target" if data.split is None else "context"
+    known = (f"{part}_instances", f"{part}_mask", "joint_mask")
+    return tuple(role for role in known if role in source.files)[:1]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Input:
     """Something that a metric may need: how a clip offers it, and what it is read from."""
 
     read: Callable[[Clip], Any]
     of_reference: bool = False  # it is of the reference's clip
+    roles: Roles = _no_roles  # the files of that clip, by role
     files: tuple[str, ...] = ()  # annotations of that clip, which not every data set has
 
 
 INPUTS: Mapping[str, Input] = {
     PREDICTION: Input(read=Clip.prediction),
-    REFERENCE: Input(read=Clip.reference, of_reference=True),
+    REFERENCE: Input(read=Clip.reference, of_reference=True, roles=_target_role),
+    CONTEXT: Input(read=Clip.context, of_reference=True, roles=lambda source, data: ("context",)),
     BACKBONE: Input(read=Clip.backbone),
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
+    TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
+    MASKS: Input(read=Clip.masks, of_reference=True, roles=_mask_roles),
+    CAMERAS: Input(read=Clip.cameras, of_reference=True, roles=lambda source, data: ("cameras", "intrinsics")),
+    DEPTH: Input(read=Clip.depth, of_reference=True, files=(DEPTH_FILE,)),
 }
 
 
@@ -227,5 +290,53 @@ def annotations_of(metric: Metric) -> tuple[str, ...]:
     return tuple(dict.fromkeys(file for name in metric.needs for file in INPUTS[name].files))
 
 
+def lacking(metric_input: str, source: ClipSource, data: DataConfig) -> str:
+    """What a clip of the reference lacks for an input, in words; empty where it has it."""
+    offered = INPUTS[metric_input]
+    if absent := [file for file in offered.files if own_file(source, file) is None]:
+        return " and ".join(absent)
+    if metric_input == MASKS and not _mask_roles(source, data):
+        return "masks of its target"
+    if metric_input == CAMERAS and "intrinsics" not in source.files:
+        return "intrinsics"
+    return ""
+
+
 def item_name(clip: str, metric: Metric) -> str:
     return f"{clip}.{metric.name}"
+
+
+# --- what a metric returned ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Values in order, masked where nothing is judged, and the stretches they are of (a metric of stretches)."""
+
+    values: np.ma.MaskedArray
+    stretches: tuple[StretchRow, ...] | None = None
+
+
+def as_found(metric: Metric, returned: Any) -> Found:
+    """What a metric returned for a clip. Raises DataError for what is no value, or not what the metric promised."""
+    stretches = None
+    if metric.per == "stretch":
+        if not returned:
+            raise DataError(f"{metric.name} returned no stretch, and does not say that there is none to judge")
+        stretches = tuple(map(_row, returned))
+        returned = list(returned.values())
+    values = np.ma.atleast_1d(np.ma.asarray(returned, np.float64))
+    if metric.per == "clip" and values.shape != (wanted := (max(1, len(metric.parts)),)):
+        raise DataError(f"{metric.name} returned numbers of shape {values.shape} for a clip, it promised {wanted}")
+    if (wrong := np.isnan(values.filled(0))).any():
+        raise DataError(f"{metric.name} is not a number in {metric.per} {int(wrong.argmax())}")
+    if np.ma.is_masked(values) and not (metric.partial and metric.per == "frame"):
+        raise DataError(f"{metric.name} has no value in a {metric.per}, and does not say that there may be none")
+    return Found(values=values, stretches=stretches)
+
+
+def _row(stretch: Stretch) -> StretchRow:
+    return StretchRow(
+        subject=stretch.name, first=stretch.first, last=stretch.last, reason=stretch.reason, absent=stretch.absent,
+        hidden_seconds=stretch.hidden_seconds,
+    )  # fmt: skip

@@ -21,11 +21,11 @@ from hmcli.errors import DataError, UsageError
 from hmcli.metrics.contract import BACKBONE, Metric, NothingToJudge
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
-from hmcli.recipe.sections import Recipe
+from hmcli.recipe.sections import DataConfig, Recipe
 from hmcli.registry import find, names, normal
-from hmcli.stages.data.opening import Dataset, own_file
+from hmcli.stages.data.opening import Dataset
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
-from hmcli.stages.scoring.clip import INPUTS, Clip, Plan, annotations_of, item_name, reads_reference
+from hmcli.stages.scoring.clip import INPUTS, Clip, Found, Plan, annotations_of, item_name, lacking, reads_reference
 from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, Values, number
 from hmcli.stages.scoring.results import finish
 from hmcli.stages.shared.each import asked_for, each
@@ -112,7 +112,7 @@ def _plan(
     if reference is not None or any(map(reads_reference, wanted)):
         dataset, why_not = find_reference(generated, reference)
     metrics = wanted
-    for lack in _lacks(wanted, dataset, why_not):
+    for lack in _lacks(wanted, dataset, why_not, generated.data):
         if asked:
             raise UsageError(f"{lack.names} {lack.what}", where={"generation": generated.path}, fix=lack.fix)
         reporter.note(f"without {lack.names}: {lack.why}; {lack.hint}")
@@ -155,7 +155,7 @@ class Lack:
         return ", ".join(metric.name for metric in self.metrics)
 
 
-def _lacks(wanted: tuple[Metric, ...], dataset: Dataset | None, why_not: str) -> list[Lack]:
+def _lacks(wanted: tuple[Metric, ...], dataset: Dataset | None, why_not: str, data: DataConfig) -> list[Lack]:
     """What is missing, by reason: the reference, or an annotation that none of its clips has."""
     if dataset is None:
         without = tuple(filter(reads_reference, wanted))
@@ -165,12 +165,13 @@ def _lacks(wanted: tuple[Metric, ...], dataset: Dataset | None, why_not: str) ->
             hint="--reference DATA names the true target videos",
         )  # fmt: skip
         return [lack] if without else []
-    found = []
+    found: list[Lack] = []
     for name, offered in INPUTS.items():
-        without = tuple(metric for metric in wanted if name in metric.needs)
-        absent = [file for file in offered.files if not any(own_file(clip, file) for clip in dataset.clips)]
-        if without and absent:
-            why = f"no clip of {dataset.path} has {' and '.join(absent)}"
+        said = {metric.name for lack in found for metric in lack.metrics}
+        without = tuple(metric for metric in wanted if name in metric.needs and metric.name not in said)
+        absent = [lacking(name, clip, data) for clip in dataset.clips] if without and offered.of_reference else []
+        if absent and all(absent):
+            why = f"no clip of {dataset.path} has {absent[0]}"
             hint = "clips that `hm render` made have it"
             found.append(Lack(metrics=without, what=f"needs {name}, and {why}", why=why, fix=hint, hint=hint))
     return found
@@ -266,12 +267,14 @@ def _grouped(clip: str, failed: Mapping[str, str], metrics: tuple[Metric, ...]) 
 
 def _judged(plan: Plan, clip: Clip, metric: Metric) -> Values:
     """What the file of a metric of a clip holds. Raises DataError when it cannot be judged."""
+    frames, why_not = plan.generated.rows[clip.id].frames, None
     try:
-        values, why_not = clip.values(metric), None
+        found = clip.values(metric)
     except NothingToJudge as error:
-        values, why_not = np.ma.masked_all(plan.generated.rows[clip.id].frames), str(error)
+        nothing = np.ma.masked_all(frames if metric.per == "frame" else 0)
+        found, why_not = Found(values=nothing, stretches=() if metric.per == "stretch" else None), str(error)
     return Values(
         format=FORMAT, clip=clip.id, metric=plan.label(metric), unit=metric.unit,
-        first_frame=plan.generated.rows[clip.id].frames - len(values),
-        values=tuple(None if value is None else number(value) for value in values.tolist()), not_judged=why_not,
+        first_frame=frames - len(found.values) if metric.per == "frame" else 0, stretches=found.stretches,
+        values=tuple(None if value is None else number(value) for value in found.values.tolist()), not_judged=why_not,
     )  # fmt: skip

@@ -13,11 +13,16 @@ from hmcli.stages.shared.typed import LeftOut
 KIND = "evaluation"
 FORMAT = 1  # of scores.json and frames/*.json
 SCORES, TABLE, CARD = "scores.json", "per_clip.csv", "protocol.md"
+STRETCHES = "per_stretch.csv"  # where a metric has a value for each stretch
 FRAMES = "frames"  # folder of the items: Values of one metric of one clip
 OK, KEPT, FAILED, NOT_JUDGED = "ok", "kept", "failed", "not judged"  # what the table says of a value
 COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")  # of the table
+STRETCH_COLUMNS = (
+    "clip", "metric", "subject", "first", "last", "reason", "absent", "hidden_seconds", "value", "unit",
+)  # fmt: skip
 Number = float | Literal["inf", "-inf"]  # JSON has no infinity
 Better = Literal["higher", "lower"]
+Grain = Literal["frame", "stretch", "clip"]  # what one value is of
 Average = Literal["frames", "videos"]  # over what a mean is formed: all frames, or the means of videos
 
 
@@ -36,9 +41,11 @@ class BackboneKey:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceKey:
-    """What a prediction is compared with: hash of the clip's files, and how they become frames."""
+    """What of a reference's clip is read: hashes of its files by role or name, and how they become frames."""
 
-    source: str
+    files: dict[str, str]
+    shapes: tuple[tuple[int, int, int], ...]  # frames, height, width of its videos
+    fps: float
     data: DataConfig
 
 
@@ -54,13 +61,25 @@ class ValuesKey:
     video: str  # hash of the generated video
     reference: ReferenceKey | None
     backbone: BackboneKey | None
-    annotations: LeftOut[dict[str, str]] = None  # file of the reference's clip -> its hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class StretchRow:
+    """The stretch that a value is of."""
+
+    subject: str
+    first: int  # frames of the clip, over context and target together
+    last: int
+    reason: str
+    absent: bool
+    hidden_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
     """A metric of one clip: a value for each of its last frames, null for one that is not judged.
 
+    A metric of stretches has one for each in `stretches`, a metric of clips its parts; their `first_frame` is 0.
     `not_judged` says why nothing of the clip is.
     """
 
@@ -70,6 +89,7 @@ class Values:
     unit: str
     first_frame: int
     values: tuple[Number | None, ...]
+    stretches: LeftOut[tuple[StretchRow, ...]] = None
     not_judged: LeftOut[str] = None
 
     @property
@@ -98,11 +118,12 @@ class Score:
     unit: str
     better: Better
     n: int  # clips
-    frames: int
+    frames: int  # values: of frames, of stretches or of clips, as `per` says
     failed: int
     failures: tuple[Failure, ...]
     not_judged: int = 0
     unjudged: tuple[Failure, ...] = ()
+    per: Grain = "frame"
 
 
 @dataclass(frozen=True, kw_only=True)

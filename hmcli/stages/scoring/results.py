@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from hmcli.contracts import Quarantined, StageResult
 from hmcli.errors import DataError
 from hmcli.metrics.averages import json_number, mean_score
 from hmcli.metrics.contract import BACKBONE, Metric
+from hmcli.registry import find
 from hmcli.reports.protocol import AVERAGES, protocol_card
 from hmcli.stages.sampling.generations import Generated
 from hmcli.stages.sampling.layout import READS
@@ -26,9 +30,10 @@ from hmcli.stages.scoring.layout import (
     NOT_JUDGED,
     OK,
     SCORES,
+    STRETCH_COLUMNS,
+    STRETCHES,
     TABLE,
     Average,
-    Better,
     EvaluationAttributes,
     Failure,
     Judged,
@@ -53,7 +58,7 @@ def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failure
     found = {(c, m.name): _read(writer.place(item_name(c, m))) for c, m in done}
     scores, table = _scores(plan, found, failures), list(_table(plan, found, failures, stay))
     attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated))
-    return _complete(writer, order, scores, table, attributes)
+    return _complete(writer, order, scores, table, list(_stretch_table(found.values())), attributes)
 
 
 def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
@@ -67,11 +72,12 @@ def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
     entries = {}
     for label, first in found[0].metrics.items():
         failed = [failure for scores in found for failure in scores.metrics[label].failures]
-        entries[label] = _score(first.metric, first.unit, first.better, values.get(label, []), failed, found[0].average)
+        entries[label] = _score(find("metric", first.metric), values.get(label, []), failed, found[0].average)
     clips = sum(scores.clips for scores in found)
     joined = Scores(format=FORMAT, average=found[0].average, clips=clips, metrics=entries)
     table = [row for path in parts.paths for row in read_csv(listed(path).check(TABLE))]
-    return _complete(writer, parts.items, joined, table, attributes)
+    stretches = list(_stretch_table(one for of in values.values() for one in of))
+    return _complete(writer, parts.items, joined, table, stretches, attributes)
 
 
 def scores_of(parts: Parts) -> list[Scores]:
@@ -85,13 +91,18 @@ def scores_of(parts: Parts) -> list[Scores]:
     return found
 
 
+Rows = list[dict[str, Any]]
+
+
 def _complete(
-    writer: ArtifactWriter, order: list[str], scores: Scores, table: list[dict[str, Any]], said: EvaluationAttributes
+    writer: ArtifactWriter, order: list[str], scores: Scores, table: Rows, stretches: Rows, said: EvaluationAttributes
 ) -> StageResult:
     """Write the tables of the values that the writer has, `order` being their items, and finish."""
     if not writer.unchanged(order):
         write_json(writer.staged / SCORES, to_json(scores))
         write_csv(writer.staged / TABLE, COLUMNS, table)
+        if stretches:
+            write_csv(writer.staged / STRETCHES, STRETCH_COLUMNS, stretches)
         write_text(writer.staged / CARD, protocol_card(said.protocol, to_json(scores)))
     failed = sum(entry.failed for entry in scores.metrics.values())
     not_judged = sum(entry.not_judged for entry in scores.metrics.values())
@@ -130,24 +141,28 @@ def _scores(plan: Plan, found: Mapping[tuple[str, str], Values], failures: Failu
     for metric in plan.metrics:
         values = [of for (_, name), of in found.items() if name == metric.name]
         failed = [Failure(clip=clip, reason=why) for (clip, name), why in failures.items() if name == metric.name]
-        entries[plan.label(metric)] = _score(
-            metric.name, metric.unit, metric.better, values, failed, plan.settings.average
-        )
+        entries[plan.label(metric)] = _score(metric, values, failed, plan.settings.average)
     return Scores(format=FORMAT, average=plan.settings.average, clips=len(plan.clips), metrics=entries)
 
 
-def _score(
-    metric: str, unit: str, better: Better, values: list[Values], failed: list[Failure], average: Average
-) -> Score:
+def _score(metric: Metric, values: list[Values], failed: list[Failure], average: Average) -> Score:
     """A metric over all clips: what was judged of each, and the clips that have nothing."""
     judged = [one.judged for one in values if one.not_judged is None]
     unjudged = tuple(Failure(clip=one.clip, reason=one.not_judged) for one in values if one.not_judged is not None)
-    mean = mean_score(judged, average)
+    mean = _whole(metric, judged, average)
     return Score(
-        metric=metric, mean=None if mean is None else number(mean), unit=unit, better=better, n=len(judged),
-        frames=sum(map(len, judged)), failed=len(failed), failures=tuple(failed),
-        not_judged=len(unjudged), unjudged=unjudged,
+        metric=metric.name, mean=None if mean is None else number(mean), unit=metric.unit, better=metric.better,
+        n=len(judged), frames=len(judged) if metric.per == "clip" else sum(map(len, judged)), failed=len(failed),
+        failures=tuple(failed), not_judged=len(unjudged), unjudged=unjudged, per=metric.per,
     )  # fmt: skip
+
+
+def _whole(metric: Metric, judged: list[list[float]], average: Average) -> float | None:
+    """The number of several clips: a mean, or what the metric pools; None where there is none."""
+    if metric.pooled is None:
+        return mean_score(judged, average)
+    pooled = metric.pooled(np.array(judged, np.float64)) if judged else math.nan
+    return None if math.isnan(pooled) else float(pooled)
 
 
 def _table(
@@ -161,18 +176,29 @@ def _table(
             if not reason:
                 values, reason = found[name].judged, found[name].not_judged or ""
                 status = NOT_JUDGED if reason else KEPT if name in stay else OK
-            mean = json_number(mean_score([values], "videos")) if values else ""
+            alone = _whole(metric, [values], "videos") if values else None
+            if values and alone is None:
+                status, reason = NOT_JUDGED, "the clip alone has no value; it counts in that of all clips"
             yield {
-                "clip": clip, "metric": plan.label(metric), "value": mean, "frames": len(values), "unit": metric.unit,
+                "clip": clip, "metric": plan.label(metric), "value": "" if alone is None else json_number(alone),
+                "frames": 1 if values and metric.per == "clip" else len(values), "unit": metric.unit,
                 "status": status, "reason": " ".join(reason.split()),
             }  # fmt: skip
 
 
+def _stretch_table(found: Iterable[Values]) -> Iterator[dict[str, Any]]:
+    """One row per clip, metric of stretches, and stretch."""
+    for one in found:
+        for about, value in zip(one.stretches or (), one.values, strict=False):
+            yield {"clip": one.clip, "metric": one.metric, **to_json(about), "value": value, "unit": one.unit}
+
+
 def _sentence(label: str, score: Score) -> str:
     mean = "no score" if score.mean is None else f"{float(score.mean):.4f} {score.unit}".rstrip()
+    values = {"frame": f", {score.frames} frames", "stretch": f", {score.frames} stretches", "clip": ""}[score.per]
     failed = f", {score.failed} failed" if score.failed else ""
     not_judged = f", {score.not_judged} not judged" if score.not_judged else ""
-    return f"{label}: {mean} ({score.n} clips, {score.frames} frames{failed}{not_judged})"
+    return f"{label}: {mean} ({score.n} clips{values}{failed}{not_judged})"
 
 
 def _protocol(plan: Plan) -> dict[str, dict[str, str]]:

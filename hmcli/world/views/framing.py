@@ -41,11 +41,16 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int], fit: Fit) -> np.nda
     return _resize(labels, size, fit, Image.Resampling.NEAREST)
 
 
+def resize_depth(depth: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+    """(T, H, W) -> (T, *size) float32 by nearest neighbour: a mean of two distances is where nothing is."""
+    return _resize(depth.astype(np.float32), size, fit, Image.Resampling.NEAREST)
+
+
 def _resize(frames: np.ndarray, size: tuple[int, int], fit: Fit, resample: Image.Resampling) -> np.ndarray:
     if frames.shape[1:3] == size:
         return frames
     box = source_box((frames.shape[1], frames.shape[2]), size, fit)
-    out = np.empty((len(frames), *size, *frames.shape[3:]), dtype=np.uint8)
+    out = np.empty((len(frames), *size, *frames.shape[3:]), dtype=frames.dtype)
     for index, frame in enumerate(frames):
         out[index] = np.asarray(Image.fromarray(frame).resize((size[1], size[0]), resample, box=box))
     return out

@@ -1,0 +1,252 @@
+"""What metrics are given, what is read for it, on what files their values depend, and values of every grain."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hmcli import registry
+from hmcli.metrics.contract import (
+    BOXES,
+    CAMERAS,
+    CONTEXT,
+    DEPTH,
+    MASKS,
+    PREDICTION,
+    REFERENCE,
+    TRACKS,
+    Metric,
+    NothingToJudge,
+)
+from hmcli.recipe.reading import load_recipe
+from hmcli.runtime import Silent
+from hmcli.stages.data import loading
+from hmcli.stages.data.annotations import read_annotations
+from hmcli.stages.data.loading import load_clip
+from hmcli.stages.data.opening import open_dataset
+from hmcli.stages.parts.merge import run as merge
+from hmcli.stages.sampling.generations import open_generation
+from hmcli.stages.scoring import clip as scored
+from hmcli.stages.scoring import evaluate
+from hmcli.stages.shared.shards import Shard
+from hmcli.store.video import read_video
+
+SEEN: dict[str, Any] = {}
+
+
+def _keep(**inputs: Any) -> list[float]:
+    """A metric that looks at what it is given."""
+    SEEN.update(inputs)
+    return [0.0] * len(inputs[PREDICTION])
+
+
+def probe(*needs: str, **more: Any) -> Metric:
+    given = {"name": "probe", "function": _keep, "needs": (PREDICTION, *needs), "unit": "", "definition": "a probe"}
+    return Metric(**{**given, **more})
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[Metric], None]:
+    """Makes metrics known under their names."""
+    found: dict[str, Metric] = {}
+    real = registry.find
+
+    def find(kind: str, name: str) -> Any:
+        return found[name] if kind == "metric" and name in found else real(kind, name)
+
+    for module in ("hmcli.stages.scoring.evaluate", "hmcli.stages.scoring.results"):
+        monkeypatch.setattr(f"{module}.find", find)
+    return lambda metric: found.update({metric.name: metric})
+
+
+@pytest.fixture
+def score(generation: Path, tmp_path: Path) -> Callable[..., Path]:
+    def score(*metrics: str, reference: Path, out: str = "eval", **options: Any) -> Path:
+        return evaluate.run(
+            load_recipe(), generation=generation, reference=reference, metrics=metrics, out=tmp_path / out,
+            reporter=Silent(), **options,
+        ).path  # fmt: skip
+
+    return score
+
+
+def test_inputs_are_those_of_the_clip_framed_as_its_videos_are(known: Any, score: Any, generation: Path, clips: Path):
+    known(probe(REFERENCE, CONTEXT, MASKS, TRACKS, CAMERAS, DEPTH, BOXES))
+    dataset = open_dataset(clips, load_recipe().poses)
+    last, data = dataset.clips[-1], open_generation(generation, load_recipe().poses).data
+    score("probe", reference=clips)
+    whole = load_clip(last, data)
+    true = read_annotations(last.files["context"].parent)
+    n, t = len(whole.context), len(whole.target)
+    np.testing.assert_array_equal(SEEN[REFERENCE], whole.target)
+    np.testing.assert_array_equal(SEEN[CONTEXT], whole.context)
+    np.testing.assert_array_equal(SEEN[MASKS], whole.target_mask)
+    np.testing.assert_array_equal(SEEN[CAMERAS].context_N44, whole.context_poses)
+    np.testing.assert_array_equal(SEEN[CAMERAS].target_T44, whole.target_poses)
+    np.testing.assert_array_equal(SEEN[CAMERAS].intrinsics_4, whole.intrinsics)
+    assert SEEN[DEPTH].context_NHW.shape == whole.context.shape[:3]
+    assert SEEN[DEPTH].target_THW.shape == whole.target.shape[:3]
+    if true.depth.shape[1:] == whole.target.shape[1:3]:
+        np.testing.assert_array_equal(SEEN[DEPTH].target_THW, true.depth[n : n + t].astype(np.float32))
+    tracks = SEEN[TRACKS]
+    assert tracks.target_T.tolist() == list(range(n, n + t))
+    for subject, state in zip(tracks.subjects, true.subjects, strict=True):
+        assert (subject.name, subject.number, subject.family) == (state.name, state.number, state.family)
+        np.testing.assert_array_equal(subject.position_A3, state.position)
+        for stretch, gone in zip(subject.stretches, state.hidden, strict=True):
+            assert (stretch.first, stretch.last, stretch.certified) == (gone.first, gone.last, gone.certified)
+            back = gone.last + 1 - n
+            assert stretch.back == (back if 0 <= back < t and not gone.absent else None)
+
+
+def test_of_the_clips_videos_only_the_target_is_decoded(score: Any, clips: Path, monkeypatch: pytest.MonkeyPatch):
+    decoded: list[str] = []
+
+    def watched(content: Any, **options: Any) -> np.ndarray:
+        decoded.append(Path(getattr(content, "path", content)).name)
+        return read_video(content, **options)
+
+    monkeypatch.setattr(loading, "read_video", watched)
+    score("psnr", reference=clips)
+    assert set(decoded) == {"tgt.mp4"}
+
+
+def test_a_broken_mask_costs_only_the_metrics_that_need_it(score: Any, clips: Path, tmp_path: Path):
+    data = shutil.copytree(clips, tmp_path / "data")
+    first = sorted(clip.name for clip in data.iterdir() if (clip / "tgt.mp4").is_file())[0]
+    mask = next((data / first).glob("tgt_instances.mp4"))
+    mask.write_bytes(mask.read_bytes()[:200])
+    done = score("psnr", "psnr-subjects", reference=data)
+    with (done / "per_clip.csv").open() as file:
+        rows = {(row["clip"], row["metric"]): row for row in csv.DictReader(file)}
+    assert rows[first, "psnr"]["status"] == "ok"
+    assert rows[first, "psnr-subjects"]["status"] == "failed"
+    others = {row["status"] for (clip, name), row in rows.items() if clip != first and name == "psnr-subjects"}
+    assert others <= {"ok", "not judged"}
+
+
+CHANGED = {  # file of the clip -> metrics whose values depend on it
+    "tgt.mp4": {"psnr", "psnr-subjects", "psnr-stretch", "psnr-outside", "psnr-returned"},
+    "cond.mp4": set(),
+    "tgt_instances.mp4": {"psnr-subjects"},
+    "subjects.json": {"psnr-stretch", "psnr-outside", "psnr-returned"},
+    "depth.npz": {"by-depth"},
+    "intrinsics.json": {"by-cameras"},
+    "camera.json": {"by-cameras"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_value_depends_on_the_files_that_it_is_made_from_and_on_no_other(
+    name: str, generation: Path, clips: Path, tmp_path: Path
+):
+    metrics = [registry.find("metric", of) for of in sorted(CHANGED["tgt.mp4"])]
+    metrics += [probe(DEPTH, name="by-depth"), probe(CAMERAS, name="by-cameras")]
+    data = shutil.copytree(clips, tmp_path / "data")
+    clip = sorted(place.name for place in data.iterdir() if (place / "tgt.mp4").is_file())[0]
+    before = keys(generation, data, clip, metrics)
+    (file,) = (data / clip).glob(name)
+    content = bytearray(file.read_bytes())
+    if name.endswith(".json"):
+        file.write_text(json.dumps(json.loads(content), indent=7))  # other bytes, and still readable
+    else:
+        file.write_bytes(content + b"\0")
+    after = keys(generation, data, clip, metrics)
+    assert {metric for metric in before if before[metric] != after[metric]} == CHANGED[name]
+
+
+def keys(generation: Path, data: Path, clip: str, metrics: list[Metric]) -> dict[str, str]:
+    recipe = load_recipe()
+    plan = scored.Plan(
+        generated=open_generation(generation, recipe.poses), clips=(clip,), reference=open_dataset(data, recipe.poses),
+        metrics=tuple(metrics), settings=recipe.eval, device="cpu", versions={},
+    )  # fmt: skip
+    inputs = scored.Clip(plan, clip, evaluate.HashCache())
+    return {metric.name: inputs.key(metric) for metric in metrics}
+
+
+# --- values of every grain -------------------------------------------------------------------------------------------
+
+
+def test_a_metric_of_stretches_has_a_row_for_each(score: Any, clips: Path):
+    done = score("psnr-stretch", reference=clips)
+    with (done / "per_stretch.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = []
+    for source in open_dataset(clips, load_recipe().poses).clips:
+        for state in read_annotations(source.files["context"].parent).subjects:
+            wanted += [(source.id, state.name, str(gone.first), str(gone.last)) for gone in state.hidden
+                       if gone.certified and not gone.absent]  # fmt: skip
+    assert sorted((row["clip"], row["subject"], row["first"], row["last"]) for row in rows) == sorted(wanted)
+    found = json.loads((done / "scores.json").read_text())["metrics"]["psnr-stretch"]
+    assert (found["per"], found["frames"]) == ("stretch", len(rows))
+    assert found["mean"] == pytest.approx(np.mean([float(row["value"]) for row in rows]))
+
+
+def _counts(prediction: np.ndarray) -> list[float]:
+    """Bright frames, and frames."""
+    return [float((prediction.mean(axis=(1, 2, 3)) > 120).sum()), float(len(prediction))]
+
+
+def _share(parts_nk: np.ndarray) -> float:
+    hits, frames = parts_nk.sum(axis=0)
+    return float(hits / frames) if frames else float("nan")
+
+
+BRIGHT = Metric(
+    name="bright", function=_counts, needs=(PREDICTION,), unit="", definition="share of bright frames", per="clip",
+    parts=("bright frames", "frames"), pooled=_share,
+)  # fmt: skip
+
+
+def test_a_number_of_the_set_is_pooled_from_the_parts_of_its_clips(
+    known: Any, score: Any, clips: Path, generation: Path, tmp_path: Path
+):
+    known(BRIGHT)
+    done = score("bright", reference=None)
+    parts = [json.loads(file.read_text())["values"] for file in sorted((done / "frames").glob("*.bright.json"))]
+    assert parts == [_counts(read_video(file)) for file in sorted((generation / "videos").iterdir())]
+    found = json.loads((done / "scores.json").read_text())["metrics"]["bright"]
+    assert (found["mean"], found["per"], found["n"]) == (_share(np.array(parts)), "clip", len(parts))
+    shards = [
+        score("bright", reference=None, out=f"part{number}", shard=Shard(index=number, of=2)) for number in range(2)
+    ]
+    merged = merge(tuple(shards), out=tmp_path / "merged", reporter=Silent())
+    for name in ("scores.json", "per_clip.csv"):
+        assert (merged.path / name).read_text() == (done / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [([1.0], "promised"), ([1.0, float("nan")], "not a number"), (np.ma.masked_all(2), "no value")],
+)
+def test_parts_that_are_no_numbers_fail_the_clip(known: Any, score: Any, returned: Any, says: str):
+    known(Metric(**{**vars(BRIGHT), "function": lambda prediction: returned}))
+    found = json.loads((score("bright", reference=None) / "scores.json").read_text())["metrics"]["bright"]
+    assert (found["mean"], found["n"]) == (None, 0)
+    assert found["failed"] == len(found["failures"]) > 0
+    assert all(says in failure["reason"] for failure in found["failures"])
+
+
+def test_stretches_without_any_are_not_judged(known: Any, score: Any, clips: Path):
+    def nothing(prediction: np.ndarray) -> Any:
+        raise NothingToJudge("nobody hides")
+
+    known(probe(name="never", function=nothing, per="stretch", partial=True))
+    done = score("never", reference=None)
+    found = json.loads((done / "scores.json").read_text())["metrics"]["never"]
+    assert (found["mean"], found["n"], found["failed"]) == (None, 0, 0)
+    assert found["not_judged"] == len(list((done / "frames").iterdir()))
+    assert not (done / "per_stretch.csv").exists()
