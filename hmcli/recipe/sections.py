@@ -420,9 +420,9 @@ class EvalConfig:
     ] = ()  # fmt: skip
     backbone: Annotated[
         str,
-        key("Features of the consistency metrics: hog (offline), or a network at backbone_path.", by=("features",),
-            names="backbone"),
-    ] = "hog"  # fmt: skip
+        key("Features of the consistency metrics: effnet-lite0 (offline, hmcli[features]), hog (no weights), or a "
+            "network at backbone_path.", by=("features",), names="backbone"),
+    ] = "effnet-lite0"  # fmt: skip
     backbone_path: Annotated[str, key("Folder of the backbone's weights.", by=("features",))] = ""
     average: Annotated[
         Literal["frames", "videos"],

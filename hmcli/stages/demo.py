@@ -8,6 +8,7 @@ from typing import Any
 from hmcli.contracts import Reporter, StageResult
 from hmcli.recipe.readers import Readers
 from hmcli.recipe.reading import load_recipe
+from hmcli.registry import find
 from hmcli.stages.latents import encode
 from hmcli.stages.memory import tokenize as tokenize_memory
 from hmcli.stages.memory.policy_inputs import reads_geometry
@@ -26,6 +27,8 @@ def run(
     """Render, encode, tokenize memory, train on, tokenize with the model, generate, evaluate; say where to look."""
     recipe = load_recipe(RECIPE, overrides, readers=_readers(), command="hm demo")
     common: dict[str, Any] = {"force": force, "prune": prune, "device": device, "reporter": reporter}
+    if evaluate.needs_backbone(recipe.eval.metrics):  # said now, not after minutes: its package or weights are missing
+        find("backbone", recipe.eval.backbone)(recipe.eval.backbone_path, device)
     clips = _step(reporter, "render", render.run(recipe, out=out / "clips", **common))
     latents = _step(reporter, "encode", encode.run(recipe, data=clips, out=out / "latents.zarr", **common))
     _step(

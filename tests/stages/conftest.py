@@ -36,6 +36,7 @@ model:
   memory: {policy: affinity, context: frozen, top_k: 1, window: 3, kernel: [2, 2, 2]}
 train: {steps: 4, batch: 2, lr: 1.0e-3, warmup: 2, checkpoint_every: 2}
 sample: {steps: 2, guidance: 1.5}
+eval: {backbone: hog}
 """
 
 

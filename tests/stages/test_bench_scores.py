@@ -64,7 +64,12 @@ def evaluated(generation: Path, *metrics: str) -> Path:
     out = generation.with_name(f"{generation.name}-{'-'.join(metrics)}")
     chosen = metrics or ("psnr", "ssim")
     return evaluate.run(
-        load_recipe(), generation=generation, reference=None, metrics=chosen, out=out, reporter=Silent()
+        load_recipe(None, ["eval.backbone=hog"]),
+        generation=generation,
+        reference=None,
+        metrics=chosen,
+        out=out,
+        reporter=Silent(),
     ).path
 
 

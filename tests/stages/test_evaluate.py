@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sealing import edit, list_again
 
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, MissingPartError, UsageError
+from hmcli.metrics.backbones import effnet
 from hmcli.metrics.backbones.hog import hog
 from hmcli.metrics.consistency import subject_consistency
 from hmcli.metrics.pixel import psnr, ssim
@@ -104,7 +106,7 @@ def made(tmp_path_factory) -> Path:
 
 def evaluated(generation: Path, out: Path, *settings: str, **options) -> StageResult:
     given = {"reference": None, "metrics": (), "reporter": Silent(), **options}
-    return evaluate.run(load_recipe(None, list(settings)), generation=generation, out=out, **given)
+    return evaluate.run(load_recipe(None, ["eval.backbone=hog", *settings]), generation=generation, out=out, **given)
 
 
 def scores(result: StageResult) -> dict:
@@ -221,6 +223,18 @@ def test_a_backbone_without_weights_is_a_missing_part_only_where_it_is_needed(ma
     with pytest.raises(MissingPartError):
         evaluated(made / "gen", tmp_path / "eval", "eval.backbone=dino")
     assert scores(evaluated(made / "gen", tmp_path / "eval", "eval.backbone=dino", metrics=("psnr",)))["psnr"]["n"] == 3
+
+
+def test_the_default_backbone_is_a_missing_part_without_its_extra_and_nothing_takes_its_place(
+    made, tmp_path, monkeypatch
+):
+    default = {"metrics": ("subject-consistency",), "generation": made / "gen", "reporter": Silent(), "reference": None}
+    result = evaluate.run(load_recipe(), out=tmp_path / "eval", **default)
+    assert list(scores(result)) == ["subject-consistency (effnet-lite0)"]
+    monkeypatch.setitem(sys.modules, effnet.PACKAGE, None)
+    with pytest.raises(MissingPartError, match="effnet-lite0"):
+        evaluate.run(load_recipe(), out=tmp_path / "again", **default)
+    assert not (tmp_path / "again").exists()
 
 
 def test_another_kind_of_artifact_is_refused(made, tmp_path):

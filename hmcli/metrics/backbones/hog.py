@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients: the offline backbone, no notion of a subject."""
+"""Histograms of oriented gradients: the backbone without weights, no notion of a subject."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Hog:
 
 
 def hog(path: str, device: str) -> Hog:
-    """The offline default. It has no weights, so a path is refused; it runs on the CPU whatever the device."""
+    """It has no weights, so a path is refused; it runs on the CPU whatever the device."""
     if path:
         raise UsageError(
             "the backbone hog has no weights to load",

@@ -1,8 +1,9 @@
 """Backbones: frames -> features, for the metrics that compare what frames show rather than their pixels.
 
-`hog` needs no weights and is the offline default: histograms of oriented gradients, no notion of a subject. `dino` and
-`clip` are those of VBench, loaded from a local folder in transformers' format and fed as VBench feeds them: resized in
-torch without antialiasing, on float pixels, so neither rounded nor clamped.
+`effnet-lite0` is the offline default, with weights from the extra `features`. `hog` needs no weights: histograms of
+oriented gradients, no notion of a subject. `dino` and `clip` are those of VBench, loaded from a local folder in
+transformers' format and fed as VBench feeds them: resized in torch without antialiasing, on float pixels, so neither
+rounded nor clamped.
 """
 
 from __future__ import annotations
@@ -160,7 +161,18 @@ def _weights_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
+        _read_into(digest, file)
     return digest.hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """sha256 of a file of weights."""
+    digest = hashlib.sha256()
+    _read_into(digest, file)
+    return digest.hexdigest()
+
+
+def _read_into(digest: hashlib._Hash, file: Path) -> None:
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
