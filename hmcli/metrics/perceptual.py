@@ -1,0 +1,84 @@
+"""How far two frames are apart as a network sees them: distances of its feature maps, place by place.
+
+Zhang et al. (2018): at several scales, channels are brought to unit length at every place, and squared differences are
+summed over channels, averaged over places and summed over scales. LPIPS weighs channels by what people said of
+pictures; `perceptual-effnet` weighs them alike, on a network whose weights can be installed.
+Shape letters here: N frames, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmcli.aligned import tensor_of
+from hmcli.metrics.contract import PREDICTION, REFERENCE, Metric, check_pair
+
+UNIT_EPSILON = 1e-10  # added to lengths: a place without any feature stays zero
+AT_ONCE = 4  # frames: more leave a CPU's caches
+
+Taps = Callable[[Tensor], Sequence[Tensor]]  # (N, 3, H, W) pixels in [0, 255] -> maps (N, C, h, w)
+
+
+def map_distance(made: Sequence[Tensor], true: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
+    """(N,) distances of two lists of maps (N, C, h, w); `weights` (C,) of each map's channels, 1 where not given."""
+    total = made[0].new_zeros(len(made[0]))
+    for number, (ours, theirs) in enumerate(zip(made, true, strict=True)):
+        apart = (_unit(ours) - _unit(theirs)) ** 2
+        if weights is not None:
+            apart = apart * weights[number][:, None, None]
+        total = total + apart.sum(dim=1).mean(dim=(-2, -1))
+    return total
+
+
+def _unit(maps: Tensor) -> Tensor:
+    return maps / ((maps**2).sum(dim=1, keepdim=True).sqrt() + UNIT_EPSILON)
+
+
+def frame_distance(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    taps: Taps,
+    weights: Sequence[Tensor] | None = None,
+    device: str = "cpu",
+) -> np.ndarray:
+    """(T,) float64 distance of each frame to its reference, at the frames' own size; 0 where they agree."""
+    check_pair(prediction, reference)
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(prediction), AT_ONCE):
+            maps = [
+                taps(tensor_of(video[start : start + AT_ONCE]).to(device).permute(0, 3, 1, 2).float())
+                for video in (prediction, reference)
+            ]
+            found.append(map_distance(maps[0], maps[1], weights).double().cpu())
+    return torch.cat(found).numpy()
+
+
+@cache
+def _effnet_taps() -> Taps:
+    from hmcli.metrics.backbones.effnet import load_effnet
+
+    return load_effnet("cpu").taps
+
+
+def effnet_distance(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(T,) `perceptual-effnet` of each frame. Raises MissingPartError without the extra `features`."""
+    return frame_distance(prediction, reference, _effnet_taps())
+
+
+perceptual_effnet = Metric(
+    name="perceptual-effnet",
+    function=effnet_distance,
+    needs=(PREDICTION, REFERENCE),
+    unit="",
+    better="lower",
+    definition="feature maps of EfficientNet-Lite0 (released ImageNet weights efficientnet-lite0-57934424, in float32 "
+    "on the CPU) at 1/2, 1/4, 1/8, 1/16 and 1/32 of the frame's own size, pixels as (x - 127) / 128; channels to unit "
+    "length (+ 1e-10) at every place, squared differences summed over channels, averaged over places, summed over the "
+    "five maps; 0 (identical) to 20; no learned weights of channels: not LPIPS, and not comparable with it",
+)
