@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -124,6 +124,11 @@ def _switch(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+def _one_or_more(value: Any) -> Any:
+    """One name stands for a list of it; an empty one for an empty list."""
+    return ((value,) if value else ()) if isinstance(value, str) else value
+
+
 MOST_SUBJECTS = 3  # of a clip
 SMALLEST_SUBJECT = 0.1  # of the picture's height
 Frames = Annotated[int, AfterValidator(_four_k_plus_one)]
@@ -136,6 +141,8 @@ Patch = Annotated[tuple[int, int, int], AfterValidator(_patch)]
 Counts = Annotated[tuple[int, int], AfterValidator(_fewest_and_most)]
 Heights = Annotated[tuple[float, float], AfterValidator(_lowest_and_highest)]
 Switch = Annotated[Literal["on", "off"], BeforeValidator(_switch)]
+_ONE_OR_MORE = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), WithJsonSchema(_ONE_OR_MORE)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 FRAMES, SIZE = "video frames, 4k+1", f"pixels: height, width, multiples of {SIDE_STEP}"  # their units
 

@@ -33,9 +33,11 @@ def _said(node: Any) -> Any:
         ends, known = node["ends"], registry.BUILT_IN[kind]
         names = [*node["also"], *(name + end for name in known for end in ends)]
         choice = {"anyOf": [{"enum": names}, {"type": "string"}]}  # other packages bring more
-        found |= {"items": choice} if found.pop("type") == "array" else choice
-        if "items" in found:
-            found["type"] = "array"
+        listed = {"type": "array", "items": choice}
+        if "anyOf" in found:  # one name, or a list of them
+            found["anyOf"] = [choice, listed]
+        else:
+            found |= listed if found.pop("type") == "array" else choice
     if len(sides := {repr(side) for side in found.get("prefixItems", ())}) == 1:
         found["items"] = found.pop("prefixItems")[0]  # draft 7 knows no prefixItems
         assert len(sides) == 1

@@ -14,6 +14,7 @@ from hmcli.recipe.keys import (
     Frames,
     Heights,
     Kernel,
+    Names,
     Patch,
     Reader,
     Size,
@@ -419,11 +420,15 @@ class EvalConfig:
         tuple[str, ...], key("Empty: every metric whose inputs are there.", by=("eval",), names="metric")
     ] = ()  # fmt: skip
     backbone: Annotated[
-        str,
-        key("Features of the consistency metrics: effnet-lite0 (offline, hmcli[features]), hog (no weights), or a "
-            "network at backbone_path.", by=("features",), names="backbone"),
-    ] = "effnet-lite0"  # fmt: skip
-    backbone_path: Annotated[str, key("Folder of the backbone's weights.", by=("features",))] = ""
+        Names,
+        key("Features of the consistency metrics: effnet-lite0 (offline, hmcli[features]), hog (no weights), or "
+            "networks at backbone_path. Of several, each metric is computed with all; one with published numbers with "
+            "its own alone, where that is among them.",
+            by=("features",), names="backbone", min_length=1),
+    ] = ("effnet-lite0",)  # fmt: skip
+    backbone_path: Annotated[
+        Names, key("Folders of the backbones' weights, in their order; empty: none needs any.", by=("features",))
+    ] = ()
     average: Annotated[
         Literal["frames", "videos"],
         key("VBench's means: over all frames (as on one device) or over videos (as on several).", by=("eval",)),

@@ -16,6 +16,7 @@ from hmcli.stages.rendering import render
 from hmcli.stages.sampling import generate
 from hmcli.stages.sampling.layout import SHEET
 from hmcli.stages.scoring import evaluate
+from hmcli.stages.scoring.clip import paths_of
 from hmcli.stages.training import train
 
 RECIPE = "mini/demo"
@@ -28,7 +29,8 @@ def run(
     recipe = load_recipe(RECIPE, overrides, readers=_readers(), command="hm demo")
     common: dict[str, Any] = {"force": force, "prune": prune, "device": device, "reporter": reporter}
     if evaluate.needs_backbone(recipe.eval.metrics):  # said now, not after minutes: its package or weights are missing
-        find("backbone", recipe.eval.backbone)(recipe.eval.backbone_path, device)
+        for name, path in paths_of(recipe.eval).items():
+            find("backbone", name)(path, device)
     clips = _step(reporter, "render", render.run(recipe, out=out / "clips", **common))
     latents = _step(reporter, "encode", encode.run(recipe, data=clips, out=out / "latents.zarr", **common))
     _step(

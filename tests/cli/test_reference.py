@@ -83,7 +83,7 @@ def fits(value: Any, node: dict[str, Any], known: dict[str, Any]) -> bool:
         return within and all(fits(inner, node["properties"][name], known) for name, inner in value.items())
     if isinstance(value, list):
         count = node.get("minItems", 0) <= len(value) <= node.get("maxItems", len(value))
-        return count and all(fits(item, node["items"], known) for item in value)
+        return count and all(fits(item, node["items"], known) for item in value if "items" in node)
     if "enum" in node and value not in node["enum"]:
         return False
     return not isinstance(value, int | float) or (

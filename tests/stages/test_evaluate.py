@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_generations as small
+import torch
 from sealing import edit, list_again
 
 from hmcli.contracts import StageResult
-from hmcli.errors import DataError, MissingPartError, UsageError
+from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.metrics.backbones import effnet
 from hmcli.metrics.backbones.hog import hog
 from hmcli.metrics.consistency import subject_consistency
@@ -158,7 +159,7 @@ def test_the_average_over_videos_differs_where_clips_differ_in_length(made, tmp_
 
 def test_the_value_of_every_frame_is_kept(made, tmp_path):
     result = evaluated(made / "gen", tmp_path / "eval", metrics=("subject_consistency", "psnr"))
-    content = json.loads((result.path / "frames" / "two.subject-consistency.json").read_text())
+    content = json.loads((result.path / "frames" / "two.subject-consistency.hog.json").read_text())
     assert (content["first_frame"], len(content["values"])) == (1, 8)
     assert json.loads((result.path / "frames" / "two.psnr.json").read_text())["first_frame"] == 0
 
@@ -242,6 +243,44 @@ def test_the_default_backbone_is_a_missing_part_without_its_extra_and_nothing_ta
     with pytest.raises(MissingPartError, match="effnet-lite0"):
         evaluate.run(load_recipe(), out=tmp_path / "again", **default)
     assert not (tmp_path / "again").exists()
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory) -> Path:
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40}
+    model = ViTModel(ViTConfig(**shape, image_size=32, patch_size=8))
+    model.save_pretrained(folder := tmp_path_factory.mktemp("dino"))
+    return folder
+
+
+def test_several_backbones_score_in_one_run_each_metric_by_its_own(made, tmp_path, dino):
+    both = ["eval.backbone=[hog,dino]", f"eval.backbone_path=['',{dino}]"]
+    result = evaluated(
+        made / "gen", tmp_path / "eval", *both, metrics=("subject-consistency", "background-consistency")
+    )
+    assert list(scores(result)) == [
+        "subject-consistency (dino)",  # as published
+        "background-consistency (hog)", "background-consistency (dino)",
+    ]  # fmt: skip
+    for name, path, label in (
+        ("dino", str(dino), "subject-consistency (dino)"), ("hog", "", "background-consistency (hog)")
+    ):  # fmt: skip
+        alone = evaluated(
+            made / "gen", tmp_path / name, f"eval.backbone={name}", f"eval.backbone_path=[{path}]",
+            metrics=(label.split()[0],),
+        )  # fmt: skip
+        assert scores(alone)[label] == scores(result)[label]
+    protocol = read_manifest(result.path).attributes["protocol"]
+    assert {"Backbone hog", "Backbone dino"} < set(protocol)
+    assert "subject-consistency (dino) against published" in protocol["Backbone dino"]
+
+
+def test_a_path_too_many_is_refused(made, tmp_path):
+    with pytest.raises(RecipeError, match=r"names 1 backbones, eval\.backbone_path 2 folders"):
+        evaluated(made / "gen", tmp_path / "eval", "eval.backbone=hog", "eval.backbone_path=[a,b]")
 
 
 def test_another_kind_of_artifact_is_refused(made, tmp_path):

@@ -36,7 +36,7 @@ from hmcli.stages.models.layout import TrainedWith
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling import job as sampling
 from hmcli.stages.sampling.generations import Generated, open_generation
-from hmcli.stages.scoring.clip import Clip, Plan
+from hmcli.stages.scoring.clip import Clip, Plan, columns_of
 from hmcli.stages.shared.typed import to_json
 from hmcli.store.hashing import HashCache, hash_file
 
@@ -92,17 +92,23 @@ def keys(of: Inputs) -> dict[str, str]:
         CAPTION: caption_key(source.caption, recipe, text_hash(recipe.text)),
         SLOTS: about.key(clip), MEMORY: kept.key(clip),
         GENERATE: job.key(clip), INSPECT: look_key(job, clip),
-        EVAL: Clip(plan_of(of, dataset), clip, HashCache()).key(of.metric),
+        EVAL: _eval_key(plan_of(of, dataset), clip),
     }  # fmt: skip
 
 
+def _eval_key(plan: Plan, clip: str) -> str:
+    (column,) = plan.columns
+    return Clip(plan, clip, HashCache()).key(column)
+
+
 def plan_of(of: Inputs, dataset: Dataset) -> Plan:
+    settings = replace(of.recipe.eval, backbone=("hog",), backbone_path=())
     plan = Plan(
-        generated=of.generated, clips=(), reference=dataset, metrics=(of.metric,),
-        settings=replace(of.recipe.eval, backbone="hog", backbone_path=""), device="cpu", versions=of.versions,
+        generated=of.generated, clips=(), reference=dataset, columns=columns_of((of.metric,), settings),
+        settings=settings, device="cpu", versions=of.versions,
     )  # fmt: skip
-    if of.features is not None and plan.backbone is not None:
-        plan.backbone.about = of.features
+    if of.features is not None and plan.backbones:
+        plan.backbones["hog"].about = of.features
     return plan
 
 
@@ -330,6 +336,7 @@ def of_recipe() -> Iterator[tuple[str, Change, Change, set[str]]]:
     """Every key of a recipe; those of training are in test_train_keys.py."""
     own = {
         "world.clips": set[str](), "codec.channels": set[str](), "codec.stride": set[str](),
+        "sample.count": set[str](),  # further samples are items of their own
         "sample.dtype": {MEMORY, *VIDEO}, "sample.attention": {MEMORY, *VIDEO},
     }  # fmt: skip
     own |= {f"model.memory.{name}": {SLOTS, MEMORY} for name in GEOMETRY}
@@ -355,9 +362,9 @@ ROWS: list[tuple[str, Change, Change, set[str]]] = [
     ("version of pictures", unchanged, patched(render, "PICTURES"), {RENDER}),
     ("what a benchmark chose", chosen("a"), chosen("b"), {RENDER}),
     ("weights of the captioner", captioner("{}"), captioner("{ }"), {RENDER}),
-    ("caption of a clip", unchanged, caption, {*ENCODED, EVAL}),
+    ("caption of a clip", unchanged, caption, {*ENCODED}),
     ("video of a clip", unchanged, file("{clip}/tgt.mp4", "\0"), {CLIP, EVAL}),
-    ("cameras of a clip", unchanged, file("{clip}/camera.json", " "), {CLIP, EVAL}),
+    ("cameras of a clip", unchanged, file("{clip}/camera.json", " "), {CLIP}),
     ("name of the codec", codec_path(""), key("codec.name", "wan"), {CLIP}),
     ("where codec weights lie", unchanged, codec_path(""), set()),
     ("weights of the codec", unchanged, codec_path("\n"), {CLIP}),

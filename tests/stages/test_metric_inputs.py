@@ -171,10 +171,10 @@ def keys(generation: Path, data: Path, clip: str, metrics: list[Metric]) -> dict
     recipe = load_recipe()
     plan = scored.Plan(
         generated=open_generation(generation, recipe.poses), clips=(clip,), reference=open_dataset(data, recipe.poses),
-        metrics=tuple(metrics), settings=recipe.eval, device="cpu", versions={},
+        columns=scored.columns_of(metrics, recipe.eval), settings=recipe.eval, device="cpu", versions={},
     )  # fmt: skip
     inputs = scored.Clip(plan, clip, evaluate.HashCache())
-    return {metric.name: inputs.key(metric) for metric in metrics}
+    return {column.name: inputs.key(column) for column in plan.columns}
 
 
 # --- values of every grain -------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def open_evaluation(path: Path) -> Evaluation:
         metrics = {
             label: MetricEntry(
                 unit=score.unit, better=score.better, definition=protocol["Metrics"][label],
-                backbone={} if label == score.metric else _backbone(protocol["Backbone"], label),
+                backbone={} if label == score.metric else _backbone(protocol, label),
             )
             for label, score in content.metrics.items()
         }  # fmt: skip
@@ -128,10 +128,13 @@ def open_evaluation(path: Path) -> Evaluation:
     return Evaluation(path=path, manifest=manifest, generation=generation, metrics=metrics, scores=scores)
 
 
-def _backbone(about: Mapping[str, str], label: str) -> dict[str, str]:
-    """What the protocol card says of the backbone, without what it says of other metrics."""
+def _backbone(protocol: Mapping[str, Mapping[str, str]], label: str) -> dict[str, str]:
+    """What the protocol card says of a metric's backbone, without what it says of other metrics."""
     own = f"{label} against published"
-    return {key: text for key, text in about.items() if key == own or not key.endswith(" against published")}
+    for about in protocol.values():
+        if own in about:
+            return {key: text for key, text in about.items() if key == own or not key.endswith(" against published")}
+    raise KeyError(own)
 
 
 def _one(values: Sequence[Any], what: str, evaluations: Sequence[Evaluation]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hmcli.errors import DataError
+from hmcli.errors import DataError, RecipeError
 from hmcli.metrics.contract import (
     BACKBONE,
     BOXES,
@@ -52,34 +52,77 @@ T = TypeVar("T")
 class Plan:
     """What will be computed from what. `reference` is None when nothing asked for needs one.
 
-    The backbone is loaded when it is asked for, and by every process anew.
+    Backbones are loaded when they are asked for, and by every process anew.
     """
 
     generated: Generated
     clips: tuple[str, ...]  # those to score, of the generation's
     reference: Dataset | None
-    metrics: tuple[Metric, ...]
+    columns: tuple[Column, ...]
     settings: EvalConfig
     device: str
     versions: Mapping[str, str]
 
     @cached_property
-    def backbone(self) -> Backbone | None:
-        if not any(BACKBONE in metric.needs for metric in self.metrics):
-            return None
-        backbone: Backbone = find("backbone", self.settings.backbone)(self.settings.backbone_path, self.device)
-        return backbone
+    def backbones(self) -> dict[str, Backbone]:
+        """Those that a column needs, by name."""
+        used = dict.fromkeys(column.backbone for column in self.columns if column.backbone)
+        paths = paths_of(self.settings)
+        return {name: find("backbone", name)(paths[name], self.device) for name in used}
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Each once."""
+        return tuple({column.metric.name: column.metric for column in self.columns}.values())
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def about(self) -> list[Any]:
         """What the values of all clips depend on alike, but for the generation itself."""
-        backbone = [] if self.backbone is None else [self.backbone.name, self.backbone.about]
-        return [dict(self.versions), dataclasses.asdict(self.generated.data), backbone]
+        backbones = {name: backbone.about for name, backbone in self.backbones.items()}
+        return [dict(self.versions), dataclasses.asdict(self.generated.data), backbones]
 
-    def label(self, metric: Metric) -> str:
-        return metric.label(self.backbone.name if self.backbone else "")
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A metric, with the backbone that it is computed with where it looks at features: one score of an evaluation."""
+
+    metric: Metric
+    backbone: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.metric.label(self.backbone)
+
+    @property
+    def name(self) -> str:
+        """What an item of the evaluation is called after."""
+        return f"{self.metric.name}.{self.backbone}" if self.backbone else self.metric.name
+
+
+def columns_of(metrics: Iterable[Metric], settings: EvalConfig) -> tuple[Column, ...]:
+    """One for each metric; for one of features as many as it is computed with backbones."""
+    found: list[Column] = []
+    for metric in metrics:
+        if BACKBONE not in metric.needs:
+            found.append(Column(metric=metric))
+            continue
+        named = tuple(dict.fromkeys(settings.backbone))
+        chosen = (metric.published,) if metric.published in named else named
+        found += [Column(metric=metric, backbone=name) for name in chosen]
+    return tuple(found)
+
+
+def paths_of(settings: EvalConfig) -> dict[str, str]:
+    """Where each backbone's weights are; empty: nowhere. Raises RecipeError where names and paths do not pair."""
+    names, paths = settings.backbone, settings.backbone_path or ("",) * len(settings.backbone)
+    if len(names) != len(paths):
+        raise RecipeError(
+            f"eval.backbone names {len(names)} backbones, eval.backbone_path {len(paths)} folders",
+            fix="give one for each, in the same order, and '' for one that needs none",
+        )
+    return dict(zip(names, paths, strict=True))
 
 
 class Clip:
@@ -89,11 +132,12 @@ class Clip:
         self.id, self._plan, self._cache = clip, plan, cache
         self._ready: dict[str, Any] = {}  # or why it cannot be had
 
-    def key(self, metric: Metric) -> str:
-        """The content key of a metric's values. Raises DataError when an input is missing."""
-        plan, video, backbone = self._plan, self._video_hash(), None
-        if BACKBONE in metric.needs and plan.backbone is not None:
-            backbone = BackboneKey(name=plan.backbone.name, about=plan.backbone.about)
+    def key(self, column: Column) -> str:
+        """The content key of a column's values. Raises DataError when an input is missing."""
+        plan, metric, video, backbone = self._plan, column.metric, self._video_hash(), None
+        if column.backbone:
+            used = plan.backbones[column.backbone]
+            backbone = BackboneKey(name=used.name, about=used.about)
         return key_of(
             ValuesKey(
                 format=FORMAT, metric=metric.name, definition=metric.definition, unit=metric.unit,
@@ -114,13 +158,17 @@ class Clip:
             fps=source.context_info.fps, data=data,
         )  # fmt: skip
 
-    def values(self, metric: Metric) -> Found:
-        """The values of a metric as its file holds them.
+    def values(self, column: Column) -> Found:
+        """The values of a column as its file holds them.
 
         Raises DataError when the clip cannot be judged, NothingToJudge when nothing in it is to be.
         """
+        metric = column.metric
         try:
-            found = metric(**{name: INPUTS[name].read(self) for name in metric.needs})
+            inputs = {name: INPUTS[name].read(self) for name in metric.needs if name != BACKBONE}
+            if column.backbone:
+                inputs[BACKBONE] = self.backbone(column.backbone)
+            found = metric(**inputs)
         except ValueError as error:
             raise DataError(str(error)) from error
         return as_found(metric, found)
@@ -136,8 +184,17 @@ class Clip:
         """(T, H, W, 3) uint8 at the prediction's size and length."""
         return self._of_reference(REFERENCE, pieces.target_video)
 
-    def backbone(self) -> Callable[[np.ndarray], np.ndarray]:
-        return self._features
+    def backbone(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
+        """A backbone; what it makes of this clip's prediction is kept, for other metrics."""
+        used = self._plan.backbones[name]
+
+        def features(frames: np.ndarray) -> np.ndarray:
+            if frames is not self._ready.get(PREDICTION):
+                return used(frames)
+            found: np.ndarray = self._once(f"{BACKBONE} {name}", lambda: used(frames))
+            return found
+
+        return features
 
     def boxes(self) -> SubjectBoxes:
         """Where the reference's subjects are, in the reference's pixels and frames."""
@@ -169,15 +226,6 @@ class Clip:
         file = self._annotation(STATES)
         with at(file=file):
             return parse_states(read_json(file))
-
-    def _features(self, frames: np.ndarray) -> np.ndarray:
-        """The backbone on this clip's prediction, which several metrics ask for."""
-        assert self._plan.backbone is not None
-        backbone = self._plan.backbone
-        if frames is not self._ready.get(PREDICTION):
-            return backbone(frames)
-        found: np.ndarray = self._once(BACKBONE, lambda: backbone(frames))
-        return found
 
     def _once(self, name: str, read: Callable[[], Any]) -> Any:
         if name not in self._ready:
@@ -272,7 +320,7 @@ INPUTS: Mapping[str, Input] = {
     PREDICTION: Input(read=Clip.prediction),
     REFERENCE: Input(read=Clip.reference, of_reference=True, roles=_target_role),
     CONTEXT: Input(read=Clip.context, of_reference=True, roles=lambda source, data: ("context",)),
-    BACKBONE: Input(read=Clip.backbone),
+    BACKBONE: Input(read=lambda clip: None),  # of a column (Clip.values)
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
     TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
     MASKS: Input(read=Clip.masks, of_reference=True, roles=_mask_roles),
@@ -302,8 +350,8 @@ def lacking(metric_input: str, source: ClipSource, data: DataConfig) -> str:
     return ""
 
 
-def item_name(clip: str, metric: Metric) -> str:
-    return f"{clip}.{metric.name}"
+def item_name(clip: str, column: Column) -> str:
+    return f"{clip}.{column.name}"
 
 
 # --- what a metric returned ------------------------------------------------------------------------------------------

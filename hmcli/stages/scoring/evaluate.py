@@ -25,7 +25,19 @@ from hmcli.recipe.sections import DataConfig, Recipe
 from hmcli.registry import find, names, normal
 from hmcli.stages.data.opening import Dataset
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
-from hmcli.stages.scoring.clip import INPUTS, Clip, Found, Plan, annotations_of, item_name, lacking, reads_reference
+from hmcli.stages.scoring.clip import (
+    INPUTS,
+    Clip,
+    Column,
+    Found,
+    Plan,
+    annotations_of,
+    columns_of,
+    item_name,
+    lacking,
+    paths_of,
+    reads_reference,
+)
 from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, Values, number
 from hmcli.stages.scoring.results import finish
 from hmcli.stages.shared.each import asked_for, each
@@ -61,7 +73,7 @@ def run(
     generated = open_generation(generation, recipe.poses)
     own = share(shard, generated.clips)
     plan = _plan(recipe, generated, own.clips, reference, metrics, device, reporter)
-    labels = [plan.label(metric) for metric in plan.metrics]
+    labels = [column.label for column in plan.columns]
     keys, failed = _keys(plan)
     units = [Unit(id=clip, items=items) for clip, items in keys.items()]
     asked = asked_for(units, unread=frozenset(item for of in failed.values() for item in of), seeded=False)
@@ -73,7 +85,7 @@ def run(
         )  # fmt: skip
     chosen = tuple(metric.name for metric in plan.metrics)
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
-    features: tuple[Reader, ...] = () if plan.backbone is None else ("features",)
+    features: tuple[Reader, ...] = ("features",) if plan.backbones else ()
     inputs = {"generation": generated.manifest.fingerprint}
     if plan.reference is not None:
         inputs["reference"] = plan.reference.fingerprint
@@ -107,7 +119,7 @@ def _plan(
     reporter: Reporter,
 ) -> Plan:
     """Choose metrics by the inputs that are there; load what they need and nothing else."""
-    wanted = _wanted(asked)
+    wanted, _ = _wanted(asked), paths_of(recipe.eval)
     dataset, why_not = None, ""
     if reference is not None or any(map(reads_reference, wanted)):
         dataset, why_not = find_reference(generated, reference)
@@ -123,7 +135,8 @@ def _plan(
             where={"metrics": ", ".join(metric.name for metric in metrics)}, fix="leave --reference out",
         )  # fmt: skip
     return Plan(
-        generated=generated, clips=clips, reference=dataset, metrics=metrics, settings=recipe.eval, device=device,
+        generated=generated, clips=clips, reference=dataset, columns=columns_of(metrics, recipe.eval),
+        settings=recipe.eval, device=device,
         versions={"hmcli": hmcli.__version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
     )  # fmt: skip
 
@@ -185,7 +198,7 @@ def needs_backbone(asked: tuple[str, ...]) -> bool:
 # --- scoring ---------------------------------------------------------------------------------------------------------
 
 
-Failures = dict[tuple[str, str], str]  # (clip, metric name) -> reason
+Failures = dict[tuple[str, str], str]  # (clip, name of the column) -> reason
 
 
 def _score_clips(
@@ -202,11 +215,11 @@ def _score_clips(
                     write_json(place, to_json(found))
 
     each(writer, units, Scorer(plan), keep, label="scoring", processes=processes)
-    names = {item_name(clip, metric): (clip, metric.name) for clip in failed for metric in plan.metrics}
+    names = {item_name(clip, column): (clip, column.name) for clip in failed for column in plan.columns}
     failures: Failures = {}
     stay: Failures = {}
     for clip, reasons in failed.items():
-        for name, reason, items in _grouped(clip, reasons, plan.metrics):
+        for name, reason, items in _grouped(clip, reasons, len(plan.columns)):
             (stay if writer.quarantine(name, reason, items) else failures).update({names[i]: reason for i in items})
     return failures, stay
 
@@ -219,10 +232,10 @@ def _keys(plan: Plan) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, st
     for clip in plan.clips:
         inputs = Clip(plan, clip, cache)
         keys[clip], failed[clip] = {}, {}
-        for metric in plan.metrics:
-            item = item_name(clip, metric)
+        for column in plan.columns:
+            item = item_name(clip, column)
             try:
-                keys[clip][item] = inputs.key(metric)
+                keys[clip][item] = inputs.key(column)
             except DataError as error:
                 failed[clip][item] = str(error)
     return keys, failed
@@ -236,45 +249,45 @@ class Scorer:
 
     @property
     def imports(self) -> tuple[str, ...]:
-        return ("torch",) if any(BACKBONE in metric.needs for metric in self.plan.metrics) else ()
+        return ("torch",) if any(column.backbone for column in self.plan.columns) else ()
 
     def reporting_to(self, reporter: Reporter) -> Scorer:
         return self  # it tells nothing
 
     def load(self) -> None:
-        _ = self.plan.backbone
+        _ = self.plan.backbones
 
     def make(self, unit: Unit, place: Path) -> dict[str, Values | DataError]:
         clip = Clip(self.plan, unit.id, HashCache())
         found: dict[str, Values | DataError] = {}
-        for metric in self.plan.metrics:
-            if (item := item_name(unit.id, metric)) in unit.items:
+        for column in self.plan.columns:
+            if (item := item_name(unit.id, column)) in unit.items:
                 try:
-                    found[item] = _judged(self.plan, clip, metric)
-                    if annotations_of(metric) and clip.key(metric) != unit.items[item]:
+                    found[item] = _judged(self.plan, clip, column)
+                    if annotations_of(column.metric) and clip.key(column) != unit.items[item]:
                         raise DataError("annotations changed while they were used; run the same command again")
                 except DataError as error:
                     found[item] = error
         return found
 
 
-def _grouped(clip: str, failed: Mapping[str, str], metrics: tuple[Metric, ...]) -> list[tuple[str, str, list[str]]]:
+def _grouped(clip: str, failed: Mapping[str, str], columns: int) -> list[tuple[str, str, list[str]]]:
     """(name, reason, items) of what failed: the clip once where nothing could be scored for one reason, else each."""
-    if len(failed) == len(metrics) and len(set(failed.values())) == 1:
+    if len(failed) == columns and len(set(failed.values())) == 1:
         return [(clip, next(iter(failed.values())), list(failed))]
     return [(item, reason, [item]) for item, reason in failed.items()]
 
 
-def _judged(plan: Plan, clip: Clip, metric: Metric) -> Values:
-    """What the file of a metric of a clip holds. Raises DataError when it cannot be judged."""
-    frames, why_not = plan.generated.rows[clip.id].frames, None
+def _judged(plan: Plan, clip: Clip, column: Column) -> Values:
+    """What the file of a column of a clip holds. Raises DataError when it cannot be judged."""
+    metric, frames, why_not = column.metric, plan.generated.rows[clip.id].frames, None
     try:
-        found = clip.values(metric)
+        found = clip.values(column)
     except NothingToJudge as error:
         nothing = np.ma.masked_all(frames if metric.per == "frame" else 0)
         found, why_not = Found(values=nothing, stretches=() if metric.per == "stretch" else None), str(error)
     return Values(
-        format=FORMAT, clip=clip.id, metric=plan.label(metric), unit=metric.unit,
+        format=FORMAT, clip=clip.id, metric=column.label, unit=metric.unit,
         first_frame=frames - len(found.values) if metric.per == "frame" else 0, stretches=found.stretches,
         values=tuple(None if value is None else number(value) for value in found.values.tolist()), not_judged=why_not,
     )  # fmt: skip

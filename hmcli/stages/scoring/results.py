@@ -14,7 +14,7 @@ import numpy as np
 from hmcli.contracts import Quarantined, StageResult
 from hmcli.errors import DataError
 from hmcli.metrics.averages import json_number, mean_score
-from hmcli.metrics.contract import BACKBONE, Metric
+from hmcli.metrics.contract import Metric
 from hmcli.registry import find
 from hmcli.reports.protocol import AVERAGES, protocol_card
 from hmcli.stages.sampling.generations import Generated
@@ -48,14 +48,14 @@ from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import parse_json, read_csv, read_json, write_csv, write_json, write_text
 from hmcli.store.listed import listed
 
-Failures = Mapping[tuple[str, str], str]  # (clip, metric name) -> reason
+Failures = Mapping[tuple[str, str], str]  # (clip, name of the column) -> reason
 
 
 def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failures) -> StageResult:
     """Write the tables and complete the artifact; `stay` are values from earlier that cannot be computed now."""
-    done = [(c, m) for c in plan.clips for m in plan.metrics if (c, m.name) not in failures]
-    order = [item_name(clip, metric) for clip, metric in done]
-    found = {(c, m.name): _read(writer.place(item_name(c, m))) for c, m in done}
+    done = [(clip, of) for clip in plan.clips for of in plan.columns if (clip, of.name) not in failures]
+    order = [item_name(clip, column) for clip, column in done]
+    found = {(clip, of.name): _read(writer.place(item_name(clip, of))) for clip, of in done}
     scores, table = _scores(plan, found, failures), list(_table(plan, found, failures, stay))
     attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated))
     return _complete(writer, order, scores, table, list(_stretch_table(found.values())), attributes)
@@ -138,10 +138,10 @@ def _read(file: Path) -> Values:
 
 def _scores(plan: Plan, found: Mapping[tuple[str, str], Values], failures: Failures) -> Scores:
     entries = {}
-    for metric in plan.metrics:
-        values = [of for (_, name), of in found.items() if name == metric.name]
-        failed = [Failure(clip=clip, reason=why) for (clip, name), why in failures.items() if name == metric.name]
-        entries[plan.label(metric)] = _score(metric, values, failed, plan.settings.average)
+    for column in plan.columns:
+        values = [of for (_, name), of in found.items() if name == column.name]
+        failed = [Failure(clip=clip, reason=why) for (clip, name), why in failures.items() if name == column.name]
+        entries[column.label] = _score(column.metric, values, failed, plan.settings.average)
     return Scores(format=FORMAT, average=plan.settings.average, clips=len(plan.clips), metrics=entries)
 
 
@@ -170,8 +170,8 @@ def _table(
 ) -> Iterator[dict[str, Any]]:
     """One row per clip and metric; the value is empty where it failed, or had nothing to judge."""
     for clip in plan.clips:
-        for metric in plan.metrics:
-            name = (clip, metric.name)
+        for column in plan.columns:
+            name, metric = (clip, column.name), column.metric
             values, reason, status = [], failures.get(name, ""), FAILED
             if not reason:
                 values, reason = found[name].judged, found[name].not_judged or ""
@@ -180,7 +180,7 @@ def _table(
             if values and alone is None:
                 status, reason = NOT_JUDGED, "the clip alone has no value; it counts in that of all clips"
             yield {
-                "clip": clip, "metric": plan.label(metric), "value": "" if alone is None else json_number(alone),
+                "clip": clip, "metric": column.label, "value": "" if alone is None else json_number(alone),
                 "frames": 1 if values and metric.per == "clip" else len(values), "unit": metric.unit,
                 "status": status, "reason": " ".join(reason.split()),
             }  # fmt: skip
@@ -205,7 +205,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
     """Sections of the protocol card: every choice that changes a number."""
     generated = plan.generated
     card = {
-        "Metrics": {plan.label(metric): metric.definition for metric in plan.metrics},
+        "Metrics": {column.label: column.metric.definition for column in plan.columns},
         "Averages": {
             f"eval.average: {plan.settings.average}": AVERAGES[plan.settings.average],
             "failed clips": "in no mean; counted above",
@@ -228,11 +228,12 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
             "resize": f"to {data.size[0]}x{data.size[1]} (height x width), data.fit={data.fit}",
             "length": f"data.frames={data.frames}, split: {split}",
         }
-    if plan.backbone is not None:
-        card["Backbone"] = {"name": plan.backbone.name, **plan.backbone.about}
-        card["Backbone"] |= {
-            f"{plan.label(m)} against published": _comparable(m, plan.backbone.name) for m in _featured(plan)
-        }
+    for name, backbone in plan.backbones.items():
+        columns = [column for column in plan.columns if column.backbone == name]
+        card["Backbone" if len(plan.backbones) == 1 else f"Backbone {name}"] = {
+            "name": backbone.name, **backbone.about,
+            **{f"{column.label} against published": _comparable(column.metric, name) for column in columns},
+        }  # fmt: skip
     card["Versions"] = dict(plan.versions)
     return card
 
@@ -252,10 +253,6 @@ def _without_model(generated: Generated) -> dict[str, str]:
     made = {"made": "; ".join(f"{count} clips {way}" for way, count in sorted(ways.items()))} if ways else {}
     said = {"model": f"none: the model-free row {about.row}", "shows": about.definition, "reads": READS[about.uses]}
     return said | made
-
-
-def _featured(plan: Plan) -> list[Metric]:
-    return [metric for metric in plan.metrics if BACKBONE in metric.needs]
 
 
 def _comparable(metric: Metric, backbone: str) -> str:
