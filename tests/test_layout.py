@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOMS = ("core", "world", "store", "codecs", "metrics", "reports")
-SHARED = {"errors", "contracts", "registry", "recipe", "aligned", "tensors"}
+SHARED = {"errors", "contracts", "registry", "recipe", "aligned", "tensors", "hub"}
 FILES = sorted((Path(__file__).parents[1] / "hmcli").rglob("*.py"))
 
 
@@ -88,7 +88,7 @@ def test_what_an_artifact_is_and_says_stands_in_its_layout_alone(path: Path):
 
 
 def test_the_command_line_loads_no_heavy_library():
-    heavy = ("torch", "diffusers", "zarr", "numpy", "rich", "ray")
+    heavy = ("torch", "diffusers", "zarr", "numpy", "rich", "ray", "huggingface_hub")
     script = f"import sys, hmcli.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -152,6 +152,8 @@ def _import_everything() -> None:
     import accelerate  # noqa: F401
     import av  # noqa: F401
     import diffusers
+    import huggingface_hub
+    import huggingface_hub.file_download
     import peft  # noqa: F401
     import rich.progress  # noqa: F401
     import skimage.feature
@@ -160,12 +162,14 @@ def _import_everything() -> None:
     import zarr  # noqa: F401
 
     diffusers.AutoencoderKLWan, diffusers.FlowMatchEulerDiscreteScheduler, transformers.UMT5EncoderModel  # noqa: B018
+    huggingface_hub.HfApi  # noqa: B018
     with suppress(ImportError):
         import decord  # noqa: F401
 
     import hmcli.core.pipeline
     import hmcli.registry
     from hmcli.stages import demo  # noqa: F401
+    from hmcli.stages.fetching import fetch  # noqa: F401
     from hmcli.stages.inspecting import inspect as _inspect  # noqa: F401
     from hmcli.stages.latents import encode  # noqa: F401
     from hmcli.stages.memory import tokenize as tokenize_memory  # noqa: F401

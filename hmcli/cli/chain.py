@@ -62,7 +62,7 @@ def render(
 ) -> StageResult:
     """Render clips with exit-entry events from a seed. Each: video, masks, depth, cameras, subjects, caption."""
     more = [] if clips is None else [f"world.clips={clips}"]
-    more += [] if captioner is None else [f"world.captioner={json.dumps(str(captioner))}"]
+    more += [] if captioner is None else [f"world.captioner={json.dumps(str(given(captioner)))}"]
     resolved = recipe_for("render", recipe, [*(override or []), *more], readers.RENDER)
     from hmcli.stages.rendering import render as stage
 

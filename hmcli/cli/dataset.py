@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from hmcli.cli.readers import DATASET
-from hmcli.cli.shared import Clips, DatasetIn, Device, Overrides, command, find_input, named, recipe_for
+from hmcli.cli.shared import Clips, DatasetIn, Device, Overrides, command, find_input, given, named, recipe_for
 from hmcli.contracts import Description, StageResult
 from hmcli.registry import normal
 from hmcli.runtime import Console
 
 dataset_app = typer.Typer(
-    help="Folders of clips: check, split, unpack, import, caption, show.",
+    help="Clips: check, split, unpack, import, caption, show.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"token_normalize_func": normal},
@@ -108,7 +108,12 @@ def caption(
     from hmcli.stages.data import captioning as stage
 
     return stage.run(
-        source, captioner=captioner, force=force, device=pick_device(device), poses=resolved.poses, reporter=Console()
+        source,
+        captioner=given(captioner) or captioner,
+        force=force,
+        device=pick_device(device),
+        poses=resolved.poses,
+        reporter=Console(),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from hmcli.cli import chain  # noqa: F401  registers the chain's commands, first in the help
+from hmcli.cli import fetch as _fetch  # noqa: F401  registers the command
 from hmcli.cli.app import app
 from hmcli.cli.bench import bench_app
 from hmcli.cli.dataset import dataset_app
@@ -40,6 +41,7 @@ from hmcli.cli.shared import (
 from hmcli.cli.spread import OnIn, ShardIn, ShardsIn, Spread, carry_out
 from hmcli.contracts import Description, StageResult
 from hmcli.errors import UsageError
+from hmcli.hub import name_of
 from hmcli.runtime import Console, Terminated, stop_on_sigterm
 
 Target = Literal["checkpoint", "released", "diffusers"]
@@ -151,9 +153,10 @@ def convert(
     from hmcli.stages.models import convert as stage
 
     kind = {None: "checkpoint", "released": "released.safetensors"}.get(to, to)
+    stem = found.stem if found.is_file() else name_of(found)
     return stage.run(
-        found, to=to, out=named(out, found.stem if found.is_file() else found, str(kind)), recipe=recipe, lora=lora,
-        dtype=dtype, overrides=list(override or ()), force=force, reporter=Console(), dry_run=dry_run, part=part,
+        found, to=to, out=named(out, stem, str(kind)), recipe=recipe, lora=given(lora), dtype=dtype,
+        overrides=list(override or ()), force=force, reporter=Console(), dry_run=dry_run, part=part,
     )  # fmt: skip
 
 

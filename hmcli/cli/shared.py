@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 from hmcli.cli.output import Result, emit, explain
 from hmcli.errors import UsageError
+from hmcli.hub import local
 from hmcli.runtime import Console, Terminated, stop_on_sigterm
 
 OUR_SUFFIXES = (
@@ -113,9 +114,12 @@ def _refuse_two_dashes(arguments: dict[str, Any]) -> None:
 
 
 def given(text: str | Path | None) -> Path | None:
-    """An input as written; `-` reads one path from stdin, and an empty stdin is an error."""
+    """An input as written, or where it lies in the hub's cache (hmcli.hub); `-` reads one path from stdin.
+
+    An empty stdin is an error.
+    """
     if text is None or str(text) != "-":
-        return None if text is None else Path(text)
+        return None if text is None else Path(local(str(text)))
     lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
     if len(lines) != 1:
         found = "nothing" if not lines else f"{len(lines)} lines"

@@ -134,8 +134,7 @@ def umt5_text(config: TextConfig, device: str | torch.device) -> Umt5Text:
         raise MissingPartError(
             "text encoder 'umt5' needs its weights and tokenizer",
             where={"text.path": config.path or "(empty)", "missing": ", ".join(absent)},
-            fix="download the folders text_encoder/ and tokenizer/ of Wan-AI/Wan2.1-T2V-1.3B-Diffusers and set "
-            "text.path to the folder that holds both",
+            fix="hm fetch wan2.1-1.3b, then text.path is the folder it prints (it holds text_encoder/ and tokenizer/)",
         )
     return Umt5Text(
         _load_umt5(root / "text_encoder", getattr(torch, config.dtype)),

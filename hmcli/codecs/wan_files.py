@@ -32,8 +32,7 @@ def load_wan_vae(path: Path, dtype: torch.dtype) -> AutoencoderKLWan:
         raise MissingPartError(
             "there is no VAE at this path",
             where={"codec.path": path},
-            fix="put a diffusers VAE folder (config.json, diffusion_pytorch_model.safetensors) or Wan2.1_VAE.pth "
-            "there: both are in the Wan-AI/Wan2.1-T2V-1.3B repositories",
+            fix="hm fetch wan2.1-1.3b, then codec.path is its vae/; or put a diffusers folder or Wan2.1_VAE.pth there",
         )
     return load_folder(folder, dtype)
 

@@ -17,11 +17,13 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hmcli.errors import RecipeError
+from hmcli.hub import local
 from hmcli.recipe.keys import section_in
 from hmcli.recipe.readers import Readers, stated, without_effect
 from hmcli.recipe.rules import impossible, unknown_names
 from hmcli.recipe.sections import FORMAT, Recipe
 
+_PATHS = (("codec", "path"), ("text", "path"), ("eval", "backbone_path"), ("model", "base"), ("world", "captioner"))
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -114,7 +116,18 @@ def load_recipe(
         problems += _without_effect(overrides or [], rest, readers, command)
     if problems or recipe is None:
         raise _refusal(problems, source)
-    return recipe
+    return _with_local_paths(recipe)
+
+
+def _with_local_paths(recipe: Recipe) -> Recipe:
+    """The recipe with names of the hub (hmcli.hub) as the paths where they lie in its cache."""
+    found = {}
+    for section, key in _PATHS:
+        given = getattr(getattr(recipe, section), key)
+        places = tuple(map(local, given)) if isinstance(given, tuple) else local(given)
+        if places != given:
+            found[section] = dataclasses.replace(getattr(recipe, section), **{key: places})
+    return dataclasses.replace(recipe, **found) if found else recipe
 
 
 def check_overrides(overrides: list[str], readers: Readers, command: str) -> None:

@@ -165,8 +165,9 @@ class CodecConfig:
     name: Annotated[str, key("Which codec.", by=(*_CODEC, "train"), names="codec")] = "mini"
     path: Annotated[
         str,
-        key("Diffusers folder or original single file of its weights; empty: the packaged ones (mini only). Training a "
-            "codec: what it starts from; empty: random weights.", by=(*_CODEC, "codec", "codec path")),
+        key("Diffusers folder or original single file of its weights, or hf://owner/name/vae; empty: the packaged "
+            "ones (mini only). Training a codec: what it starts from; empty: random weights.",
+            by=(*_CODEC, "codec", "codec path")),
     ] = ""  # fmt: skip
     channels: Annotated[
         int, key("Latent channels of a codec that is trained from nothing.", by=_CODECS, ge=1)
@@ -190,7 +191,9 @@ class TextConfig:
 
     name: Annotated[str, key("Which text encoder.", by=(*_CODEC, "train"), names="text")] = "mini"
     path: Annotated[
-        str, key("Folder with text_encoder/ and tokenizer/ (mini has none).", by=(*_CODEC, "text path"))
+        str,
+        key("Folder with text_encoder/ and tokenizer/, or owner/name of the hub (mini has none).",
+            by=(*_CODEC, "text path")),
     ] = ""  # fmt: skip
     length: Annotated[
         int, key("Rows the model sees; padding is zero and attended.", by=_CODEC, unit="rows of text", ge=1)
@@ -427,8 +430,10 @@ class EvalConfig:
             by=("features",), names="backbone", min_length=1),
     ] = ("effnet-lite0",)  # fmt: skip
     backbone_path: Annotated[
-        Names, key("Folders of the backbones' weights, in their order; empty: none needs any.", by=("features",))
-    ] = ()
+        Names,
+        key("Folders of the backbones' weights (or owner/name of the hub), in their order; empty: none needs any.",
+            by=("features",)),
+    ] = ()  # fmt: skip
     average: Annotated[
         Literal["frames", "videos"],
         key("VBench's means: over all frames (as on one device) or over videos (as on several).", by=("eval",)),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hmcli.codecs.places import VAE
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import NotFiniteError, UsageError
+from hmcli.hub import fetch_hint
 from hmcli.recipe.readers import Readers
 from hmcli.recipe.reading import check_overrides, to_dict
 from hmcli.recipe.sections import Recipe
@@ -164,7 +165,9 @@ def run(
 ) -> StageResult:
     """Convert `source`; see `hm convert --help`. Nothing is written unless everything fits."""
     if lora is not None and not lora.exists():
-        raise UsageError("there is no such adapter", where={"lora": lora}, fix="name a file or a folder")
+        raise UsageError(
+            "there is no such adapter", where={"lora": lora}, fix=f"name a file or a folder{fetch_hint(lora)}"
+        )
     found = look(source, part)
     reporter.note(f"{source} is {found.form}")
     for told in found.left_out:

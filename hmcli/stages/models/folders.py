@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.codecs.places import VAE
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
+from hmcli.hub import fetch_hint
 from hmcli.recipe.sections import CodecConfig, Recipe, TextConfig
 from hmcli.stages.models.layout import CHECKPOINT, CONFIG, RUN, TRANSFORMER, CheckpointAttributes, RunAttributes
 from hmcli.stages.shared.typed import from_json
@@ -123,7 +124,11 @@ def find_model(model: Path) -> ModelFolder:
             raise MissingPartError("this installation has no packaged weights", where={"looked in": PACKAGED})
         return ModelFolder(path=PACKAGED, manifest=read_manifest(PACKAGED))
     if not model.is_dir():
-        raise UsageError("there is no such model", where={"model": model}, fix="give a run, a checkpoint, or mini")
+        raise UsageError(
+            "there is no such model",
+            where={"model": model},
+            fix=f"give a run, a checkpoint, or mini{fetch_hint(model)}",
+        )
     manifest = read_manifest(model, kinds=(RUN, CHECKPOINT))
     if manifest.kind == RUN:
         name = from_json(RunAttributes, manifest.attributes, "the description", run=model).checkpoint

@@ -10,6 +10,7 @@ from hmcli import registry
 from hmcli.codecs.places import VAE, vae_folder
 from hmcli.contracts import TextEncoder, VideoCodec
 from hmcli.errors import DataError, MissingPartError
+from hmcli.hub import fetch_hint
 from hmcli.recipe.sections import CodecConfig, TextConfig
 from hmcli.stages.models.folders import PACKAGED, ModelFolder
 from hmcli.stages.models.layout import TrainedWith
@@ -25,7 +26,7 @@ def codec_hash(codec: CodecConfig) -> str:
     if not codec.path and codec.name != "mini":
         raise MissingPartError(
             f"codec {codec.name!r} needs its weights", where={"recipe": "codec.path"},
-            fix="set codec.path to the VAE's diffusers folder or original file (docs/quickstart.md, real weights)",
+            fix="set codec.path to the VAE's diffusers folder or original file (hm fetch wan2.1-1.3b brings one: vae/)",
         )  # fmt: skip
     return hash_json([codec.name, _look_up(_vae(path))])
 
@@ -123,7 +124,9 @@ def _check_hashed(path: Path) -> None:
 def _files(path: Path, *, remembered: bool = True) -> dict[str, str]:
     """Hashes of a file, or of a folder's weights, configurations and tokenizers, by relative name."""
     if not path.exists():
-        raise MissingPartError("the weights are not there", where={"path": path}, fix="correct the path in the recipe")
+        raise MissingPartError(
+            "the weights are not there", where={"path": path}, fix=f"correct the path in the recipe{fetch_hint(path)}"
+        )
     cache = HashCache() if remembered else None
     if path.is_file():
         return {"": hash_file(path, cache=cache)}

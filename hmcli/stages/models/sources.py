@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hmcli.errors import DataError, UsageError
+from hmcli.hub import fetch_hint
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.models.layout import CHECKPOINT, CONFIG, RUN, TRANSFORMER
 from hmcli.store.adapters import is_adapter
@@ -71,7 +72,9 @@ def look(path: Path, part: str = "") -> Source:
         found = _transformer(model.path / TRANSFORMER, open_weights(model.path / TRANSFORMER))
         return replace(found, path=path, form="a model of hm", recipe=model.manifest.recipe, parts=model.path)
     if not path.exists():
-        raise UsageError("there is nothing here to convert", where={"source": path}, fix="name a file or a folder")
+        raise UsageError(
+            "there is nothing here to convert", where={"source": path}, fix=f"name a file or a folder{fetch_hint(path)}"
+        )
     if (path / TRANSFORMER).is_dir():
         _refuse_part(path, part)
         _check_listed(path)
