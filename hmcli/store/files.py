@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from typing import Any
 from hmcli.errors import DataError
 
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and temporary names add to it
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _NEVER_IN_NAMES = set('<>:"/\\|?*%')
 
 
@@ -54,15 +56,26 @@ def inside(root: Path, name: object) -> Path:
     """The place of a path that a file named, below `root`: every such path comes through here before it is used.
 
     Raises OutsideError for a path that leads out of `root`, also where a link on the way does, and for what is no path.
+    In the hub's cache a snapshot is made of links into the blobs of its repository: these are inside too.
     """
     if is_plain_path(name):
         place = root / str(name)
-        if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
+        real, home = Path(os.path.realpath(place)), Path(os.path.realpath(root))
+        blobs = _blobs_of(home)
+        if real.is_relative_to(home) or (blobs is not None and real.parent == blobs):
             return place
     raise OutsideError(
         "a path leads out of the folder it was named in", where={"folder": root, "path": str(name)},
         fix="do not use this folder unless you know who made it; what hm writes never looks like this",
     )  # fmt: skip
+
+
+def _blobs_of(folder: Path) -> Path | None:
+    """Where the bytes of a snapshot in the hub's cache lie (hmcli.hub); None for a folder that is in none."""
+    for place in (folder, *folder.parents):
+        if place.parent.name == "snapshots" and _COMMIT.fullmatch(place.name):
+            return place.parent.parent / "blobs"
+    return None
 
 
 def check_inside(root: Path, names: Iterable[str]) -> None:

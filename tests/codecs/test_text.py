@@ -10,6 +10,7 @@ import pytest
 import torch
 from reference.misaligned import OFFSETS, astray, mapped, shift_folder
 from safetensors.torch import load_file, save_file
+from transformers import UMT5EncoderModel
 from wan_parts import WORDS, text_folder
 
 from hmcli.codecs.text import MiniText, Umt5Text, clean_caption, mini_text, position_code, umt5_text, word_vector
@@ -155,3 +156,23 @@ def test_mini_position_codes_are_unit_length_and_differ():
     np.testing.assert_allclose(np.linalg.norm(code, axis=1), 1.0, atol=1e-3)
     likeness = code @ code.T - np.eye(32)
     assert likeness.max() < 0.999
+
+
+@pytest.mark.parametrize("shard_size", ["10GB", "10KB"])
+def test_a_text_encoder_that_holds_only_a_variant_is_loaded(wan_folder: Path, tmp_path: Path, shard_size: str):
+    whole = UMT5EncoderModel.from_pretrained(wan_folder / "text_encoder", local_files_only=True)
+    whole.half().save_pretrained(tmp_path / "text_encoder", variant="fp16", max_shard_size=shard_size)
+    shutil.copytree(wan_folder / "tokenizer", tmp_path / "tokenizer")
+    names = {file.name for file in (tmp_path / "text_encoder").glob("*.safetensors*")}
+    assert all("fp16" in name for name in names)
+    assert (len(names) > 1) == (shard_size == "10KB")
+    got = umt5_text(TextConfig(name="umt5", path=str(tmp_path), length=12), "cpu").encode(["a red fox"])
+    wanted = umt5_text(TextConfig(name="umt5", path=str(wan_folder), length=12), "cpu").encode(["a red fox"])
+    np.testing.assert_allclose(got[0], wanted[0], atol=2e-2)
+
+
+def test_a_pointer_in_place_of_the_text_encoder_is_named(wan_folder: Path, tmp_path: Path):
+    shutil.copytree(wan_folder, tmp_path / "wan")
+    (tmp_path / "wan" / "text_encoder" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DataError, match="a Git LFS pointer"):
+        umt5_text(TextConfig(name="umt5", path=str(tmp_path / "wan"), length=12), "cpu")

@@ -16,6 +16,7 @@ from hmcli import hub as names
 from hmcli.errors import MissingPartError, UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.stages.fetching.catalogue import CATALOGUE
+from hmcli.stages.models.folders import PACKAGED
 from hmcli.store.manifest import read_manifest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -326,3 +327,25 @@ def test_a_model_is_converted_by_its_name_without_a_network(
     assert made == tmp_path / "model.checkpoint"
     assert read_manifest(made).counts["parameters"] > 1000
     assert small_hub.asked == []
+
+
+def test_a_model_of_hm_on_the_hub_is_used_by_its_name(
+    fetch: Run, hm: WarmCommand, small_hub: SmallHub, cache: Path, tmp_path: Path
+):
+    small_hub.repos["some/mini"] = Repo(files=contents(PACKAGED))
+    snapshot = ok(fetch("some/mini"))
+    env = {"HF_HUB_CACHE": str(cache)}
+    seen = hm("inspect", "some/mini", "--verify", "--json", cwd=tmp_path, env=env)
+    assert json.loads(seen.stdout)["fingerprint"] == read_manifest(PACKAGED).fingerprint, seen.stderr
+    made = ok(hm("convert", "some/mini", "--out", tmp_path / "made", cwd=tmp_path, env=env))
+    again = ok(hm("convert", PACKAGED, "--out", tmp_path / "again", cwd=tmp_path, env=env))
+    assert [f.read_bytes() for f in sorted(made.rglob("*.safetensors"))] == [
+        f.read_bytes() for f in sorted(again.rglob("*.safetensors"))
+    ]
+    weights = snapshot / "transformer" / "diffusion_pytorch_model.safetensors"
+    (tmp_path / "elsewhere").write_bytes(weights.read_bytes())
+    weights.unlink()
+    weights.symlink_to(tmp_path / "elsewhere")
+    led_out = hm("convert", "some/mini", "--out", tmp_path / "no", cwd=tmp_path, env=env)
+    assert led_out.returncode == 3
+    assert "leads out of the folder" in led_out.stderr

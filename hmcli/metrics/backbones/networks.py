@@ -101,7 +101,7 @@ def weights_folder(name: str, path: str, what: str) -> Path:
     raise MissingPartError(
         f"the backbone {name} needs weights" + ("" if path else ", and eval.backbone_path is empty"),
         where={"expected": str(Path(path) / "config.json")} if path else None,
-        fix=f"put {what} into a folder (config.json and model.safetensors) and pass "
+        fix=f"hm fetch {name} brings {what}, or have config.json and model.safetensors in a folder; pass it: "
         f"--set eval.backbone={name} --set eval.backbone_path=FOLDER; eval.backbone=hog needs no weights",
     )
 
