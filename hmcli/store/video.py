@@ -2,8 +2,9 @@
 
 Frames are uint8 RGB (T, H, W, 3). Every file is first checked with PyAV, which compares the frames its header declares
 with those that are there and decodes each one (0.3 s for 77 frames of 832x480), because players and decord conceal
-damage; what the decoder does not notice either (H.264 has no checksums) goes through. Then decord reads the pixels,
-PyAV where decord is absent or fails; both give the same values.
+damage; what the decoder does not notice either (H.264 has no checksums) goes through. Then decord reads the pixels
+where both are known to give the same values; PyAV where decord is absent or fails, and of every video that is turned,
+interlaced, of variable rate, of other than square pixels or 8 bits (hmcli.store.display says what becomes of them).
 
 Two qualities are written, both H.264 in mp4, byte-identical for equal input. `near-lossless`: yuv420p, crf 10, BT.601
 limited range and tagged so; browsers play it; even sides only. `lossless`: qp 0, as full-range grey for (T, H, W)
@@ -14,9 +15,10 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -25,8 +27,10 @@ from typing import Any, Literal
 import numpy as np
 
 from hmcli.errors import DataError
+from hmcli.store.display import Display, deinterlaced, display_of
 from hmcli.store.hashing import Content
 
+UNEVEN = 0.5  # of the usual distance of frames: what differs by more is no rounding
 Quality = Literal["near-lossless", "lossless"]
 _FIX = "replace the file with a whole copy, or leave the clip out"
 _BT601 = {"colorspace": 5, "color_primaries": 6, "color_trc": 6}  # SMPTE 170M, as ITU-T H.273 numbers them
@@ -35,63 +39,118 @@ _LIMITED, _FULL = 1, 2  # AVColorRange
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """Size in pixels, number of frames, frames per second."""
+    """Size in pixels as shown, number of frames, frames per second (the mean, where it varies)."""
 
     frames: int
     height: int
     width: int
     fps: float
+    varies: bool = False  # are frames further apart here than there?
+    notes: tuple[str, ...] = ()  # what is done to its pictures, and what varies
 
 
 Video = Path | str | Content  # a file, or its bytes as they were read
 
 
 def probe_video(path: Video) -> VideoInfo:
-    """Size and number of frames, from the packets rather than the header alone; decodes nothing.
+    """Size and number of frames, from the packets rather than the header alone; decodes the first frame.
 
     Raises DataError when the file is missing, no video, empty, or shorter than its header says.
     """
+    return _looked(path)[0]
+
+
+def frame_times(path: Video) -> np.ndarray:
+    """(T,) seconds from the first frame to each, as the file says when they are shown."""
+    return _looked(path)[1]
+
+
+def _looked(path: Video) -> tuple[VideoInfo, np.ndarray]:
+    """What a video is, and when its frames are shown."""
     with _opened(path) as container:
-        stream = container.streams.video[0]
-        declared, found, damaged = stream.frames, 0, 0
-        lead = 0
+        stream, where = container.streams.video[0], _where(path)
+        stream.codec_context.thread_count = 1  # the first frame after as few packets as can be
+        declared, found, damaged, lead = stream.frames, 0, 0, 0
+        shown: list[int] = []
+        first = None
         try:
             for packet in container.demux(stream):
                 found += packet.size > 0
                 damaged += packet.size > 0 and packet.is_corrupt
                 lead += packet.size > 0 and packet.is_discard
+                if packet.pts is not None and packet.size > 0 and not packet.is_discard:
+                    shown.append(packet.pts)
+                first = first or _first_of(packet)
         except _av_errors() as error:
             raise _short(path, declared, found, error) from error
-        if damaged or found < declared or found == 0 or _ends_early(stream, found):
+        if damaged or found < declared or found == 0 or _ends_early(stream, shown):
             raise _short(path, declared or "more", found - damaged)
         fps = stream.average_rate or stream.guessed_rate
         if not fps:
-            raise DataError("the video has no frame rate", where={"file": _place(path)}, fix=_FIX)
-        context = stream.codec_context
-        return VideoInfo(frames=found - lead, height=context.height, width=context.width, fps=float(fps))
+            raise DataError("the video has no frame rate", where=where, fix=_FIX)
+        times = _seconds(shown, found - lead, float(fps), stream.time_base)
+        display = Display() if first is None else display_of(stream, first, where=where)
+        height, width = display.size(stream.codec_context.height, stream.codec_context.width)
+        varies = _varies(times)
+        if varies:
+            fps = (len(times) - 1) / times[-1]
+        said = (f"frames are {np.diff(times).min():.3f} to {np.diff(times).max():.3f} s apart",) if varies else ()
+        info = VideoInfo(
+            frames=found - lead, height=height, width=width, fps=float(fps), varies=varies,
+            notes=(*display.notes, *said),
+        )  # fmt: skip
+        return info, times
+
+
+def _first_of(packet: Any) -> Any:
+    """A frame that this packet completes; None where there is none, or it is damaged (`check_video` says it)."""
+    try:
+        return next(iter(packet.decode()), None)
+    except _av_errors():
+        return None
+
+
+def _seconds(shown: list[int], frames: int, fps: float, unit: Fraction | None) -> np.ndarray:
+    """(T,) seconds from the first frame on; as the rate says, where not every frame has a time."""
+    if len(shown) != frames or unit is None:
+        return np.arange(frames) / fps
+    times = np.sort(np.array(shown)) * float(unit)
+    return np.asarray(times - times[0])
+
+
+def _varies(times: np.ndarray) -> bool:
+    """Do frames come at other than one rate? Times that are rounded to their unit differ by less."""
+    apart = np.diff(times)
+    return len(apart) > 1 and bool(np.abs(apart - np.median(apart)).max() > UNEVEN * np.median(apart))
 
 
 def check_video(path: Video) -> VideoInfo:
     """Decode every frame. Raises DataError when one is missing or damaged; what it returns can be read in full."""
+    return _known(path)[0]
+
+
+def _known(path: Video) -> tuple[VideoInfo, Display]:
+    """The same, and how its frames are shown."""
     if isinstance(path, Content):
         return _decoded(path)
     place = Path(path)
     try:
         stat = place.stat()
     except OSError:
-        return probe_video(place)  # raises
+        probe_video(place)  # raises
+        raise
     return _checked(place, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=4096)
-def _checked(path: Path, identity: tuple[int, ...]) -> VideoInfo:
+def _checked(path: Path, identity: tuple[int, ...]) -> tuple[VideoInfo, Display]:
     """`identity` is there for the cache: a file that was replaced is another file."""
     return _decoded(path)
 
 
-def _decoded(path: Video) -> VideoInfo:
-    info, where = probe_video(path), {"file": _place(path)}
-    decoded = 0
+def _decoded(path: Video) -> tuple[VideoInfo, Display]:
+    info, where = probe_video(path), _where(path)
+    decoded, display, interlaced, stored = 0, Display(), False, (0, 0)
     with _opened(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # with more, whether damage is noticed is a matter of luck
@@ -99,20 +158,26 @@ def _decoded(path: Video) -> VideoInfo:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise DataError("a frame of the video is damaged", where={**where, "frame": decoded}, fix=_FIX)
-                if (frame.height, frame.width) != (info.height, info.width):
-                    what = f"the video changes its size from {info.width}x{info.height} to {frame.width}x{frame.height}"
+                if not decoded:
+                    display, stored = display_of(stream, frame, where=where), (frame.height, frame.width)
+                if (frame.height, frame.width) != stored:
+                    what = f"the video changes its size from {stored[1]}x{stored[0]} to {frame.width}x{frame.height}"
                     raise DataError(what, where={**where, "frame": decoded}, fix=_FIX)
+                interlaced |= bool(frame.interlaced_frame)
                 decoded += 1
         except _av_errors() as error:
             raise _short(path, info.frames, decoded, error) from error
     if decoded != info.frames:
         raise _short(path, info.frames, decoded)
-    return info
+    return info, replace(display, interlaced=interlaced)
 
 
-def read_video(path: Video, *, start: int = 0, count: int | None = None) -> np.ndarray:
-    """Frames start..start+count (to the end by default) as uint8 (T, H, W, 3) RGB; exactly that many, or DataError."""
-    info = check_video(path)
+def read_video(path: Video, *, start: int = 0, count: int | None = None, labels: bool = False) -> np.ndarray:
+    """Frames start..start+count (to the end by default) as uint8 (T, H, W, 3) RGB; exactly that many, or DataError.
+
+    `labels` are numbers: where pixels are stretched, they are not mixed.
+    """
+    info, display = _known(path)
     stop = info.frames if count is None else start + count
     if not 0 <= start < stop <= info.frames:
         where: dict[str, object] = {
@@ -121,9 +186,9 @@ def read_video(path: Video, *, start: int = 0, count: int | None = None) -> np.n
             "has": f"{info.frames} frames",
         }
         raise DataError("the video does not have these frames", where=where)
-    frames = _read_decord(path, info, start, stop)
+    frames = _read_decord(path, info, start, stop) if display.plain and not info.varies else None
     if frames is None:
-        frames = _read_av(path, start, stop, "rgb24")
+        frames = _read_av(path, display, start, stop, labels)
     if frames.shape != (stop - start, info.height, info.width, 3):
         raise _short(path, stop - start, len(frames))
     return frames
@@ -131,7 +196,7 @@ def read_video(path: Video, *, start: int = 0, count: int | None = None) -> np.n
 
 def read_labels(path: Video, *, start: int = 0, count: int | None = None) -> np.ndarray:
     """The same for label or mask videos: uint8 (T, H, W), exact for what `write_video(..., "lossless")` wrote."""
-    return read_video(path, start=start, count=count)[..., 0].copy()
+    return read_video(path, start=start, count=count, labels=True)[..., 0].copy()
 
 
 def _read_decord(path: Video, info: VideoInfo, start: int, stop: int) -> np.ndarray | None:
@@ -150,22 +215,22 @@ def _read_decord(path: Video, info: VideoInfo, start: int, stop: int) -> np.ndar
         return None
 
 
-def _read_av(path: Video, start: int, stop: int, pixels: str) -> np.ndarray:
-    frames: list[np.ndarray] = []
+def _read_av(path: Video, display: Display, start: int, stop: int, labels: bool) -> np.ndarray:
+    pictures: list[np.ndarray] = []
     with _opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        frames = container.decode(stream)
+        if display.interlaced:
+            frames = deinterlaced(frames, stream)
         try:
-            for index, frame in enumerate(container.decode(stream)):
-                if index >= stop:
-                    break
-                if index >= start:
-                    frames.append(frame.to_ndarray(format=pixels))
+            for frame in itertools.islice(frames, start, stop):
+                pictures.append(display.shown(frame.to_ndarray(format="rgb24"), labels=labels))
         except _av_errors() as error:
-            raise _short(path, stop - start, len(frames), error) from error
-    if len(frames) != stop - start:
-        raise _short(path, stop - start, len(frames))
-    return np.stack(frames)
+            raise _short(path, stop - start, len(pictures), error) from error
+    if len(pictures) != stop - start:
+        raise _short(path, stop - start, len(pictures))
+    return np.stack(pictures)
 
 
 def _av_errors() -> tuple[type[BaseException], ...]:
@@ -196,14 +261,20 @@ def _opened(path: Video) -> Any:
     return container
 
 
-def _ends_early(stream: Any, found: int) -> bool:
-    """Does a container without a frame count (Matroska) hold less than the duration it declares for this track?"""
+def _ends_early(stream: Any, shown: list[int]) -> bool:
+    """Does a container without a frame count (Matroska) end before the duration it declares for this track?"""
     declared = stream.metadata.get("DURATION")
-    if stream.frames or not declared or not stream.average_rate:
+    if stream.frames or not declared or not stream.average_rate or len(shown) < 2:
         return False
     hours, minutes, seconds = declared.split(":")
-    expected = (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * float(stream.average_rate)
-    return bool(found < expected - 1.5)
+    length = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    times = np.sort(np.array(shown)) * float(stream.time_base)
+    usual = max(np.diff(times).max(), 1 / float(stream.average_rate))
+    return bool(length - times[-1] > 2.5 * usual)
+
+
+def _where(path: Video) -> dict[str, object]:
+    return {"file": _place(path)}
 
 
 def _place(path: Video) -> Path:

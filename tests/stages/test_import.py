@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from hmcli.errors import DataError, HMError, LockedError, UsageError
+from hmcli.recipe.sections import DataConfig, PosesConfig, SplitConfig
 from hmcli.runtime import Silent
 from hmcli.stages.data import importing
+from hmcli.stages.data.loading import load_clip
+from hmcli.stages.data.opening import open_dataset
 from hmcli.store.files import write_json
 from hmcli.store.lock import ArtifactLock
 from hmcli.store.video import read_video, write_video
@@ -152,3 +158,26 @@ def test_what_was_taken_for_granted_is_said_and_intrinsics_without_a_size_are_ke
     late.write_text("\n".join(f"{7 + i / 10:.4f} 0 0 0 0 0 0 1" for i in range(FRAMES)))
     assert "the first pose (time 7.0000 s)" in run(video, late, tmp_path / "other")
     assert len(read_video(tmp_path / "other/walk.mp4")) == FRAMES
+
+
+def test_frames_of_a_variable_rate_get_the_poses_of_their_times(tmp_path: Path):
+    """The camera stands at x = its time; a pose taken by the mean rate would be off by up to 0.4 m."""
+    shown = [0.0, 0.1, 0.16, 0.5, 0.56, 0.9]
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for seconds in shown:
+            frame = av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 90, np.uint8), format="rgb24")
+            frame.time_base, frame.pts = Fraction(1, 1000), round(1000 * seconds)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    poses = tmp_path / "track.txt"
+    poses.write_text("\n".join(f"{100 + i / 50:.4f} {i / 50} 0 0 0 0 0 1" for i in range(50)))
+    said = run(path, poses, tmp_path / "mine", interpolate=True)
+    assert "apart" in said
+    (source,) = open_dataset(tmp_path / "mine", PosesConfig()).clips
+    found = load_clip(source, replace(DataConfig(), size=SIZE, frames="pad", split=SplitConfig(context=1, target=5)))
+    places = np.concatenate([found.context_poses, found.target_poses])[:, :3, 3]
+    np.testing.assert_allclose(np.linalg.norm(places - places[0], axis=1), shown, atol=2e-3)

@@ -74,7 +74,7 @@ def test_decord_and_pyav_read_the_same_pixels(tmp_path, clip):
         info = v.check_video(file)
         through_decord = v._read_decord(file, info, 0, T)
         assert through_decord is not None
-        assert np.array_equal(through_decord, v._read_av(file, 0, T, "rgb24"))
+        assert np.array_equal(through_decord, v._read_av(file, v.Display(), 0, T, labels=False))
 
 
 @pytest.mark.parametrize("reader", ["first choice", "PyAV"])

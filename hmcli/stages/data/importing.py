@@ -19,7 +19,7 @@ from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.store.files import read_json, read_json_lines, sync_tree, write_json, write_json_lines
 from hmcli.store.lock import ArtifactLock, writing_output
-from hmcli.store.video import VideoInfo, check_video
+from hmcli.store.video import VideoInfo, check_video, frame_times
 from hmcli.world.files.layout import METADATA_LINES, plain_row
 from hmcli.world.files.pose_files import (
     Lens,
@@ -67,7 +67,7 @@ def run(
     kind = _form(poses) if form == "auto" else form
     track = _read(poses, kind, size).scaled(metres_per_unit)
     try:
-        placed = at_video_frames(track, np.arange(info.frames) / info.fps, interpolate=interpolate)
+        placed = at_video_frames(track, frame_times(video), interpolate=interpolate)
         world_from_camera = check_poses(placed, str(poses))
         intrinsics = None if track.lens is None else _intrinsics(track.lens, info)
     except DataError as error:
@@ -79,6 +79,8 @@ def run(
     with ArtifactLock(out), writing_output(out):
         rows = _write(out, clip, _rows(out))
     _say(reporter, name, kind, track, metres_per_unit)
+    for note in info.notes:
+        reporter.note(f"{video.name}: {note}")
     reporter.note(f"clip {name}: {info.frames} frames, {len(track.world_from_camera)} poses from {kind}")
     return StageResult(path=out, kind="folder", counts={"clips": rows})
 

@@ -8,7 +8,8 @@ Shapes: T video frames, F latent frames, H rows, W columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def open_dataset(path: Path, poses: PosesConfig, *, needs_captions: bool = True)
         captions=captions,
         quarantined=tuple(quarantined),
         fingerprint=manifest.fingerprint if manifest and not changes else hash_json(["clips", hashes]),
-        notes=(*_folder_notes(layout, captions), *changes),
+        notes=(*_folder_notes(layout, captions), *_rates(clips), *changes),
     )
 
 
@@ -251,12 +252,22 @@ def _clip_source(
         notes = [f"not in the data set: {', '.join(clip.missing)}"] if clip.missing else []
         if target and abs(target.fps - context.fps) > 0.01 * context.fps:
             notes.append(f"context has {context.fps:g} frames per second, target {target.fps:g}")
+        for role, info in (("context", context), ("target", target)):
+            notes += [f"{role}: {note}" for note in (info.notes if info else ())]
         source = ClipSource(
             id=clip.id, caption=caption, files=files, static=clip.static, context_info=context, target_info=target,
             poses=poses, key=key, notes=tuple(notes), hashes=hashes,
         )  # fmt: skip
         read_cameras(source)
         return source
+
+
+def _rates(clips: Iterable[ClipSource]) -> Iterator[str]:
+    """Clips of different rates in one folder: a model takes all frames for equally far apart."""
+    rates = Counter(f"{clip.context_info.fps:.3g}" for clip in clips)
+    if len(rates) > 1:
+        told = ", ".join(f"{count} of {rate}" for rate, count in rates.most_common())
+        yield f"clips differ in frames per second: {told}"
 
 
 def own_file(source: ClipSource, name: str) -> Path | None:
