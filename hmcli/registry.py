@@ -43,6 +43,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
     "metric": {
         "psnr": "hmcli.metrics.pixel:psnr",
         "ssim": "hmcli.metrics.pixel:ssim",
+        "lpips": "hmcli.metrics.perceptual:lpips",
         "perceptual-effnet": "hmcli.metrics.perceptual:perceptual_effnet",
         "psnr-returned": "hmcli.metrics.returned:psnr_returned",
         "psnr-stretch": "hmcli.metrics.regions:psnr_stretch",

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from random_lpips import write_random_lpips
 from ray_here import ray_here, with_ray
 from warm import WarmCommand
 
@@ -67,6 +68,7 @@ def _tiny_networks(folder: Path) -> None:
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(
         folder / "clip-vit-b32"
     )
+    write_random_lpips(folder / "lpips", "alex")
 
 
 def _tiny_hydra(file: Path) -> None:

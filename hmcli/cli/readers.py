@@ -74,9 +74,14 @@ def of_scoring(generation: Path) -> Readers:
 
         return needs_backbone(recipe.eval.metrics)
 
+    def needs_lpips(recipe: Recipe) -> bool:
+        from hmcli.stages.scoring.evaluate import needs_lpips
+
+        return needs_lpips(recipe.eval.metrics)
+
     def says_no_poses(recipe: Recipe) -> bool:
         from hmcli.store.manifest import read_manifest
 
         return "poses" not in read_manifest(generation).recipe
 
-    return {"eval": None, "features": needs_backbone, "foreign": says_no_poses}
+    return {"eval": None, "features": needs_backbone, "lpips": needs_lpips, "foreign": says_no_poses}

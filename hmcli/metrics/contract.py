@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context", "backbone"
+LPIPS = "lpips"
 BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
 Grain = Literal["frame", "stretch", "clip"]
 
@@ -115,8 +116,9 @@ class Metric:
     """What is judged in a clip, and how to read it.
 
     `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos
-    (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `masks` are (T, H, W) uint8 numbers of
-    the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above.
+    (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `lpips` a video and its reference to
+    distances, `masks` are (T, H, W) uint8 numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras`
+    and `depth` the classes above.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:
@@ -149,7 +151,7 @@ class Metric:
 
     def label(self, backbone: str = "") -> str:
         """How the score is called wherever it is shown; a metric of features carries its backbone in its name."""
-        return f"{self.name} ({backbone})" if BACKBONE in self.needs else self.name
+        return f"{self.name} ({backbone})" if {BACKBONE, LPIPS} & {*self.needs} else self.name
 
 
 def check_video(name: str, video: np.ndarray) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hmcli.aligned import tensor_of
-from hmcli.metrics.contract import PREDICTION, REFERENCE, Metric, check_pair
+from hmcli.metrics.contract import LPIPS, PREDICTION, REFERENCE, Metric, check_pair
 
 UNIT_EPSILON = 1e-10  # added to lengths: a place without any feature stays zero
 AT_ONCE = 4  # frames: more leave a CPU's caches
@@ -81,4 +81,23 @@ perceptual_effnet = Metric(
     "on the CPU) at 1/2, 1/4, 1/8, 1/16 and 1/32 of the frame's own size, pixels as (x - 127) / 128; channels to unit "
     "length (+ 1e-10) at every place, squared differences summed over channels, averaged over places, summed over the "
     "five maps; 0 (identical) to 20; no learned weights of channels: not LPIPS, and not comparable with it",
+)
+
+
+def lpips_distance(
+    prediction: np.ndarray, reference: np.ndarray, lpips: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """(T,) LPIPS of each frame by its loaded network (hmcli/metrics/lpips.py)."""
+    return lpips(prediction, reference)
+
+
+lpips = Metric(
+    name="lpips",
+    function=lpips_distance,
+    needs=(PREDICTION, REFERENCE, LPIPS),
+    unit="",
+    better="lower",
+    definition="LPIPS version 0.1 of each frame at its own size (Zhang et al. 2018): the network's maps after its five "
+    "ReLUs, channels to unit length (+ 1e-10) at every place, squared differences weighed by the published weights of "
+    "channels, averaged over places, summed; 0 for identical frames",
 )

@@ -434,6 +434,10 @@ class EvalConfig:
         key("Folders of the backbones' weights (or owner/name of the hub), in their order; empty: none needs any.",
             by=("features",)),
     ] = ()  # fmt: skip
+    lpips: Annotated[Literal["alex", "vgg"], key("Network of the metric lpips.", by=("lpips",))] = "alex"
+    lpips_path: Annotated[
+        str, key("Folder with LPIPS's two files under their published names (docs/metrics.md).", by=("lpips",))
+    ] = ""
     average: Annotated[
         Literal["frames", "videos"],
         key("VBench's means: over all frames (as on one device) or over videos (as on several).", by=("eval",)),

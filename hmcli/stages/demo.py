@@ -62,6 +62,7 @@ def _readers() -> Readers:
         "train": lambda recipe: recipe.train.part == "transformer",
         "views": lambda recipe: reads_geometry(recipe.model.memory, recipe.model.positions),
         "features": lambda recipe: evaluate.needs_backbone(recipe.eval.metrics),
+        "lpips": lambda recipe: evaluate.needs_lpips(recipe.eval.metrics),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import small_generations as small
 import torch
+from random_lpips import write_random_lpips
 from sealing import edit, list_again
 
 from hmcli.contracts import StageResult
@@ -20,6 +21,7 @@ from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.metrics.backbones import effnet
 from hmcli.metrics.backbones.hog import hog
 from hmcli.metrics.consistency import subject_consistency
+from hmcli.metrics.lpips import load_lpips
 from hmcli.metrics.pixel import psnr, ssim
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
@@ -281,6 +283,29 @@ def test_several_backbones_score_in_one_run_each_metric_by_its_own(made, tmp_pat
 def test_a_path_too_many_is_refused(made, tmp_path):
     with pytest.raises(RecipeError, match=r"names 1 backbones, eval\.backbone_path 2 folders"):
         evaluated(made / "gen", tmp_path / "eval", "eval.backbone=hog", "eval.backbone_path=[a,b]")
+
+
+def test_lpips_is_scored_by_the_files_that_are_named(made, tmp_path):
+    """Random ones under the published names."""
+    write_random_lpips(tmp_path, "vgg")
+    named = ["eval.lpips=vgg", f"eval.lpips_path={tmp_path}"]
+    result = evaluated(made / "gen", tmp_path / "eval", *named, metrics=("lpips", "psnr"))
+    assert list(scores(result)) == ["lpips (vgg)", "psnr"]
+    network = load_lpips("vgg", str(tmp_path), "cpu")
+    pairs = [(made / "gen" / "videos" / f"{clip}.mp4", made / "data" / clip / "tgt.mp4") for clip in LENGTHS]
+    values = np.concatenate([network(*map(read_video, pair)) for pair in pairs])
+    assert scores(result)["lpips (vgg)"]["mean"] == pytest.approx(values.mean(), rel=1e-6)
+    assert network.about["weights"] in (result.path / "protocol.md").read_text()
+    assert read_manifest(result.path).recipe["eval"]["lpips"] == "vgg"
+
+
+def test_lpips_without_its_files_is_refused_when_asked_for_and_else_left_out_with_a_note(made, tmp_path):
+    with pytest.raises(MissingPartError, match="needs alexnet"):
+        evaluated(made / "gen", tmp_path / "eval", metrics=("lpips",))
+    notes = Notes()
+    result = evaluated(made / "gen", tmp_path / "eval", metrics=(), reporter=notes, dry_run=True)
+    assert not any("lpips" in label for label in result.details["metrics"])
+    assert any("without lpips: eval.lpips_path is empty" in text for text in notes.said)
 
 
 def test_another_kind_of_artifact_is_refused(made, tmp_path):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
+from random_lpips import write_random_lpips
 from torch.nn.modules.module import register_module_forward_hook
 
 from hmcli.errors import HMError
@@ -152,6 +153,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "eval.metrics": ("eval", "", "[ssim]"),
     "eval.backbone": ("eval", "eval.metrics=[subject-consistency]", "dino"),
     "eval.backbone_path": ("eval", "eval.metrics=[subject-consistency]", "nowhere"),
+    "eval.lpips": ("eval", "eval.metrics=[lpips] eval.lpips_path=LPIPS", "vgg"),
+    "eval.lpips_path": ("eval", "eval.metrics=[lpips] eval.lpips_path=LPIPS", "nowhere"),
     "eval.average": ("average", "", "videos"),
 }
 ALWAYS = {
@@ -191,6 +194,7 @@ class Stages:
     def __init__(self, nano: Path, clips: Path, latents: Path, run: Path, generation: Path, place: Path) -> None:
         self.nano, self.clips, self.latents, self.run, self.generation = nano, clips, latents, run, generation
         self.place, self.known, self.count = place, dict[tuple[str, ...], str](), 0
+        self.lpips = write_random_lpips(place / "lpips", "alex")
 
     def outcome(self, stage: str, *settings: str) -> str:
         if (stage, *settings) not in self.known:
@@ -198,7 +202,8 @@ class Stages:
         return self.known[stage, *settings]
 
     def _outcome(self, stage: str, settings: tuple[str, ...]) -> str:
-        asked = [*ALWAYS.get(stage, "").split(), *_words(settings[0]), *settings[1:]]
+        words = [*ALWAYS.get(stage, "").split(), *_words(settings[0]), *settings[1:]]
+        asked = [word.replace("LPIPS", str(self.lpips)) for word in words]
         show: Callable[[Recipe, Path], Any] = getattr(self, stage.replace(" ", "_"))
         self.count += 1
         try:

@@ -18,6 +18,7 @@ from hmcli.metrics.contract import (
     CAMERAS,
     CONTEXT,
     DEPTH,
+    LPIPS,
     MASKS,
     PREDICTION,
     REFERENCE,
@@ -65,10 +66,16 @@ class Plan:
 
     @cached_property
     def backbones(self) -> dict[str, Backbone]:
-        """Those that a column needs, by name."""
-        used = dict.fromkeys(column.backbone for column in self.columns if column.backbone)
-        paths = paths_of(self.settings)
-        return {name: find("backbone", name)(paths[name], self.device) for name in used}
+        """Those that a column needs, by name; LPIPS's network is one of them."""
+        used = {column.backbone: column.metric for column in self.columns if column.backbone}
+        return {name: self._load(name, metric) for name, metric in used.items()}
+
+    def _load(self, name: str, metric: Metric) -> Any:
+        if LPIPS in metric.needs:
+            from hmcli.metrics.lpips import load_lpips
+
+            return load_lpips(name, self.settings.lpips_path, self.device)
+        return find("backbone", name)(paths_of(self.settings)[name], self.device)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -106,7 +113,7 @@ def columns_of(metrics: Iterable[Metric], settings: EvalConfig) -> tuple[Column,
     found: list[Column] = []
     for metric in metrics:
         if BACKBONE not in metric.needs:
-            found.append(Column(metric=metric))
+            found.append(Column(metric=metric, backbone=settings.lpips if LPIPS in metric.needs else ""))
             continue
         named = tuple(dict.fromkeys(settings.backbone))
         chosen = (metric.published,) if metric.published in named else named
@@ -165,8 +172,10 @@ class Clip:
         """
         metric = column.metric
         try:
-            inputs = {name: INPUTS[name].read(self) for name in metric.needs if name != BACKBONE}
-            if column.backbone:
+            inputs = {name: INPUTS[name].read(self) for name in metric.needs if name not in (BACKBONE, LPIPS)}
+            if LPIPS in metric.needs:
+                inputs[LPIPS] = self._plan.backbones[column.backbone]
+            elif column.backbone:
                 inputs[BACKBONE] = self.backbone(column.backbone)
             found = metric(**inputs)
         except ValueError as error:
@@ -321,6 +330,7 @@ INPUTS: Mapping[str, Input] = {
     REFERENCE: Input(read=Clip.reference, of_reference=True, roles=_target_role),
     CONTEXT: Input(read=Clip.context, of_reference=True, roles=lambda source, data: ("context",)),
     BACKBONE: Input(read=lambda clip: None),  # of a column (Clip.values)
+    LPIPS: Input(read=lambda clip: None),  # likewise
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
     TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
     MASKS: Input(read=Clip.masks, of_reference=True, roles=_mask_roles),

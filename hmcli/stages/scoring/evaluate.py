@@ -18,7 +18,7 @@ import numpy as np
 import hmcli
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.metrics.contract import BACKBONE, Metric, NothingToJudge
+from hmcli.metrics.contract import BACKBONE, LPIPS, Metric, NothingToJudge
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import DataConfig, Recipe
@@ -85,7 +85,8 @@ def run(
         )  # fmt: skip
     chosen = tuple(metric.name for metric in plan.metrics)
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
-    features: tuple[Reader, ...] = ("features",) if plan.backbones else ()
+    features: list[Reader] = ["features"] if any(BACKBONE in metric.needs for metric in plan.metrics) else []
+    features += ["lpips"] if any(LPIPS in metric.needs for metric in plan.metrics) else []
     inputs = {"generation": generated.manifest.fingerprint}
     if plan.reference is not None:
         inputs["reference"] = plan.reference.fingerprint
@@ -124,6 +125,10 @@ def _plan(
     if reference is not None or any(map(reads_reference, wanted)):
         dataset, why_not = find_reference(generated, reference)
     metrics = wanted
+    if not asked and not recipe.eval.lpips_path and (without := [metric for metric in wanted if LPIPS in metric.needs]):
+        names = ", ".join(metric.name for metric in without)
+        reporter.note(f"without {names}: eval.lpips_path is empty; docs/metrics.md says which files it wants")
+        metrics = wanted = tuple(metric for metric in wanted if metric not in without)
     for lack in _lacks(wanted, dataset, why_not, generated.data):
         if asked:
             raise UsageError(f"{lack.names} {lack.what}", where={"generation": generated.path}, fix=lack.fix)
@@ -192,7 +197,16 @@ def _lacks(wanted: tuple[Metric, ...], dataset: Dataset | None, why_not: str, da
 
 def needs_backbone(asked: tuple[str, ...]) -> bool:
     """Does any of these metrics (none named: of all) look at features?"""
-    return any(BACKBONE in find("metric", name).needs for name in (asked or names("metric")))
+    return _any_needs(BACKBONE, asked)
+
+
+def needs_lpips(asked: tuple[str, ...]) -> bool:
+    """Is any of these metrics (none named: of all) computed by LPIPS's network?"""
+    return _any_needs(LPIPS, asked)
+
+
+def _any_needs(what: str, asked: tuple[str, ...]) -> bool:
+    return any(what in find("metric", name).needs for name in (asked or names("metric")))
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------------
