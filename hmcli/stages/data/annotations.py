@@ -61,7 +61,7 @@ def read_depth(file: Path | Content) -> tuple[np.ndarray, np.ndarray]:
     """Depth of context and target, each (T, H, W), from a file or its bytes. Raises DataError when it is damaged."""
     place = file.path if isinstance(file, Content) else file
     try:
-        with np.load(io.BytesIO(file.data) if isinstance(file, Content) else file) as parts:
+        with np.load(io.BytesIO(file.data if isinstance(file, Content) else file.read_bytes())) as parts:
             context, target = (parts[prefix] for prefix in PREFIXES.values())
             return context, target
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -1,8 +1,9 @@
 """`hm dataset check`: what of a data set is missing, contradictory or unreadable, and what it does not say itself.
 
-Every frame is decoded. Exits and entries are found in the masks, or else in check.json; where there are both, they are
-held against each other. The field of view is measured from pixel motion against poses
-(hmcli.world.views.field_of_view).
+Every frame is decoded. Everything a clip claims is held against everything else it holds: cameras, intrinsics and
+depth against the motion of pixels (hmcli.stages.data.explaining), subjects against masks, depth and cameras
+(hmcli.stages.data.claims), exits and entries in masks, check.json and events.json against each other. What could not
+be checked is said. The field of view is measured from pixel motion against poses (hmcli.world.views.field_of_view).
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ import numpy as np
 from hmcli.contracts import Description, Quarantined, Reporter
 from hmcli.errors import DataError
 from hmcli.recipe.sections import PosesConfig
-from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_role
+from hmcli.stages.data import claims
+from hmcli.stages.data.explaining import explain
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_role, read_rows
 from hmcli.store.video import read_labels, read_video
 from hmcli.world.files import schema
+from hmcli.world.files.layout import RENDERED_INDEX
+from hmcli.world.files.tables import RenderedRow
 from hmcli.world.hidden.sightings import (
     Absence,
     absences,
@@ -29,7 +34,7 @@ from hmcli.world.hidden.sightings import (
     why_gone,
 )  # fmt: skip
 from hmcli.world.views import framing
-from hmcli.world.views.cameras import field_of_view
+from hmcli.world.views.cameras import Cameras, field_of_view
 from hmcli.world.views.field_of_view import FieldOfView, measure, summary
 
 _MAY_DISAGREE = 2  # frames by which masks and check.json may differ around an exit or an entry
@@ -45,7 +50,10 @@ class Findings:
     clip: str
     missing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)  # what there is nothing to hold against, or too little
     unreadable: str = ""
+    cameras_explain: float | None = None  # share of patches of the pictures that lie where the cameras allow
+    depth_explains: float | None = None  # and where cameras and depth put them
     events: list[Absence] = field(default_factory=list)  # gone within the context, back within the target
     events_from: str = ""  # masks, check.json, or empty: the clip has neither
     field_of_view: FieldOfView | None = None
@@ -55,9 +63,10 @@ def run(path: Path, *, poses: PosesConfig, reporter: Reporter) -> Description:
     """Check every clip; see `hm dataset check --help`. Raises DataError when the folder is no data set."""
     dataset = open_dataset(path, poses, needs_captions=False)
     found = [Findings(clip=item.item, unreadable=item.reason) for item in dataset.quarantined]
+    rows = _rows(dataset, found)
     with reporter.progress("checking", len(dataset.clips), "clip") as advance:
         for source in dataset.clips:
-            found.append(check_clip(source))
+            found.append(check_clip(source, rows.get(source.id)))
             advance(1)
     angle = summary([one.field_of_view.degrees for one in found if one.field_of_view is not None])
     return Description(
@@ -67,7 +76,22 @@ def run(path: Path, *, poses: PosesConfig, reporter: Reporter) -> Description:
     )
 
 
-def check_clip(source: ClipSource) -> Findings:
+def _rows(dataset: Dataset, found: list[Findings]) -> dict[str, RenderedRow]:
+    """What the table of a rendered data set says, by clip; a table that cannot be read is a finding."""
+    if dataset.layout != "rendered":
+        return {}
+    try:
+        rows = read_rows(dataset.path)
+    except DataError as error:
+        found.append(Findings(clip=RENDERED_INDEX, unreadable=str(error)))
+        return {}
+    for clip in dataset.clips:
+        if clip.id not in rows:
+            found.append(Findings(clip=RENDERED_INDEX, problems=[f"it says nothing of {clip.id}"]))
+    return rows
+
+
+def check_clip(source: ClipSource, row: RenderedRow | None = None) -> Findings:
     """Decode everything of one clip and hold its parts against each other."""
     found = Findings(clip=source.id, missing=[note for note in source.notes if note.startswith("not in")])
     try:
@@ -83,11 +107,23 @@ def check_clip(source: ClipSource) -> Findings:
     if not source.caption.strip():
         found.missing.append("no caption")
     _find_events(found, videos, labels, seen, written)
-    if cameras.context is not None:
-        track = cameras.context if cameras.target is None else np.concatenate([cameras.context, cameras.target])
-        _check_steps(found, track, len(cameras.context))
-        _check_angle(found, videos, cameras, labels, lens)
+    track = _track(cameras, "target" in videos)
+    if track is None:
+        found.unchecked.append("cameras: they are ready rows, and cannot be held against frames")
+    else:
+        _check_steps(found, track, len(videos["context"]))
+        _check_angle(found, videos, track, labels, lens)
+    _check_claims(found, source, videos, labels, track, lens, row)
+    if "intrinsics" not in source.files:
+        found.unchecked.append("intrinsics: none are written")
     return found
+
+
+def _track(cameras: Cameras, both: bool) -> np.ndarray | None:
+    """(T, 4, 4) poses over both parts; of the context alone where the target has no video or no cameras."""
+    if cameras.context is None or not both or cameras.target is None:
+        return cameras.context
+    return np.concatenate([cameras.context, cameras.target])
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -148,6 +184,8 @@ def _find_events(
 ) -> None:
     """Exits and entries from the best source there is, and where the sources disagree."""
     context, frames = len(videos["context"]), sum(len(video) for video in videos.values())
+    if seen is not None and not seen:
+        found.problems.append("check.json names no character")
     gone, found.events_from = _out_of_sight(labels, seen)
     found.events = exit_and_entry(gone, context, frames)
     if labels is None:
@@ -221,17 +259,102 @@ def _check_steps(found: Findings, poses: np.ndarray, context: int) -> None:
             found.problems.append(f"the camera jumps by {size} before {_at(int(frame) + 1, context)}")
 
 
+def _check_claims(
+    found: Findings, source: ClipSource, videos: Mapping[str, np.ndarray], labels: tuple[np.ndarray, bool] | None,
+    track: np.ndarray | None, lens: np.ndarray | None, row: RenderedRow | None,
+) -> None:  # fmt: skip
+    """Depth, masks, subjects and cameras against each other and the pixels."""
+    video = np.concatenate(list(videos.values()))
+    if "target" not in videos:
+        found.unchecked.append("depth and subjects: they are of both videos, and there is no target video")
+        _check_motion(found, video, len(video), track, lens, labels, None)
+        return
+    size = (video.shape[1], video.shape[2])
+    depth, wrong = claims.depth_of(source, video.shape[:3])
+    states, damaged = claims.states_of(source)
+    found.problems += [*wrong, *damaged]
+    instances = labels[0] if labels is not None and labels[1] else None
+    if instances is not None:
+        found.problems += claims.about_masks(source, instances, _white(found, source, videos))
+        if states is not None:
+            found.problems += claims.about_states(source, states, instances, _tracks(found, source))
+    if states is not None and track is not None and lens is not None:
+        found.problems += claims.about_places(states, track, lens, size)
+    if states is not None and track is not None and instances is not None and depth is not None:
+        found.problems += claims.about_depth(states, instances, track, depth)
+    if row is not None:
+        found.problems += claims.about_row(row, source, states)
+    _check_motion(found, video, len(videos["context"]), track, lens, labels, depth)
+    found.unchecked += _nothing_to_compare(source, labels, depth, states, bool(wrong or damaged))
+
+
+def _check_motion(
+    found: Findings, video: np.ndarray, context: int, track: np.ndarray | None, lens: np.ndarray | None,
+    labels: tuple[np.ndarray, bool] | None, depth: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Cameras, intrinsics and depth against the motion of pixels."""
+    if track is None:
+        return
+    frames = slice(0, len(track))
+    said = explain(
+        video[frames], track, context, lens=lens, masks=None if labels is None else labels[0][frames],
+        depth=None if depth is None else depth[frames],
+    )  # fmt: skip
+    found.problems += said.problems
+    found.unchecked += said.unchecked
+    found.cameras_explain, found.depth_explains = said.cameras, said.depth
+
+
+def _white(found: Findings, source: ClipSource, videos: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Foreground masks (T, H, W) beside instance masks."""
+    if not all(f"{part}_mask" in source.files for part in videos):
+        return None
+    try:
+        return np.concatenate([framing.white_mask(read_video(source.read(f"{part}_mask"))) for part in videos])
+    except (DataError, ValueError) as error:
+        found.problems.append(f"the foreground masks cannot be read: {str(error).splitlines()[0]}")
+        return None
+
+
+def _tracks(found: Findings, source: ClipSource) -> tuple[schema.SubjectTrack, ...] | None:
+    """character.json of a clip that has states too; both are ours then."""
+    if "character" not in source.files:
+        return None
+    try:
+        return schema.parse_subjects(read_role(source, "character"))
+    except DataError as error:
+        found.problems.append(f"character.json cannot be read: {str(error).splitlines()[0]}")
+        return None
+
+
+def _nothing_to_compare(
+    source: ClipSource, labels: tuple[np.ndarray, bool] | None, depth: np.ndarray | None,
+    states: tuple[schema.SubjectState, ...] | None, damaged: bool,
+) -> list[str]:  # fmt: skip
+    """What a clip lacks for a check to be made."""
+    said = []
+    if labels is None:
+        said.append("masks: there are none of the whole clip")
+    elif states is None and "check" not in source.files:
+        said.append("masks: there is neither check.json nor subjects.json to hold them against")
+    if labels is None and "check" in source.files:
+        said.append("check.json: there are no masks to hold it against")
+    if states is None and "character" in source.files:
+        said.append("character.json: its form is not published, or there is no subjects.json to hold it against")
+    if depth is None and not damaged:
+        said.append("depth: there is none")
+    return said
+
+
 def _check_angle(
     found: Findings,
     videos: Mapping[str, np.ndarray],
-    cameras: Any,
+    track: np.ndarray,
     labels: tuple[np.ndarray, bool] | None,
     lens: np.ndarray | None,
 ) -> None:
     """Measure the field of view, and hold it against the written one."""
-    both = "target" in videos and cameras.target is not None
-    video = np.concatenate([videos["context"], videos["target"]]) if both else videos["context"]
-    track = np.concatenate([cameras.context, cameras.target]) if both else cameras.context
+    video = np.concatenate(list(videos.values()))[: len(track)]
     masks = None if labels is None else labels[0][: len(video)]
     found.field_of_view = measure(video, track, masks=masks)
     if found.field_of_view is not None and lens is not None:
@@ -270,6 +393,7 @@ def _lines(dataset: Dataset, found: list[Findings], angle: FieldOfView | None) -
         )
         lines += [f"  {line}" for line in one.unreadable.splitlines()]
         lines += [f"  {text}" for text in (*one.problems, *one.missing)]
+        lines += [f"  not checked: {text}" for text in one.unchecked]
         lines += [f"  {_event(event)}" for event in one.events]
         if one.field_of_view is not None:
             lines.append(f"  field of view {one.field_of_view.degrees:.1f} degrees")

@@ -89,7 +89,7 @@ def _motion(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]
 def _pair(frames: np.ndarray, poses: np.ndarray, masks: np.ndarray | None, first: int, second: int) -> float | None:
     """Best field of view for one pair in degrees, refined between candidates; None when no candidate stands out."""
     step = max(1, round(frames.shape[2] / _WIDTH))
-    a, b = (_detail(frames[index], step) for index in (first, second))
+    a, b = (detail(frames[index], step) for index in (first, second))
     still = np.ones(a.shape, dtype=bool) if masks is None else (masks[[first, second]] == 0).all(0)[::step, ::step]
     still = still[: a.shape[0], : a.shape[1]]
     second_from_first = poses[second, :3, :3].T @ poses[first, :3, :3]
@@ -107,7 +107,7 @@ def _pair(frames: np.ndarray, poses: np.ndarray, masks: np.ndarray | None, first
     return float(fine[best] + (0.5 * (left - right) / bend if bend < 0 else 0.0) * (fine[1] - fine[0]))
 
 
-def _detail(frame: np.ndarray, step: int) -> np.ndarray:
+def detail(frame: np.ndarray, step: int) -> np.ndarray:
     """Grey picture of every `step` x `step` pixels, less its surroundings: brightness changes do not count."""
     from scipy.ndimage import gaussian_filter
 
