@@ -57,6 +57,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "dino": "hmcli.metrics.backbones.dino:dino",
         "clip": "hmcli.metrics.backbones.clip:clip",
         "effnet-lite0": "hmcli.metrics.backbones.effnet:effnet_lite0",
+        "colours": "hmcli.metrics.backbones.colours:colours",
     },
     "scene": {
         **_of("hmcli.world.scenes.towns", "STREET MARKET NIGHT_CITY"),
