@@ -23,7 +23,10 @@ from hmcli.recipe.readers import Readers, stated, without_effect
 from hmcli.recipe.rules import impossible, unknown_names
 from hmcli.recipe.sections import FORMAT, Recipe
 
-_PATHS = (("codec", "path"), ("text", "path"), ("eval", "backbone_path"), ("model", "base"), ("world", "captioner"))
+_PATHS = (
+    ("codec", "path"), ("text", "path"), ("eval", "backbone_path"), ("eval", "lpips_path"), ("model", "base"),
+    ("world", "captioner"),
+)  # fmt: skip  # keys that take names of the hub
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -121,13 +124,14 @@ def load_recipe(
 
 def _with_local_paths(recipe: Recipe) -> Recipe:
     """The recipe with names of the hub (hmcli.hub) as the paths where they lie in its cache."""
-    found = {}
     for section, key in _PATHS:
         given = getattr(getattr(recipe, section), key)
         places = tuple(map(local, given)) if isinstance(given, tuple) else local(given)
         if places != given:
-            found[section] = dataclasses.replace(getattr(recipe, section), **{key: places})
-    return dataclasses.replace(recipe, **found) if found else recipe
+            recipe = dataclasses.replace(
+                recipe, **{section: dataclasses.replace(getattr(recipe, section), **{key: places})}
+            )
+    return recipe
 
 
 def check_overrides(overrides: list[str], readers: Readers, command: str) -> None:

@@ -300,8 +300,11 @@ def test_recipes_take_names_of_the_hub(fetch: Run, cache: Path):
     )
     assert found.codec.path == str(snapshot / "hydra")
     assert found.text.path == str(snapshot)
-    several = load_recipe(None, ["eval.backbone=[dino,clip]", f"eval.backbone_path=[{HYDRA},/elsewhere]"])
+    several = load_recipe(
+        None, ["eval.backbone=[dino,clip]", f"eval.backbone_path=[{HYDRA},/elsewhere]", f"eval.lpips_path={HYDRA}"]
+    )
     assert several.eval.backbone_path == (str(snapshot), "/elsewhere")
+    assert several.eval.lpips_path == str(snapshot)
     with pytest.raises(MissingPartError, match="hm fetch Wan-AI/Wan"):
         load_recipe(None, ["codec.name=wan2.1", "codec.path=hf://Wan-AI/Wan/vae"])
 

@@ -63,9 +63,10 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "lpips": Entry(
         repository=Repository(kind="model", id="timm/vgg16.tv_in1k"),
-        what="VGG16 of torchvision (IMAGENET1K_V1), the trunk of LPIPS (vgg); its heads come with the package lpips",
-        then="the trunk of LPIPS (alex) is on no hub repository of its makers: "
-        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth (its sha256 begins as its name says)",
+        what="VGG16 of torchvision (IMAGENET1K_V1) as safetensors: the trunk of LPIPS (vgg), but not all of LPIPS",
+        then="eval.lpips_path wants the published files, which are on no hub: alexnet-owt-7be5be79.pth or "
+        "vgg16-397923af.pth from https://download.pytorch.org/models/ (the sha256 of each begins as its name says) and "
+        "alex.pth or vgg.pth from the package lpips (docs/metrics.md)",
         licence="bsd-3-clause",
         include=("config.json", "model*.safetensors*", "pytorch_model*.bin*", "README.md"),
     ),
