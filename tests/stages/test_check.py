@@ -228,3 +228,19 @@ def test_the_cameras_of_a_published_clip_explain_it_and_inverted_ones_do_not(sha
     assert share > CLIP
     assert np.rad2deg(field_of_view(lens[0], 1.0)) == pytest.approx(37, abs=4)
     assert best_lens(found, np.linalg.inv(track), lens, least=ENOUGH)[1] < 0.1
+
+
+def test_cameras_in_another_unit_than_metres_are_no_contradiction(folder: Path):
+    caught = 0
+    for source in open_dataset(folder, PosesConfig()).clips:
+        track = read_cameras(source).context
+        assert track is not None
+        video = read_video(source.files["context"])
+        small, frozen = track.copy(), np.repeat(track[:1], len(track), axis=0)
+        small[:, :3, 3] *= 0.01
+        frozen[:, :3, 3] += np.random.default_rng(0).normal(size=(len(track), 3)) * 1e-6
+        assert explain(video, small, len(video), lens=None, masks=None, depth=None).problems == []
+        found = explain(video, frozen, len(video), lens=None, masks=None, depth=None)
+        assert found.cameras is None or found.problems
+        caught += bool(found.problems)
+    assert caught

@@ -25,7 +25,7 @@ _TEXTURE = 1.2  # grey levels: the least standard deviation of a patch
 _MOVES = 0.06  # share of the width: pairs are chosen so that patches move at least so much, if they ever do
 _GAPS = (1, 2, 4, 7, 12, 20, 30)  # frames between the two of a pair
 _EARLIER = 8  # frames before the end at which the last pair starts
-_NEAR = 0.3  # metres: nothing is closer to a camera
+NEAR = 0.3  # metres: nothing is closer to a camera
 _BEHIND = 1e-3
 MISS = (0.008, 1.2)  # share of the width, or pixels at which frames are compared, by which a patch may miss its place
 _MOST = 0.5  # of the patches of a pair
@@ -156,7 +156,7 @@ def may_miss(of: Matches) -> float:
 
 
 def misses(
-    of: Matches, world_from_camera: np.ndarray, lens: np.ndarray, depth: np.ndarray | None = None, near: float = _NEAR
+    of: Matches, world_from_camera: np.ndarray, lens: np.ndarray, depth: np.ndarray | None = None, near: float = NEAR
 ) -> np.ndarray:
     """(n,) how far each patch lies from where the poses (T, 4, 4) allow it, in units of what it may miss by.
 
@@ -201,7 +201,7 @@ class Explained:
 
 def explained(
     found: Sequence[Matches], world_from_camera: np.ndarray, lens: np.ndarray, *, least: int,
-    depths: Sequence[np.ndarray] | None = None,
+    depths: Sequence[np.ndarray] | None = None, near: float = NEAR,
 ) -> Explained | None:  # fmt: skip
     """Over pairs of frames in which most patches have moved, or should have; None when they are fewer than `least`.
 
@@ -217,7 +217,7 @@ def explained(
         depth = None if depths is None else depths[number]
         if depth is not None:
             telling &= np.isfinite(depth)
-        hits.append((misses(of, world_from_camera, lens, depth) < 1)[telling])
+        hits.append((misses(of, world_from_camera, lens, depth, near) < 1)[telling])
         pairs.append(of)
     every = np.concatenate(hits) if hits else np.zeros(0, bool)
     if len(every) < least:
