@@ -106,7 +106,7 @@ def load_recipe(
     problems: list[str] = []
     for override in overrides or []:
         problems += _override(values, override)
-    problems += _unknown_keys(values, Recipe)
+    problems += _unknown_keys(values, Recipe) + _truths(values, Recipe)
     recipe: Recipe | None = None
     try:
         rest = recipe = ADAPTER.validate_python(values)
@@ -205,12 +205,26 @@ def _without_effect(overrides: list[str], recipe: Recipe, readers: Readers, comm
     return problems
 
 
+class _OnceEach(yaml.SafeLoader):
+    """YAML in which a key stands once: of two values the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The values a recipe file states. Raises RecipeError where it is none."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _OnceEach)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise RecipeError("the recipe is not valid YAML", where={"recipe": path, "at": str(error)}) from error
+    except OSError as error:
+        raise RecipeError("the recipe cannot be read", where={"recipe": path, "at": error}) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -232,8 +246,8 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
             return [f"--set {text!r}: {'.'.join(folders[:depth])} is not a section"]
         place = place[folder]
     try:
-        place[last] = yaml.safe_load(raw)
-    except yaml.YAMLError:
+        place[last] = yaml.load(raw, _OnceEach)
+    except (yaml.YAMLError, RecursionError, ValueError):
         return [f"--set {text!r}: the value is not valid YAML"]
     return []
 
@@ -242,12 +256,28 @@ def _unknown_keys(values: dict[str, Any], kind: type, prefix: str = "") -> list[
     known = {name: section_in(hint) for name, hint in get_type_hints(kind).items()}
     problems = []
     for key, value in values.items():
-        if key not in known:
+        if key not in known and isinstance(key, str) and value is None and ":" in key:
+            problems.append(
+                f"unknown key {prefix}{key}: YAML needs a space after the colon, {key.replace(':', ': ', 1)}"
+            )
+        elif key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f", did you mean {prefix}{close[0]}?" if close else f", known here: {', '.join(known)}"
             problems.append(f"unknown key {prefix}{key}{hint}")
         elif (inner := known[key]) is not None and isinstance(value, dict):
             problems += _unknown_keys(value, inner, f"{prefix}{key}.")
+    return problems
+
+
+def _truths(values: dict[str, Any], kind: type, prefix: str = "") -> list[str]:
+    """true and false where a number is meant: Python would take them for 1 and 0."""
+    problems = []
+    for key, hint in get_type_hints(kind).items():
+        value, inner = values.get(key), section_in(hint)
+        if inner is not None and isinstance(value, dict):
+            problems += _truths(value, inner, f"{prefix}{key}.")
+        elif isinstance(value, bool) and bool not in (hint, *get_args(hint)) and {int, float} & {hint, *get_args(hint)}:
+            problems.append(f"{prefix}{key}={str(value).lower()} is no number")
     return problems
 
 

@@ -141,7 +141,7 @@ def read_json(path: Path) -> Any:
 def parse_json(data: bytes, path: Path) -> Any:
     """JSON values of the bytes of a file. Raises DataError when they are none."""
     try:
-        return json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8-sig"))  # Windows tools begin with a byte-order mark
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise DataError("the file is not valid JSON", where={"file": path, "at": error}) from error
 
@@ -162,7 +162,7 @@ def parse_json_lines(data: bytes, path: Path) -> list[dict[str, Any]]:
     """The same from the bytes of a file."""
     rows = []
     try:
-        lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")  # a value may hold other line separators
+        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")  # a value may hold other line separators
     except UnicodeDecodeError as error:
         raise DataError("a table cannot be read", where={"file": path, "at": error}) from error
     for number, line in enumerate(lines, 1):
@@ -170,7 +170,7 @@ def parse_json_lines(data: bytes, path: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError("a line is not valid JSON", where={"file": path, "line": number, "at": error}) from error
         if not isinstance(row, dict):
             raise DataError("a line is not a JSON mapping", where={"file": path, "line": number})

@@ -192,3 +192,24 @@ def test_reading_a_recipe_loads_neither_torch_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("train: {steps: 3}\ntrain: {batch: 2}\n", "train is given twice"),
+    ("train:\n  steps: 3\n  steps: 4\n", "steps is given twice"),
+    ("train: {steps: true}\n", "train.steps=true is no number"),
+    ("train: {lr: false}\n", "train.lr=false is no number"),
+    ("data: {split: {context:5,target:5}}\n", "YAML needs a space after the colon, context: 5"),
+    ("a: " + "[" * 100_000, "not valid YAML"),
+])  # fmt: skip
+def test_slips_of_yaml_are_named(tmp_path, text, said):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "r.yaml")
+    assert said in str(caught.value)
+
+
+def test_slips_of_yaml_are_named_on_the_command_line_too():
+    for override in ("train.steps=true", "data.split={context:5,target:5}", "train={steps: 1, steps: 2}"):
+        with pytest.raises(RecipeError):
+            load_recipe(None, [override])

@@ -5,6 +5,7 @@ Pure: a stage lists the folder and hands in names and the text of small index fi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ INTRINSICS, EVENTS, STATES, DEPTH = "intrinsics.json", "events.json", "subjects.
 VideoName = Literal["", "mask", "instances", "amodal"]  # the pictures themselves, and what else has the form of a video
 JOINT_MASK = "M_CustomDepth.mp4"  # subject painted red, context and target in one video
 STATIC = "static"  # in a metadata camera column: the camera does not move
+
+_WINDOWS = re.compile(r"[A-Za-z]:|//")  # a drive or a share, before the rest of a path
 
 LayoutName = Literal["released", "rendered", "examples", "plain"]
 
@@ -239,11 +242,25 @@ def _cells(row: Mapping[str, Any], roles: Mapping[str, str], place: str) -> dict
     """Role -> what the row says. Raises DataError for what is no text."""
     cells: dict[str, str] = {}
     for role, column in roles.items():
-        value = "" if row[column] is None else row[column]
+        value = row[column]
+        if value is None or (role == "caption" and isinstance(value, float) and math.isnan(value)):
+            value = ""  # what tables of data frames write for a cell without a value
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise DataError(f"{column} is {value!r}, not text", where={"row": place})
+        if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in str(value)):
+            raise DataError(
+                f"{column} has a letter that is none (NUL, or half of a pair): {value!a}", where={"row": place}
+            )
         cells[role] = str(value).strip()
     return cells
+
+
+def _file_named(cell: str, names: Collection[str]) -> str:
+    """The file that a cell means: as it is, or as Windows writes it, with backslashes."""
+    plain = PurePosixPath(cell).as_posix()
+    if plain in names or "\\" not in cell:
+        return plain
+    return PurePosixPath(cell.replace("\\", "/")).as_posix()
 
 
 def _row_id(cells: Mapping[str, str]) -> str:
@@ -255,7 +272,7 @@ def _plain_clip(names: Collection[str], row: Mapping[str, Any], roles: Mapping[s
     cells = _cells(row, roles, place)
     static = cells.get("cameras") == STATIC
     wanted = {
-        role: PurePosixPath(cells[role]).as_posix()
+        role: _file_named(cells[role], names)
         for role in ("context", "target", "cameras", "intrinsics")
         if cells.get(role) and not (static and role == "cameras")
     }
@@ -263,6 +280,8 @@ def _plain_clip(names: Collection[str], row: Mapping[str, Any], roles: Mapping[s
         raise DataError("a row names no video", where={"row": place}, fix=_PLAIN_HELP)
     absent = [name for name in wanted.values() if name not in names]
     problem = f"{absent[0]} does not exist in the folder" if absent else ""
+    if absent and (PurePosixPath(absent[0]).is_absolute() or _WINDOWS.match(absent[0])):
+        problem = f"{absent[0]} is a place of another folder or machine: name files relative to the metadata file"
     if not problem and "cameras" not in wanted and not static:
         problem = "the metadata names no camera file for the clip and does not call its camera static"
     return ClipFiles(

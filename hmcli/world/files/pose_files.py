@@ -7,6 +7,7 @@ relative poses matter to the model, and `metres_per_unit` scales them. Shapes: T
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,9 @@ _MODELS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
     "SIMPLE_RADIAL_FISHEYE": (4, (0, 0, 1, 2)),
     "RADIAL_FISHEYE": (5, (0, 0, 1, 2)),
     "THIN_PRISM_FISHEYE": (12, (0, 1, 2, 3)),
+    "RAD_TAN_THIN_PRISM_FISHEYE": (16, (0, 1, 2, 3)),
+    "SIMPLE_DIVISION": (4, (0, 0, 1, 2)),
+    "DIVISION": (5, (0, 1, 2, 3)),
 }
 _MODEL_NUMBERS = tuple(_MODELS)  # in binary files a model is its number in this order
 _GL_TO_CV = np.diag([1.0, -1.0, -1.0, 1.0])  # nerfstudio's camera looks along -z with y up
@@ -45,6 +49,7 @@ _FISHEYE = (
 )  # in names of models that are no pinhole
 _OF_NERFSTUDIO = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _SAME_LENS = 1e-6  # relative: what is written in text loses digits
+_UPRIGHT, _MOSTLY = 0.99, 0.9  # size of a quaternion's scalar at the begin of a track, and all along
 _UNIT_TOLERANCE = 1e-2  # of a quaternion's length; files carry 6 digits or more
 
 
@@ -198,21 +203,56 @@ def _alike(lenses: Sequence[Lens | None]) -> bool:
 
 
 def parse_tum(text: str) -> PoseTrack:
-    """Lines of `timestamp tx ty tz qx qy qz qw`: world_from_camera, metres, seconds. DataError names a bad line."""
-    times, poses = [], []
+    """Lines of `timestamp tx ty tz qx qy qz qw`: world_from_camera, metres, seconds. DataError names a bad line.
+
+    A comment that names the columns may say `qw qx qy qz`. Without one, a track that would begin upside down is asked
+    about: it is one that begins upright with the scalar first.
+    """
+    order = _stated_order(text)
+    times, poses, quaternions = [], [], []
     for number, line in _lines(text):
         with _Line("trajectory", number, line):
             values = np.array([float(value) for value in line.replace(",", " ").split()])
             if len(values) != 8:
                 raise ValueError(f"{len(values)} numbers, not 8")
             times.append(values[0])
-            poses.append(_pose(values[4:8], values[1:4]))
+            quaternions.append(values[4:8])
+            poses.append(_pose(values[[5, 6, 7, 4]] if order == "wxyz" else values[4:8], values[1:4]))
     if not poses:
         raise DataError("the trajectory is empty", fix="each line is: timestamp tx ty tz qx qy qz qw")
+    if not order:
+        _ask_order(np.array(quaternions))
     if (steps := np.diff(times)).size and steps.min() <= 0:
         late = int(np.argmax(steps <= 0)) + 1
         raise DataError(f"time does not go on at pose {late + 1}: {times[late - 1]:g} s, then {times[late]:g} s")
     return PoseTrack(world_from_camera=np.stack(poses), times=np.array(times))
+
+
+def _stated_order(text: str) -> str:
+    """xyzw or wxyz, where a comment names the columns (`# timestamp tx ty tz qw qx qy qz`); otherwise empty."""
+    for line in text.splitlines():
+        if line.startswith("#") and len(named := re.findall(r"\bq_?([wxyz])\b", line.lower())) == 4:
+            if (order := "".join(named)) in ("xyzw", "wxyz"):
+                return order
+            raise DataError(f"quaternions in the order {order}", where={"line": line}, fix="write qx qy qz qw")
+    return ""
+
+
+def _ask_order(quaternions_T4: np.ndarray) -> None:
+    """Raises DataError where the first number is the scalar, by its looks.
+
+    Lengths are the same in both orders and so are the angles between poses; but trackers begin upright, which is
+    0 0 0 1 with the scalar last, and would be half a turn about x with the scalar first.
+    """
+    one, last = np.abs(quaternions_T4[0, [0, 3]])
+    usually, rarely = np.median(np.abs(quaternions_T4[:, [0, 3]]), axis=0)
+    if (one > _UPRIGHT and last < 1 - _UPRIGHT) or (usually > _MOSTLY and rarely < 1 - _MOSTLY):
+        raise DataError(
+            "the quaternions seem to have their scalar first, and nothing says their order",
+            where={"first": " ".join(f"{value:g}" for value in quaternions_T4[0])},
+            fix="name the columns in the first line: '# timestamp tx ty tz qw qx qy qz' if the scalar is first, "
+            "'# timestamp tx ty tz qx qy qz qw' if it is last",
+        )
 
 
 # --- nerfstudio ------------------------------------------------------------------------------------------------------
@@ -235,6 +275,8 @@ def parse_nerfstudio(content: Any, video: tuple[int, int] | None = None) -> Pose
             matrix = np.array(frame["transform_matrix"], dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise DataError("transform_matrix must be 4x4 numbers", where={"key": place}) from error
+        if matrix.shape == (3, 4):
+            matrix = np.vstack([matrix, [0.0, 0.0, 0.0, 1.0]])
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise DataError("transform_matrix must be 4x4 finite numbers", where={"key": place})
         found.append(

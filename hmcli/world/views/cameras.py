@@ -179,7 +179,7 @@ def _numbered(frames: Any, key: str) -> np.ndarray:
     if missing := [frame for frame in wanted if frame not in frames]:
         extra = [name for name in frames if name not in wanted]
         raise _bad(f"{len(frames)} cameras, but frame {_some(missing)} is missing (there is {_some(extra)})", key)
-    matrices = np.stack([_matrix(frames[frame], f"{key}.{frame}", (4, 4)) for frame in wanted])
+    matrices = np.stack([_matrix(frames[frame], f"{key}.{frame}") for frame in wanted])
     return world_from_unreal(check_poses(matrices, key))
 
 
@@ -195,7 +195,7 @@ def _arrays(content: Mapping[str, Any]) -> Cameras:
     for key, array in found.items():
         if array.ndim == 2 and array.shape[1:] == (12,):
             raise _bad("one of context_camera and video_camera is (F, 12) rows, the other is not", key)
-    poses = {key: world_from_unreal(check_poses(array, key)) for key, array in found.items()}
+    poses = {key: world_from_unreal(check_poses(_whole(array), key)) for key, array in found.items()}
     return Cameras(
         form="arrays", context=poses.get("context_camera"), target=poses.get("video_camera"), ignored=ignored
     )
@@ -270,11 +270,20 @@ def parse_text_matrix(text: Any) -> np.ndarray | None:
     return np.array(columns).T if all(len(column) == 4 for column in columns) else None
 
 
-def _matrix(value: Any, key: str, shape: tuple[int, ...]) -> np.ndarray:
-    array = _numbers(value, key)
-    if array.shape != shape:
-        raise _bad(f"a camera of shape {array.shape}, not {shape}", key)
+def _matrix(value: Any, key: str) -> np.ndarray:
+    """(4, 4); the last row, which says nothing, may be left out."""
+    array = _whole(_numbers(value, key))
+    if array.shape != (4, 4):
+        raise _bad(f"a camera of shape {array.shape}, not (4, 4) or (3, 4)", key)
     return array
+
+
+def _whole(matrices: np.ndarray) -> np.ndarray:
+    """(..., 3, 4) with their last row 0 0 0 1; everything else as it is."""
+    if matrices.shape[-2:] != (3, 4):
+        return matrices
+    last = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (*matrices.shape[:-2], 1, 4))
+    return np.concatenate([matrices, last], axis=-2)
 
 
 def _numbers(value: Any, key: str) -> np.ndarray:
