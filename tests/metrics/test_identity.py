@@ -59,9 +59,12 @@ def test_the_interval_holds_the_value_and_shrinks_to_it_where_every_subject_is_k
 def test_crops_show_the_subject_alone_where_it_is_whole_and_large_enough():
     benchmark = load_benchmark("identity")
     video = np.random.default_rng(0).integers(0, 100, (5, 40, 50, 3)).astype(np.uint8)
-    labels = np.zeros((5, 40, 50), np.uint8)
+    video = np.concatenate([video, video[:3]])
+    labels = np.zeros((8, 40, 50), np.uint8)
     labels[0, 10:30, 12:20] = 2  # whole
-    labels[1, 10:30, 0:8] = 2  # cut by the edge
+    labels[1, 10:30, 0:8] = labels[5, 10:30, 42:50] = labels[6, :20, 12:20] = labels[7, 20:, 12:20] = (
+        2  # cut by an edge
+    )
     labels[2, 10:15, 12:20] = 2  # small
     labels[3, 8:32, 12:20], labels[3, 20, 20] = 2, 1  # whole, beside another one
     found = benchmark.portraits(video, labels, 2, "clip/subject", "dog")

@@ -100,8 +100,7 @@ def as_the_package_reads(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-@pytest.mark.parametrize("network", list(FILES))
-@pytest.mark.parametrize(("height", "width"), [(64, 112), (37, 50)])
+@pytest.mark.parametrize(("network", "height", "width"), [("alex", 64, 112), ("alex", 37, 50), ("vgg", 37, 50)])
 def test_it_equals_the_package(package, folder, network, height, width):
     made, true = videos(height, width)
     theirs = package.LPIPS(net=network, version="0.1", verbose=False)
