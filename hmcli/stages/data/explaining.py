@@ -16,7 +16,7 @@ PAIRS = 6  # of frames, in each of context and target
 CLIP, PART, DEPTH = 0.5, 0.3, 0.4  # least share of patches explained: by poses in all, in one part, by poses and depth
 ENOUGH, PLENTY = 24, 40  # patches that decide about a clip; about one part of it, or about its depth
 _OTHER_LENS = 0.65  # a lens that explains so much is the right one, where the written one does not
-_CLOSE = 0.1  # of the way a camera goes: nothing is closer to it, whatever the unit
+_CLOSE = 0.03  # of the way a camera goes: nothing is closer to it, whatever the unit
 _GUESS = np.deg2rad(37.0)  # field of view from which the search starts where none is written
 
 
@@ -52,7 +52,11 @@ def explain(
         said.unchecked.append("cameras against pixels: too few patches move, or can be found again")
         return said
     said.cameras = whole.share
-    if whole.share < CLIP and depth is None and (other := _in_other_units(found, poses, used)) is not None:
+    if (
+        whole.share < CLIP
+        and depth is None
+        and (other := _in_other_units(found, poses, used, written=lens is not None)) is not None
+    ):
         said.cameras = other
         said.unchecked.append(f"lengths: surfaces would be closer than {pixel_motion.NEAR} m; are the poses in metres?")
         return said
@@ -76,12 +80,16 @@ def explain(
     return said
 
 
-def _in_other_units(found: list[pixel_motion.Matches], poses: np.ndarray, lens: np.ndarray) -> float | None:
+def _in_other_units(
+    found: list[pixel_motion.Matches], poses: np.ndarray, lens: np.ndarray, *, written: bool
+) -> float | None:
     """What cameras explain if their unit is no metre (COLMAP and nerfstudio do not know it); None: too little."""
     way = float(np.linalg.norm(np.ptp(poses[:, :3, 3], axis=0)))
     near = _CLOSE * way
     if not 0 < near < pixel_motion.NEAR:
         return None
+    if not written:
+        lens, _ = pixel_motion.best_lens(found, poses, lens, least=ENOUGH, near=near)
     of = pixel_motion.explained(found, poses, lens, least=ENOUGH, near=near)
     return of.share if of is not None and of.share >= _OTHER_LENS else None
 

@@ -229,13 +229,13 @@ def explained(
 
 
 def best_lens(
-    found: Sequence[Matches], world_from_camera: np.ndarray, lens: np.ndarray, *, least: int
+    found: Sequence[Matches], world_from_camera: np.ndarray, lens: np.ndarray, *, least: int, near: float = NEAR
 ) -> tuple[np.ndarray, float]:
     """The lens with the focal length, times a factor, that explains most, and the share it explains."""
     tried = []
     for factor in _FACTORS:
         other = lens * [factor, factor, 1, 1]
-        of = explained(found, world_from_camera, other, least=least)
+        of = explained(found, world_from_camera, other, least=least, near=near)
         tried.append((0.0 if of is None else of.share, other))
     share, best = max(tried, key=lambda one: one[0])
     return best, share
