@@ -211,6 +211,8 @@ def test_an_answer_that_is_none_of_the_hub_is_said(fetch: Run, small_hub: SmallH
 
 def test_a_part_is_fetched_by_patterns_and_the_rest_later(fetch: Run, small_hub: SmallHub):
     assert contents(ok(fetch("hydra", "--include", "*.json"))).keys() == {"config.json"}
+    both = json.loads(fetch("hydra", "--include", "*.ckpt", "--json").stdout)
+    assert both["details"]["files"].keys() == {"config.json", WEIGHTS}  # an earlier part stays a part of it
     none = fetch("hydra", "--include", "*.tar")
     assert none.returncode == 2
     assert "no file of the repository is asked for" in none.stderr
@@ -290,7 +292,7 @@ def test_what_is_not_in_the_cache_is_named_with_its_fetch_command(fetch: Run, te
     with pytest.raises(UsageError):
         names.local("hf://only-one")
     with pytest.raises(MissingPartError):
-        names.local(f"hf://{HYDRA}/../../../x")
+        names.local(f"hf://{HYDRA}/../../refs/main")  # which is there
 
 
 def test_recipes_take_names_of_the_hub(fetch: Run, cache: Path):
