@@ -72,11 +72,11 @@ class Repository:
 def cache() -> Path:
     """The hub's cache, where its own library looks for it."""
     if place := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(place).expanduser()
+        return Path(os.path.expanduser(place))
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
+        return Path(os.path.expanduser(home)) / "hub"
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
+    return Path(os.path.expanduser(base)) / "huggingface" / "hub"
 
 
 def repository(text: str) -> tuple[Repository, str] | None:

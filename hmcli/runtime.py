@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import time
@@ -20,6 +21,15 @@ DEVICE_TYPES = ("cpu", "cuda", "mps")
 PLAIN_PROGRESS_SECONDS = 10.0  # how often a progress line appears where stderr is no terminal
 
 
+# Ids, paths and captions come from others: what moves a cursor, colours or turns text around is shown, not obeyed.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text with control characters and halves of pairs written as escapes; lines and tabs stay."""
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 class Console:
     """The Reporter of a command: notes, warnings and progress on stderr, plain where stderr is no terminal."""
 
@@ -29,6 +39,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """A line a user may want to know."""
+        text = printable(text)
         if self._bars is None:
             print(text, file=self.stream, flush=True)
         else:

@@ -8,7 +8,7 @@ import sys
 
 from hmcli.contracts import Description, StageResult
 from hmcli.errors import EXIT_INTERRUPTED, EXIT_QUARANTINED, HMError, StoppedEarly
-from hmcli.runtime import Terminated
+from hmcli.runtime import Terminated, printable
 
 Result = StageResult | Description
 
@@ -18,7 +18,7 @@ def explain(error: BaseException) -> int:
     if isinstance(error, Terminated):
         error = StoppedEarly("stopped by SIGTERM", fix="run the same command again: it goes on where it stopped")
     if isinstance(error, HMError):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print("interrupted: run the same command again to go on", file=sys.stderr)
@@ -31,6 +31,9 @@ def _print(text: str, what: str, code: int) -> int:
     """Print a result; returns `code`, or 1 when stdout takes nothing (a reader that went away is no failure)."""
     try:
         print(text, flush=True)
+    except UnicodeEncodeError:  # a terminal of another alphabet: a path keeps its bytes, or the next command finds none
+        sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+        sys.stdout.flush()
     except OSError as error:
         return unprinted(error, what, code)
     return code
@@ -49,11 +52,13 @@ def emit(result: Result, json_output: bool) -> int:
     """Print a stage's result; returns 4 when items were quarantined."""
     code = EXIT_QUARANTINED if result.quarantined else 0
     if isinstance(result, Description):
-        text = json.dumps(dict(result.data), default=str) if json_output else result.text
+        text = json.dumps(dict(result.data), default=str) if json_output else printable(result.text)
         return _print(text, "the description", code)
     if result.quarantined:
         names = ", ".join(item.item for item in result.quarantined[:10])
-        print(f"{len(result.quarantined)} left out, the rest is done: {names} (exit code 4)", file=sys.stderr)
+        print(
+            f"{len(result.quarantined)} left out, the rest is done: {printable(names)} (exit code 4)", file=sys.stderr
+        )
     if json_output:
         text = json.dumps({
             "path": str(result.path.absolute()), "kind": result.kind, "fingerprint": result.fingerprint,

@@ -123,8 +123,13 @@ def identity(stat: os.stat_result) -> str:
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/hmcli`, or `~/.cache/hmcli`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmcli"
+    """`$XDG_CACHE_HOME/hmcli`, or `~/.cache/hmcli`; of a user without a name or home a place where nothing is kept."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "hmcli"
+    try:
+        return Path.home() / ".cache" / "hmcli"
+    except RuntimeError:
+        return Path(os.devnull) / "hmcli"
 
 
 def hash_file(path: Path | str, *, cache: HashCache | None = None) -> str:
