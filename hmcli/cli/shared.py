@@ -26,6 +26,7 @@ from hmcli.cli.output import Result, emit, explain
 from hmcli.errors import UsageError
 from hmcli.hub import local
 from hmcli.runtime import Console, Terminated, stop_on_sigterm
+from hmcli.store.lock import check_writable
 
 OUR_SUFFIXES = (
     ".dataset", ".latents", ".zarr", ".memory", ".run", ".generation", ".evaluation", ".inspection", ".yaml", ".yml",
@@ -67,7 +68,10 @@ def command(under: typer.Typer, name: str, hidden: bool = False) -> Callable[[Ca
 
         def work(*args: Any, **kwargs: Any) -> Result:
             _refuse_two_dashes(kwargs)
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if kwargs.get("dry_run") and "out" in kwargs:  # after the plan: it is of use even so
+                check_writable(Path(kwargs["out"] or "."))
+            return result
 
         extra = {
             "json_output": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],

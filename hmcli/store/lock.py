@@ -38,6 +38,18 @@ def writing_output(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_writable(path: Path) -> None:
+    """What `writing_output` would say of an output, without writing: looks at the nearest folder that exists."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with writing_output(path):
+        if place != path.absolute() and not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
 class ArtifactLock:
     """Context manager that holds the exclusive right to write `artifact`.
 

@@ -124,3 +124,26 @@ def test_a_user_without_a_name_and_a_home_has_no_cache_and_no_error(monkeypatch,
     assert HashCache().get(file, file.stat()) is None
     assert local("owner/name/of nothing") == "owner/name/of nothing"
     assert hub.cache().name == "hub"
+
+
+def read_only_place() -> Path:
+    """A folder that nobody can write, or nobody but root: a mount that is read-only."""
+    if os.getuid():
+        return Path("/")
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    found = [Path(row[1]) for row in mounts if "ro" in row[3].split(",") and not os.access(row[1], os.W_OK)]
+    if not found:
+        pytest.skip("root can write everywhere here: there is no read-only mount")
+    return found[0]
+
+
+def test_a_dry_run_says_that_it_could_not_write(hm, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "free").mkdir()
+    for place in (tmp_path / "file", read_only_place()):
+        done = hm("render", "nano/hydra", "--clips", 1, "--out", place / "a" / "data", "--dry-run")
+        assert done.returncode == 2
+        assert "the output cannot be written there" in done.stderr
+        assert str(place) in done.stderr
+    assert hm("render", "nano/hydra", "--clips", 1, "--out", tmp_path / "free/a/data", "--dry-run").returncode == 0
+    assert list((tmp_path / "free").iterdir()) == []
