@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,8 +16,11 @@ import pytest
 from hmcli import hub
 from hmcli.cli.output import emit
 from hmcli.contracts import StageResult
+from hmcli.errors import DataError
 from hmcli.hub import local
+from hmcli.recipe.sections import PosesConfig
 from hmcli.runtime import printable
+from hmcli.stages.data.opening import open_dataset
 from hmcli.store.hashing import HashCache, cache_folder
 from hmcli.store.video import write_video
 
@@ -147,3 +151,21 @@ def test_a_dry_run_says_that_it_could_not_write(hm, tmp_path):
         assert str(place) in done.stderr
     assert hm("render", "nano/hydra", "--clips", 1, "--out", tmp_path / "free/a/data", "--dry-run").returncode == 0
     assert list((tmp_path / "free").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(monkeypatch, folder):
+    """Root reads everything, so the system's answer is given here."""
+    (folder / "metadata.jsonl").write_text('{"video": "a.mp4", "camera": "static", "caption": ""}')
+    (folder / "locked").mkdir()
+    assert len(open_dataset(folder, PosesConfig()).clips) == 1
+    listed = os.scandir
+
+    def answer(place):
+        if str(place).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", answer)
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        open_dataset(folder, PosesConfig())
+    assert str(caught.value.where["folder"]).endswith("locked")

@@ -143,11 +143,16 @@ def read_rows(dataset: Path) -> dict[str, RenderedRow]:
     return {row.id: row for row in rows}
 
 
+def _unreadable(error: OSError) -> None:
+    """Clips of a folder that cannot be listed would be missing without a word."""
+    raise DataError("a folder cannot be read", where={"folder": error.filename, "at": error}) from error
+
+
 def _list_files(root: Path) -> list[str]:
     """Relative POSIX names of all files below a folder, through links, hidden ones left out."""
     names: list[str] = []
     seen: set[str] = set()
-    for folder, inner, files in os.walk(root, followlinks=True):
+    for folder, inner, files in os.walk(root, onerror=_unreadable, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             inner.clear()
             continue
