@@ -19,6 +19,7 @@ from PIL import Image
 from hmcli.errors import DataError
 
 _SQUARE = Fraction(1)
+_HDR = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
 _MATRIX = struct.Struct("=9i")  # a b u, c d v, x y w: where (x, y) of the frame is shown (ISO/IEC 14496-12, 8.3.2)
 _ALIKE = frozenset({"yuv420p", "yuvj420p", "yuv444p", "yuvj444p", "gray", "gbrp"})  # every decoder's pixels are equal
 
@@ -32,6 +33,7 @@ class Display:
     rows_mirrored: bool = False  # of the exchanged picture, top for bottom
     columns_mirrored: bool = False
     interlaced: bool = False
+    curve: str = ""  # of high dynamic range: PQ or HLG
     alike: bool = True  # do all decoders make the same pixels of this format?
 
     @property
@@ -75,6 +77,8 @@ class Display:
             made.append(f"pictures are {self._turn}, as the file says")
         if self.interlaced:
             made.append("interlaced pictures are deinterlaced")
+        if self.curve:
+            made.append(f"colours of high dynamic range ({self.curve}) are taken without tone mapping")
         return tuple(made)
 
     @property
@@ -93,7 +97,7 @@ def display_of(stream: Any, frame: Any, *, where: dict[str, object]) -> Display:
     turned = {} if matrix is None else _turned(matrix, where)
     return Display(
         pixel=Fraction(pixel.numerator, pixel.denominator), interlaced=bool(frame.interlaced_frame),
-        alike=frame.format.name in _ALIKE, **turned,
+        alike=frame.format.name in _ALIKE, curve=_HDR.get(int(frame.color_trc), ""), **turned,
     )  # fmt: skip
 
 

@@ -227,3 +227,10 @@ def test_sound_alone_is_no_video(tmp_path: Path):
         container.mux(stream.encode())
     with pytest.raises(DataError, match="no video stream"):
         v.probe_video(file)
+
+
+@pytest.mark.parametrize(("number", "name"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_named_and_an_ordinary_curve_is_not(tmp_path: Path, number: int, name: str):
+    (note,) = v.probe_video(write(tmp_path / "phone.mp4", pixels="yuv420p10le", color_trc=number)).notes
+    assert f"({name}) are taken without tone mapping" in note
+    assert v.probe_video(write(tmp_path / "plain.mp4", pixels="yuv420p10le", color_trc=1)).notes == ()
