@@ -16,7 +16,7 @@ from hmcli.stages.rendering import render
 from hmcli.stages.sampling import generate
 from hmcli.stages.sampling.layout import SHEET
 from hmcli.stages.scoring import evaluate
-from hmcli.stages.scoring.clip import paths_of
+from hmcli.stages.scoring.plan import paths_of
 from hmcli.stages.training import train
 
 RECIPE = "mini/demo"

@@ -25,8 +25,8 @@ from hmcli.metrics.lpips import load_lpips
 from hmcli.metrics.pixel import psnr, ssim
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
-from hmcli.stages.scoring import clip as scored
 from hmcli.stages.scoring import evaluate
+from hmcli.stages.scoring import videos as generated_videos
 from hmcli.store.artifact import ArtifactWriter, verify
 from hmcli.store.files import write_json, write_json_lines
 from hmcli.store.hashing import hash_json
@@ -396,7 +396,7 @@ def test_the_same_evaluation_again_changes_nothing(made, tmp_path):
 
 def test_a_killed_evaluation_goes_on_with_what_is_done(made, tmp_path, monkeypatch):
     whole = evaluated(made / "gen", tmp_path / "whole")
-    read, seen = scored.read_video, []
+    read, seen = generated_videos.read_video, []
 
     def stops_at_the_third(video: Path) -> np.ndarray:
         seen.append(video)
@@ -404,12 +404,12 @@ def test_a_killed_evaluation_goes_on_with_what_is_done(made, tmp_path, monkeypat
             raise KeyboardInterrupt
         return read(video)
 
-    monkeypatch.setattr(scored, "read_video", stops_at_the_third)
+    monkeypatch.setattr(generated_videos, "read_video", stops_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         evaluated(made / "gen", tmp_path / "eval")
     assert not is_artifact(tmp_path / "eval")
     notes = Notes()
-    monkeypatch.setattr(scored, "read_video", read)
+    monkeypatch.setattr(generated_videos, "read_video", read)
     resumed = evaluated(made / "gen", tmp_path / "eval", reporter=notes)
     assert "8 items kept" in notes.said
     assert resumed.fingerprint == whole.fingerprint

@@ -36,7 +36,8 @@ from hmcli.stages.models.layout import TrainedWith
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling import job as sampling
 from hmcli.stages.sampling.generations import Generated, open_generation
-from hmcli.stages.scoring.clip import Clip, Plan, columns_of
+from hmcli.stages.scoring.clip import Clip
+from hmcli.stages.scoring.plan import Plan, columns_of
 from hmcli.stages.shared.typed import to_json
 from hmcli.store.hashing import HashCache, hash_file
 

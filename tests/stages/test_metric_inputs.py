@@ -35,6 +35,7 @@ from hmcli.stages.parts.merge import run as merge
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.scoring import clip as scored
 from hmcli.stages.scoring import evaluate
+from hmcli.stages.scoring.plan import Plan, columns_of
 from hmcli.stages.shared.shards import Shard
 from hmcli.store.video import read_video
 
@@ -169,9 +170,9 @@ def test_a_value_depends_on_the_files_that_it_is_made_from_and_on_no_other(
 
 def keys(generation: Path, data: Path, clip: str, metrics: list[Metric]) -> dict[str, str]:
     recipe = load_recipe()
-    plan = scored.Plan(
+    plan = Plan(
         generated=open_generation(generation, recipe.poses), clips=(clip,), reference=open_dataset(data, recipe.poses),
-        columns=scored.columns_of(metrics, recipe.eval), settings=recipe.eval, device="cpu", versions={},
+        columns=columns_of(metrics, recipe.eval), settings=recipe.eval, device="cpu", versions={},
     )  # fmt: skip
     inputs = scored.Clip(plan, clip, evaluate.HashCache())
     return {column.name: inputs.key(column) for column in plan.columns}

@@ -19,8 +19,8 @@ from hmcli.errors import UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import DataConfig, SplitConfig
 from hmcli.runtime import Silent
-from hmcli.stages.scoring import clip as scored
 from hmcli.stages.scoring import evaluate
+from hmcli.stages.scoring import videos as generated_videos
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json, write_json_lines
 from hmcli.store.hashing import hash_json
@@ -248,13 +248,13 @@ def test_changed_annotations_make_the_values_anew_and_no_others(tmp_path: Path):
 
 def test_annotations_that_change_while_they_are_used_give_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data, generation = make(tmp_path, {"one": [BACK]})
-    read = scored.read_video
+    read = generated_videos.read_video
 
     def changes_them(video: Any) -> np.ndarray:
         write_json(data / "one" / "subjects.json", states_json([subject(stretch(6, 9), shown=None)]))
         return read(video)
 
-    monkeypatch.setattr(scored, "read_video", changes_them)
+    monkeypatch.setattr(generated_videos, "read_video", changes_them)
     (failure,) = score(evaluated(generation, tmp_path / "eval"))["failures"]
     assert "changed while" in failure["reason"]
 

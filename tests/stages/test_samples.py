@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from warm import WarmCommand, ok
 
 from hmcli.errors import UsageError
-from hmcli.recipe.sections import PosesConfig
+from hmcli.metrics.pixel import frame_psnr, psnr
+from hmcli.recipe.sections import EvalConfig, PosesConfig
+from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.sampling.samples import items_of
+from hmcli.stages.scoring.clip import Clip
+from hmcli.stages.scoring.plan import Column, Plan, columns_of
+from hmcli.store.hashing import HashCache
 from hmcli.store.manifest import read_manifest
+from hmcli.store.video import read_video
 
 
 def videos(generation: Path) -> dict[str, bytes]:
@@ -111,3 +119,60 @@ def test_samples_of_a_policy_that_chooses_by_chance_depend_on_no_other_sample(
         line = ["generate", latents, "--model", run, "--out", place, "--set", f"sample.count={count}"]
         made[count] = videos(ok(hm(*line)))
     assert made[2].items() < made[3].items()
+
+
+# --- scoring several -------------------------------------------------------------------------------------------------
+
+
+def test_single_samples_are_scored_and_their_mean_picture_beside_them(
+    hm: WarmCommand, three: Path, clips: Path, tmp_path: Path
+):
+    metrics = ["--metric", "psnr", "--metric", "subject-consistency", "--metric", "psnr-stretch"]
+    done = ok(hm("eval", three, "--reference", clips, *metrics, "--out", tmp_path / "e", "--set", "eval.backbone=hog"))
+    scores = json.loads((done / "scores.json").read_text())["metrics"]
+    mean = "[mean picture of 3]"
+    assert list(scores) == [
+        "psnr", "subject-consistency (hog)", "psnr-stretch", f"psnr {mean}", f"psnr-stretch {mean}",
+    ]  # fmt: skip
+    dataset, rows = open_dataset(clips, PosesConfig()), open_generation(three, PosesConfig()).samples
+    single, blurred = [], []
+    for source in dataset.clips:
+        true = read_video(source.files["target"])
+        made = [read_video(three / row.video) for row in rows[source.id]]
+        single.append(np.mean([frame_psnr(video, true) for video in made]))
+        picture = np.floor(np.mean(made, axis=0) + 0.5).astype(np.uint8)
+        blurred.append(frame_psnr(picture, true).mean())
+    assert scores["psnr"]["mean"] == pytest.approx(np.mean(single), rel=1e-9)
+    assert scores[f"psnr {mean}"]["mean"] == pytest.approx(np.mean(blurred), rel=1e-9)
+    assert scores[f"psnr {mean}"]["mean"] > scores["psnr"]["mean"], "PSNR rewards a blur"
+    assert "3: scores are of single samples" in (done / "protocol.md").read_text()
+
+
+def test_a_changed_sample_is_another_value_and_a_lost_one_fails_its_clip(
+    hm: WarmCommand, three: Path, generation: Path, clips: Path, tmp_path: Path
+):
+    lost = shutil.copytree(three, tmp_path / "lost")
+    victim = next(file for file in (lost / "videos").iterdir() if "sample-3" in file.name)
+    victim.unlink()
+    done = hm("eval", lost, "--reference", clips, "--metric", "psnr", "--out", tmp_path / "e")
+    assert done.returncode in (3, 4), done.stderr
+    one, several = (
+        FirstClip(place, clips, columns_of([psnr], EvalConfig(), open_generation(place, PosesConfig()).count))
+        for place in (generation, three)
+    )
+    keys = {column.name: several.key(column) for column in several.columns}
+    assert set(keys) == {"psnr", "psnr.mean-3"}
+    assert len({*keys.values(), one.key(one.columns[0])}) == 3
+
+
+class FirstClip(Clip):
+    """The first clip of a generation, and the columns that are asked of it."""
+
+    def __init__(self, generation: Path, clips: Path, columns: tuple[Column, ...]) -> None:
+        self.columns, generated = columns, open_generation(generation, PosesConfig())
+        first = generated.clips[0]
+        plan = Plan(
+            generated=generated, clips=(first,), reference=open_dataset(clips, PosesConfig()), columns=columns,
+            settings=EvalConfig(), device="cpu", versions={},
+        )  # fmt: skip
+        super().__init__(plan, first, HashCache())

@@ -39,6 +39,11 @@ class Generated:
     model_free: ModelFree | None  # which row without a model it is
 
     @property
+    def count(self) -> int:
+        """Samples of a clip."""
+        return max(map(len, self.samples.values()), default=1)
+
+    @property
     def clips(self) -> list[str]:
         """Every clip it was asked for: the generated ones, then those it had to leave out."""
         return [*self.rows, *(row["item"] for row in self.manifest.quarantined if row["item"] not in self.rows)]

@@ -1,17 +1,15 @@
-"""What is scored: a clip's videos, and the plan of metrics for it."""
+"""What is scored of a clip, and with what: inputs of metrics, keys of their values, and the values."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from hmcli.errors import DataError, RecipeError
+from hmcli.errors import DataError
 from hmcli.metrics.contract import (
     BACKBONE,
     BOXES,
@@ -23,7 +21,6 @@ from hmcli.metrics.contract import (
     PREDICTION,
     REFERENCE,
     TRACKS,
-    Backbone,
     ClipCameras,
     ClipDepth,
     Metric,
@@ -31,105 +28,24 @@ from hmcli.metrics.contract import (
     SubjectBoxes,
     Tracks,
 )
-from hmcli.recipe.sections import DataConfig, EvalConfig
-from hmcli.registry import find
+from hmcli.recipe.sections import DataConfig
 from hmcli.stages.data import pieces
-from hmcli.stages.data.opening import ClipSource, Dataset, at, own_file
+from hmcli.stages.data.opening import ClipSource, at, own_file
 from hmcli.stages.data.subjects import subject_tracks, target_boxes
-from hmcli.stages.sampling.generations import Generated
+from hmcli.stages.sampling.layout import Row
 from hmcli.stages.scoring.layout import FORMAT, BackboneKey, ReferenceKey, StretchRow, ValuesKey
+from hmcli.stages.scoring.plan import Column, Plan
+from hmcli.stages.scoring.videos import ClipVideos
 from hmcli.stages.shared.typed import key_of
-from hmcli.store.files import inside, read_json
+from hmcli.store.files import read_json
 from hmcli.store.hashing import HashCache, hash_file, read_content
-from hmcli.store.video import read_video
 from hmcli.world.files.layout import DEPTH as DEPTH_FILE
 from hmcli.world.files.layout import STATES
 from hmcli.world.files.schema import SubjectState, parse_states
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What will be computed from what. `reference` is None when nothing asked for needs one.
-
-    Backbones are loaded when they are asked for, and by every process anew.
-    """
-
-    generated: Generated
-    clips: tuple[str, ...]  # those to score, of the generation's
-    reference: Dataset | None
-    columns: tuple[Column, ...]
-    settings: EvalConfig
-    device: str
-    versions: Mapping[str, str]
-
-    @cached_property
-    def backbones(self) -> dict[str, Backbone]:
-        """Those that a column needs, by name; LPIPS's network is one of them."""
-        used = {column.backbone: column.metric for column in self.columns if column.backbone}
-        return {name: self._load(name, metric) for name, metric in used.items()}
-
-    def _load(self, name: str, metric: Metric) -> Any:
-        if LPIPS in metric.needs:
-            from hmcli.metrics.lpips import load_lpips
-
-            return load_lpips(name, self.settings.lpips_path, self.device)
-        return find("backbone", name)(paths_of(self.settings)[name], self.device)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """Each once."""
-        return tuple({column.metric.name: column.metric for column in self.columns}.values())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def about(self) -> list[Any]:
-        """What the values of all clips depend on alike, but for the generation itself."""
-        backbones = {name: backbone.about for name, backbone in self.backbones.items()}
-        return [dict(self.versions), dataclasses.asdict(self.generated.data), backbones]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A metric, with the backbone that it is computed with where it looks at features: one score of an evaluation."""
-
-    metric: Metric
-    backbone: str = ""
-
-    @property
-    def label(self) -> str:
-        return self.metric.label(self.backbone)
-
-    @property
-    def name(self) -> str:
-        """What an item of the evaluation is called after."""
-        return f"{self.metric.name}.{self.backbone}" if self.backbone else self.metric.name
-
-
-def columns_of(metrics: Iterable[Metric], settings: EvalConfig) -> tuple[Column, ...]:
-    """One for each metric; for one of features as many as it is computed with backbones."""
-    found: list[Column] = []
-    for metric in metrics:
-        if BACKBONE not in metric.needs:
-            found.append(Column(metric=metric, backbone=settings.lpips if LPIPS in metric.needs else ""))
-            continue
-        named = tuple(dict.fromkeys(settings.backbone))
-        chosen = (metric.published,) if metric.published in named else named
-        found += [Column(metric=metric, backbone=name) for name in chosen]
-    return tuple(found)
-
-
-def paths_of(settings: EvalConfig) -> dict[str, str]:
-    """Where each backbone's weights are; empty: nowhere. Raises RecipeError where names and paths do not pair."""
-    names, paths = settings.backbone, settings.backbone_path or ("",) * len(settings.backbone)
-    if len(names) != len(paths):
-        raise RecipeError(
-            f"eval.backbone names {len(names)} backbones, eval.backbone_path {len(paths)} folders",
-            fix="give one for each, in the same order, and '' for one that needs none",
-        )
-    return dict(zip(names, paths, strict=True))
+MEAN = "mean picture"
+OF_COLUMN = (PREDICTION, BACKBONE, LPIPS)  # not of the clip alone
 
 
 class Clip:
@@ -138,17 +54,20 @@ class Clip:
     def __init__(self, plan: Plan, clip: str, cache: HashCache) -> None:
         self.id, self._plan, self._cache = clip, plan, cache
         self._ready: dict[str, Any] = {}  # or why it cannot be had
+        self._videos = ClipVideos(plan.generated, clip, cache)
 
     def key(self, column: Column) -> str:
         """The content key of a column's values. Raises DataError when an input is missing."""
-        plan, metric, video, backbone = self._plan, column.metric, self._video_hash(), None
+        plan, metric, backbone = self._plan, column.metric, None
+        first, *others = self._videos.hashes()
         if column.backbone:
             used = plan.backbones[column.backbone]
             backbone = BackboneKey(name=used.name, about=used.about)
         return key_of(
             ValuesKey(
                 format=FORMAT, metric=metric.name, definition=metric.definition, unit=metric.unit,
-                versions=dict(plan.versions), video=video, backbone=backbone,
+                versions=dict(plan.versions), video=first, samples=tuple(others) or None,
+                mean_of=column.mean_of or None, backbone=backbone,
                 reference=self._reference_key(metric) if reads_reference(metric) else None,
             )
         )  # fmt: skip
@@ -170,37 +89,43 @@ class Clip:
 
         Raises DataError when the clip cannot be judged, NothingToJudge when nothing in it is to be.
         """
+        if column.mean_of:
+            return self._judged(column, self._once(MEAN, self._videos.mean))
+        every = [self._judged(column, self._sample(row)) for row in self._videos.rows]
+        return every[0] if len(every) == 1 else mean_found(every)
+
+    def _judged(self, column: Column, prediction: np.ndarray) -> Found:
         metric = column.metric
         try:
-            inputs = {name: INPUTS[name].read(self) for name in metric.needs if name not in (BACKBONE, LPIPS)}
+            inputs = {name: INPUTS[name].read(self) for name in metric.needs if name not in OF_COLUMN}
             if LPIPS in metric.needs:
                 inputs[LPIPS] = self._plan.backbones[column.backbone]
             elif column.backbone:
                 inputs[BACKBONE] = self.backbone(column.backbone)
-            found = metric(**inputs)
+            found = metric(prediction=prediction, **inputs)
         except ValueError as error:
             raise DataError(str(error)) from error
         return as_found(metric, found)
 
-    # --- what metrics may need ---------------------------------------------------------------------------------------
-
-    def prediction(self) -> np.ndarray:
-        """(T, H, W, 3) uint8."""
-        found: np.ndarray = self._once(PREDICTION, self._read_prediction)
+    def _sample(self, row: Row) -> np.ndarray:
+        found: np.ndarray = self._once(f"{PREDICTION} {row.sample}", lambda: self._videos.read(row))
         return found
+
+    # --- what metrics may need ---------------------------------------------------------------------------------------
 
     def reference(self) -> np.ndarray:
         """(T, H, W, 3) uint8 at the prediction's size and length."""
         return self._of_reference(REFERENCE, pieces.target_video)
 
     def backbone(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
-        """A backbone; what it makes of this clip's prediction is kept, for other metrics."""
+        """A backbone; what it makes of this clip's predictions is kept, for other metrics."""
         used = self._plan.backbones[name]
 
         def features(frames: np.ndarray) -> np.ndarray:
-            if frames is not self._ready.get(PREDICTION):
+            known = next((kind for kind, ready in self._ready.items() if ready is frames), None)
+            if known is None:
                 return used(frames)
-            found: np.ndarray = self._once(f"{BACKBONE} {name}", lambda: used(frames))
+            found: np.ndarray = self._once(f"{BACKBONE} {name} of {known}", lambda: used(frames))
             return found
 
         return features
@@ -245,38 +170,6 @@ class Clip:
         if isinstance(found := self._ready[name], DataError):
             raise found
         return found
-
-    @property
-    def _video(self) -> Path:
-        generated = self._plan.generated
-        if self.id not in generated.rows:
-            reasons = {row["item"]: row["reason"] for row in generated.manifest.quarantined}
-            raise DataError(f"it was not generated: {reasons[self.id]}")
-        return inside(generated.path, generated.rows[self.id].video)
-
-    def _video_hash(self) -> str:
-        """Of the file as it is now; it must be the one that was generated."""
-        video = self._video
-        if not video.is_file():
-            raise DataError("the generated video is missing", where={"file": video})
-        return self._as_recorded(hash_file(video, cache=self._cache))
-
-    def _as_recorded(self, found: str) -> str:
-        """The hash of the generated video. Raises DataError unless it is that of the one that was written."""
-        name = self._video.relative_to(self._plan.generated.path).as_posix()
-        items = self._plan.generated.manifest.items.values()
-        if found != next((record["files"][""]["hash"] for record in items if record.get("path") == name), found):
-            what = "the generated video was changed or damaged after it was written"
-            raise DataError(what, where={"file": self._video})
-        return found
-
-    def _read_prediction(self) -> np.ndarray:
-        content = read_content(self._video)
-        self._as_recorded(content.hash)
-        frames = read_video(content)
-        if len(frames) != (said := self._plan.generated.rows[self.id].frames):
-            raise DataError(f"the generated video has {len(frames)} frames, generations.jsonl says {said}")
-        return frames
 
     def _source(self) -> ClipSource:
         dataset = self._plan.reference
@@ -326,7 +219,7 @@ class Input:
 
 
 INPUTS: Mapping[str, Input] = {
-    PREDICTION: Input(read=Clip.prediction),
+    PREDICTION: Input(read=lambda clip: None),  # of a sample (Clip.values)
     REFERENCE: Input(read=Clip.reference, of_reference=True, roles=_target_role),
     CONTEXT: Input(read=Clip.context, of_reference=True, roles=lambda source, data: ("context",)),
     BACKBONE: Input(read=lambda clip: None),  # of a column (Clip.values)
@@ -391,6 +284,14 @@ def as_found(metric: Metric, returned: Any) -> Found:
     if np.ma.is_masked(values) and not (metric.partial and metric.per == "frame"):
         raise DataError(f"{metric.name} has no value in a {metric.per}, and does not say that there may be none")
     return Found(values=values, stretches=stretches)
+
+
+def mean_found(samples: Sequence[Found]) -> Found:
+    """The mean of what several samples of a clip have: of each frame, stretch or part."""
+    stretches = samples[0].stretches
+    if any(one.stretches != stretches or len(one.values) != len(samples[0].values) for one in samples):
+        raise DataError("samples of the clip are judged in different frames or stretches")
+    return Found(values=np.ma.mean(np.ma.stack([one.values for one in samples]), axis=0), stretches=stretches)
 
 
 def _row(stretch: Stretch) -> StretchRow:

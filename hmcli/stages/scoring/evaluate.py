@@ -25,20 +25,9 @@ from hmcli.recipe.sections import DataConfig, Recipe
 from hmcli.registry import find, names, normal
 from hmcli.stages.data.opening import Dataset
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
-from hmcli.stages.scoring.clip import (
-    INPUTS,
-    Clip,
-    Column,
-    Found,
-    Plan,
-    annotations_of,
-    columns_of,
-    item_name,
-    lacking,
-    paths_of,
-    reads_reference,
-)
+from hmcli.stages.scoring.clip import INPUTS, Clip, Found, annotations_of, item_name, lacking, reads_reference
 from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, Values, number
+from hmcli.stages.scoring.plan import Column, Plan, columns_of, paths_of
 from hmcli.stages.scoring.results import finish
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
@@ -140,7 +129,7 @@ def _plan(
             where={"metrics": ", ".join(metric.name for metric in metrics)}, fix="leave --reference out",
         )  # fmt: skip
     return Plan(
-        generated=generated, clips=clips, reference=dataset, columns=columns_of(metrics, recipe.eval),
+        generated=generated, clips=clips, reference=dataset, columns=columns_of(metrics, recipe.eval, generated.count),
         settings=recipe.eval, device=device,
         versions={"hmcli": hmcli.__version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
     )  # fmt: skip

@@ -59,6 +59,8 @@ class ValuesKey:
     unit: str
     versions: dict[str, str]  # of the packages that compute it
     video: str  # hash of the generated video
+    samples: LeftOut[tuple[str, ...]] = None  # of the further ones, where a clip has several samples
+    mean_of: LeftOut[int] = None  # their mean picture is judged
     reference: ReferenceKey | None
     backbone: BackboneKey | None
 

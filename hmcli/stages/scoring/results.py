@@ -19,7 +19,7 @@ from hmcli.registry import find
 from hmcli.reports.protocol import AVERAGES, protocol_card
 from hmcli.stages.sampling.generations import Generated
 from hmcli.stages.sampling.layout import READS
-from hmcli.stages.scoring.clip import Plan, item_name
+from hmcli.stages.scoring.clip import item_name
 from hmcli.stages.scoring.layout import (
     CARD,
     COLUMNS,
@@ -42,6 +42,7 @@ from hmcli.stages.scoring.layout import (
     Values,
     number,
 )
+from hmcli.stages.scoring.plan import Plan
 from hmcli.stages.shared.shards import Parts
 from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
@@ -216,6 +217,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
             "frames": "all target frames, decoded to uint8 RGB from the generation's videos (compressed once)",
             "frames x height x width": ", ".join(f"{t}x{h}x{w}" for t, h, w in _shapes(generated)),
             **_sampled(generated),
+            **_several(generated),
             **_without_model(generated),
         },
     }
@@ -243,6 +245,16 @@ def _sampled(generated: Generated) -> dict[str, str]:
     memory = generated.manifest.recipe.get("sample", {}).get("memory")
     told = {"on": "read, by the model's own policy", "off": "off: local windows alone, with the same weights"}
     return {} if memory is None else {"sample.memory": told[memory]}
+
+
+def _several(generated: Generated) -> dict[str, str]:
+    """What becomes of several samples of a clip."""
+    if generated.count == 1:
+        return {}
+    return {
+        "samples of a clip": f"{generated.count}: scores are of single samples, and then the mean over them; "
+        "[mean picture] is of the mean of their pixels, rounded, which PSNR rewards for its blur"
+    }
 
 
 def _without_model(generated: Generated) -> dict[str, str]:

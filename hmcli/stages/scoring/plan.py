@@ -1,0 +1,117 @@
+"""What will be scored: the clips, the scores that are asked for, and what they are computed with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from hmcli.errors import RecipeError
+from hmcli.metrics.contract import BACKBONE, LPIPS, REFERENCE, Backbone, Metric
+from hmcli.recipe.sections import EvalConfig
+from hmcli.registry import find
+from hmcli.stages.data.opening import Dataset
+from hmcli.stages.sampling.generations import Generated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What will be computed from what. `reference` is None when nothing asked for needs one.
+
+    Backbones are loaded when they are asked for, and by every process anew.
+    """
+
+    generated: Generated
+    clips: tuple[str, ...]  # those to score, of the generation's
+    reference: Dataset | None
+    columns: tuple[Column, ...]
+    settings: EvalConfig
+    device: str
+    versions: Mapping[str, str]
+
+    @cached_property
+    def backbones(self) -> dict[str, Backbone]:
+        """Those that a column needs, by name; LPIPS's network is one of them."""
+        used = {column.backbone: column.metric for column in self.columns if column.backbone}
+        return {name: self._load(name, metric) for name, metric in used.items()}
+
+    def _load(self, name: str, metric: Metric) -> Any:
+        if LPIPS in metric.needs:
+            from hmcli.metrics.lpips import load_lpips
+
+            return load_lpips(name, self.settings.lpips_path, self.device)
+        return find("backbone", name)(paths_of(self.settings)[name], self.device)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Each once."""
+        return tuple({column.metric.name: column.metric for column in self.columns}.values())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def about(self) -> list[Any]:
+        """What the values of all clips depend on alike, but for the generation itself."""
+        backbones = {name: backbone.about for name, backbone in self.backbones.items()}
+        return [dict(self.versions), dataclasses.asdict(self.generated.data), backbones]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One score of an evaluation: a metric, with its backbone where it looks at features.
+
+    Of clips with several samples it is the mean over them; where `mean_of` says how many there are, what is judged is
+    the mean picture of all instead.
+    """
+
+    metric: Metric
+    backbone: str = ""
+    mean_of: int = 0
+
+    @property
+    def label(self) -> str:
+        label = self.metric.label(self.backbone)
+        return f"{label} [mean picture of {self.mean_of}]" if self.mean_of else label
+
+    @property
+    def name(self) -> str:
+        """What an item of the evaluation is called after."""
+        name = f"{self.metric.name}.{self.backbone}" if self.backbone else self.metric.name
+        return f"{name}.mean-{self.mean_of}" if self.mean_of else name
+
+
+def columns_of(metrics: Iterable[Metric], settings: EvalConfig, samples: int = 1) -> tuple[Column, ...]:
+    """One for each metric; for one of features as many as it is computed with backbones.
+
+    With several samples a metric that compares with the reference has a second one, of their mean picture.
+    """
+    found = _by_backbone(metrics, settings)
+    if samples == 1:
+        return tuple(found)
+    means = [replace(column, mean_of=samples) for column in found if REFERENCE in column.metric.needs]
+    return (*found, *means)
+
+
+def _by_backbone(metrics: Iterable[Metric], settings: EvalConfig) -> list[Column]:
+    found: list[Column] = []
+    for metric in metrics:
+        if BACKBONE not in metric.needs:
+            found.append(Column(metric=metric, backbone=settings.lpips if LPIPS in metric.needs else ""))
+            continue
+        named = tuple(dict.fromkeys(settings.backbone))
+        chosen = (metric.published,) if metric.published in named else named
+        found += [Column(metric=metric, backbone=name) for name in chosen]
+    return found
+
+
+def paths_of(settings: EvalConfig) -> dict[str, str]:
+    """Where each backbone's weights are; empty: nowhere. Raises RecipeError where names and paths do not pair."""
+    names, paths = settings.backbone, settings.backbone_path or ("",) * len(settings.backbone)
+    if len(names) != len(paths):
+        raise RecipeError(
+            f"eval.backbone names {len(names)} backbones, eval.backbone_path {len(paths)} folders",
+            fix="give one for each, in the same order, and '' for one that needs none",
+        )
+    return dict(zip(names, paths, strict=True))
