@@ -149,9 +149,14 @@ class Metric:
         NothingToJudge when nothing in it is to be."""
         return self.function(**{name: inputs[name] for name in self.needs})
 
-    def label(self, backbone: str = "") -> str:
-        """How the score is called wherever it is shown; a metric of features carries its backbone in its name."""
-        return f"{self.name} ({backbone})" if {BACKBONE, LPIPS} & {*self.needs} else self.name
+    def label(self, backbone: str = "", known: str = "") -> str:
+        """How the score is called wherever it is shown; a metric of features carries its backbone in its name.
+
+        With it goes what is `known` of the backbone, such as how well it tells subjects apart.
+        """
+        if not {BACKBONE, LPIPS} & {*self.needs}:
+            return self.name
+        return f"{self.name} ({backbone}, {known})" if known else f"{self.name} ({backbone})"
 
 
 def check_video(name: str, video: np.ndarray) -> None:

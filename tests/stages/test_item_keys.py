@@ -105,7 +105,7 @@ def _eval_key(plan: Plan, clip: str) -> str:
 def plan_of(of: Inputs, dataset: Dataset) -> Plan:
     settings = replace(of.recipe.eval, backbone=("hog",), backbone_path=())
     plan = Plan(
-        generated=of.generated, clips=(), reference=dataset, columns=columns_of((of.metric,), settings),
+        generated=of.generated, clips=(), reference=dataset, columns=columns_of((of.metric,), settings, (32, 48)),
         settings=settings, device="cpu", versions=of.versions,
     )  # fmt: skip
     if of.features is not None and plan.backbones:

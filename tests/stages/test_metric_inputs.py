@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -172,7 +173,7 @@ def keys(generation: Path, data: Path, clip: str, metrics: list[Metric]) -> dict
     recipe = load_recipe()
     plan = Plan(
         generated=open_generation(generation, recipe.poses), clips=(clip,), reference=open_dataset(data, recipe.poses),
-        columns=columns_of(metrics, recipe.eval), settings=recipe.eval, device="cpu", versions={},
+        columns=columns_of(metrics, recipe.eval, (32, 48)), settings=recipe.eval, device="cpu", versions={},
     )  # fmt: skip
     inputs = scored.Clip(plan, clip, evaluate.HashCache())
     return {column.name: inputs.key(column) for column in plan.columns}
@@ -251,3 +252,20 @@ def test_stretches_without_any_are_not_judged(known: Any, score: Any, clips: Pat
     assert (found["mean"], found["n"], found["failed"]) == (None, 0, 0)
     assert found["not_judged"] == len(list((done / "frames").iterdir()))
     assert not (done / "per_stretch.csv").exists()
+
+
+# --- what stands in a column's name ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "label"),
+    [
+        ((64, 128), "subject-consistency (hog, identity AUC .88, unreliable)"), ((32, 48), "subject-consistency (hog)"),
+    ],
+)  # fmt: skip
+def test_how_well_a_backbone_knows_subjects_stands_in_the_name_where_it_was_measured(size: Any, label: str):
+    settings = dataclasses.replace(load_recipe().eval, backbone=("hog",))
+    metrics = [registry.find("metric", name) for name in ("psnr", "subject-consistency", "perceptual-effnet")]
+    assert [column.label for column in columns_of(metrics, settings, size)] == ["psnr", label, "perceptual-effnet"]
+    names = [column.name for column in columns_of(metrics, settings, size)]
+    assert names == ["psnr", "subject-consistency.hog", "perceptual-effnet"]

@@ -157,7 +157,7 @@ def test_a_changed_sample_is_another_value_and_a_lost_one_fails_its_clip(
     done = hm("eval", lost, "--reference", clips, "--metric", "psnr", "--out", tmp_path / "e")
     assert done.returncode in (3, 4), done.stderr
     one, several = (
-        FirstClip(place, clips, columns_of([psnr], EvalConfig(), open_generation(place, PosesConfig()).count))
+        FirstClip(place, clips, columns_of([psnr], EvalConfig(), (32, 48), open_generation(place, PosesConfig()).count))
         for place in (generation, three)
     )
     keys = {column.name: several.key(column) for column in several.columns}

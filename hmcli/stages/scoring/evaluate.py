@@ -129,7 +129,8 @@ def _plan(
             where={"metrics": ", ".join(metric.name for metric in metrics)}, fix="leave --reference out",
         )  # fmt: skip
     return Plan(
-        generated=generated, clips=clips, reference=dataset, columns=columns_of(metrics, recipe.eval, generated.count),
+        generated=generated, clips=clips, reference=dataset,
+        columns=columns_of(metrics, recipe.eval, generated.data.size, generated.count),
         settings=recipe.eval, device=device,
         versions={"hmcli": hmcli.__version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
     )  # fmt: skip

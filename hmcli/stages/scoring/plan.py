@@ -10,6 +10,7 @@ from typing import Any
 
 from hmcli.errors import RecipeError
 from hmcli.metrics.contract import BACKBONE, LPIPS, REFERENCE, Backbone, Metric
+from hmcli.metrics.identity import identity_note, measured_auc
 from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find
 from hmcli.stages.data.opening import Dataset
@@ -68,11 +69,12 @@ class Column:
 
     metric: Metric
     backbone: str = ""
+    identity: str = ""  # how well the backbone knows a subject again at this size, where that was measured
     mean_of: int = 0
 
     @property
     def label(self) -> str:
-        label = self.metric.label(self.backbone)
+        label = self.metric.label(self.backbone, self.identity)
         return f"{label} [mean picture of {self.mean_of}]" if self.mean_of else label
 
     @property
@@ -82,16 +84,25 @@ class Column:
         return f"{name}.mean-{self.mean_of}" if self.mean_of else name
 
 
-def columns_of(metrics: Iterable[Metric], settings: EvalConfig, samples: int = 1) -> tuple[Column, ...]:
-    """One for each metric; for one of features as many as it is computed with backbones.
+def columns_of(
+    metrics: Iterable[Metric], settings: EvalConfig, size: tuple[int, int], samples: int = 1
+) -> tuple[Column, ...]:
+    """One for each metric; for one of features as many as it is computed with backbones, at frames of `size`.
 
     With several samples a metric that compares with the reference has a second one, of their mean picture.
     """
-    found = _by_backbone(metrics, settings)
+    found = [replace(column, identity=_identity(column, size)) for column in _by_backbone(metrics, settings)]
     if samples == 1:
         return tuple(found)
     means = [replace(column, mean_of=samples) for column in found if REFERENCE in column.metric.needs]
     return (*found, *means)
+
+
+def _identity(column: Column, size: tuple[int, int]) -> str:
+    """What stands in the name of a score of features; a perceptual distance does not ask who somebody is."""
+    if BACKBONE not in column.metric.needs or measured_auc(column.backbone, size) is None:
+        return ""
+    return identity_note(column.backbone, size)
 
 
 def _by_backbone(metrics: Iterable[Metric], settings: EvalConfig) -> list[Column]:

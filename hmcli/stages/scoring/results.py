@@ -15,6 +15,7 @@ from hmcli.contracts import Quarantined, StageResult
 from hmcli.errors import DataError
 from hmcli.metrics.averages import json_number, mean_score
 from hmcli.metrics.contract import Metric
+from hmcli.metrics.identity import identity_note
 from hmcli.registry import find
 from hmcli.reports.protocol import AVERAGES, protocol_card
 from hmcli.stages.sampling.generations import Generated
@@ -233,7 +234,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
     for name, backbone in plan.backbones.items():
         columns = [column for column in plan.columns if column.backbone == name]
         card["Backbone" if len(plan.backbones) == 1 else f"Backbone {name}"] = {
-            "name": backbone.name, **backbone.about,
+            "name": backbone.name, **backbone.about, "identity": identity_note(name, plan.generated.data.size),
             **{f"{column.label} against published": _comparable(column.metric, name) for column in columns},
         }  # fmt: skip
     card["Versions"] = dict(plan.versions)
