@@ -27,6 +27,7 @@ from hmcli.recipe.sections import FlowConfig, TrainConfig
 from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
+from hmcli.stages.models.layout import Step
 from hmcli.stages.training.checkpoints import read_checkpoint, write_checkpoint
 from hmcli.stages.training.learning import batches, freeze, learning_rate, make_average
 from hmcli.stages.training.objective import (
@@ -39,6 +40,7 @@ from hmcli.stages.training.objective import (
     make_batch,
     pixel_weights,
 )
+from hmcli.stages.training.runs import held_out_fall
 from hmcli.stages.training.train import held_out, prepared_ahead
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import read_manifest
@@ -276,6 +278,31 @@ def test_several_draws_share_one_run_over_a_frozen_context(latents: Path):
     for name, parameter in model.named_parameters():
         if name in found:
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "fall"),
+    [
+        ({}, None), ({100: 2.0}, None), ({50: 2.0, 100: 1.0}, None), ({80: 2.0, 100: 1.9}, 0.05),
+        ({20: 9.0, 60: 4.0, 80: 2.0, 100: 1.99}, 0.005), ({70: 1.0, 90: 0.5, 100: 1.1}, -0.1),
+    ],
+)  # fmt: skip
+def test_what_of_the_held_out_loss_went_in_the_last_fifth(told: dict[int, float], fall: float | None):
+    steps = [Step(step=n, loss=1.0, grad_norm=1.0, lr=0.1, held_out_loss=told.get(n)) for n in range(1, 101)]
+    assert held_out_fall(steps) == (None if fall is None else pytest.approx(fall))
+
+
+def test_a_run_says_whether_it_would_have_gone_on_learning(hm, nano, latents, tmp_path):
+    settings = ["train.held_out=1", "train.checkpoint_every=4", "train.warmup=0"]
+    line = ["train", nano, "--latents", latents, *(part for setting in settings for part in ("--set", setting))]
+    early = hm(*line, "--out", tmp_path / "early", "--set", "train.steps=20", "--set", "train.lr=8e-3")
+    about = read_manifest(ok(early)).attributes
+    assert about["held_out_fall"] > 0.01
+    assert about["converged"] is False
+    assert "not converged" in early.stderr
+    still = hm(*line, "--out", tmp_path / "still", "--set", "train.steps=20", "--set", "train.lr=1e-9")
+    assert read_manifest(ok(still)).attributes["converged"] is True
+    assert "not converged" not in still.stderr
 
 
 def test_subjects_cannot_count_more_where_no_masks_say_where_they_are(hm, nano, clips, tmp_path):

@@ -37,6 +37,8 @@ class RunAttributes:
     checkpoint: str  # the last one, as a path in the run
     loss_first: LeftOut[float] = None
     loss_last_tenth: LeftOut[float] = None  # mean
+    held_out_fall: LeftOut[float] = None  # share of the held-out loss that went in the last fifth of the steps
+    converged: LeftOut[bool] = None  # no more than 1 % of it did; left out where no checkpoint stands before that fifth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,14 +82,27 @@ def log_until(path: Path, step: int) -> Any:
     return path.open("a", encoding="utf-8")
 
 
-def logged_losses(writer: ArtifactWriter) -> list[float]:
-    """Losses of all logged steps; a log that is gone is said, and an empty one takes its place."""
+def logged_steps(writer: ArtifactWriter) -> list[Step]:
+    """All logged steps; a log that is gone is said, and an empty one takes its place."""
     file = writer.path / LOG
     if not file.is_file():
         writer.reporter.warn(f"{LOG} is gone: the losses of this run are lost, its weights are whole")
         write_text(file, "")
     lines = file.read_text(encoding="utf-8").splitlines()
-    return [from_json(Step, json.loads(line), "a line of the log", file=file).loss for line in lines]
+    return [from_json(Step, json.loads(line), "a line of the log", file=file) for line in lines]
+
+
+def held_out_fall(steps: Sequence[Step]) -> float | None:
+    """Which share of the held-out loss went in about the last fifth of a run; None where checkpoints do not tell.
+
+    From the last checkpoint before that fifth, which must stand behind three fifths, to the end.
+    """
+    told = [(step.step, step.held_out_loss) for step in steps if step.held_out_loss is not None]
+    if not told:
+        return None
+    last, loss = told[-1]
+    before = [(step, value) for step, value in told if 0.6 * last <= step <= 0.8 * last]
+    return None if not before else 1 - loss / before[-1][1]
 
 
 @contextmanager

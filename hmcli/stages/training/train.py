@@ -31,7 +31,7 @@ from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.checkpoints import kept_steps, naming_the_last, read_checkpoint, write_checkpoint
 from hmcli.stages.training.learning import batches
 from hmcli.stages.training.objective import LEVELS
-from hmcli.stages.training.runs import log_until, logged_losses, refuse_another_run, say_stopped
+from hmcli.stages.training.runs import held_out_fall, log_until, logged_steps, refuse_another_run, say_stopped
 from hmcli.stages.training.trainer import Prepared, Training, prepare_training
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -42,6 +42,7 @@ ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
 STEPS_AHEAD = 8  # batches prepared while the device works
 SOURCES = "latents (or model.base, or --memory)"
+CONVERGED = 0.01  # a held-out loss that falls by more in the last fifth would go on falling
 CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
 
 
@@ -256,12 +257,18 @@ def prepared_ahead(
 
 def _finish(writer: ArtifactWriter, recipe: Recipe, key: str) -> StageResult:
     last = max(kept_steps(writer, key))
-    losses = logged_losses(writer)
+    steps = logged_steps(writer)
+    losses, fall = [step.loss for step in steps], held_out_fall(steps)
     tail = losses[-max(1, len(losses) // 10) :]
     about = RunAttributes(
         checkpoint=f"{CHECKPOINTS}/{step_name(last)}", loss_first=losses[0] if losses else None,
         loss_last_tenth=sum(tail) / len(tail) if tail else None,
+        held_out_fall=None if fall is None else round(fall, 4), converged=None if fall is None else fall <= CONVERGED,
     )  # fmt: skip
+    if fall is not None and fall > CONVERGED:
+        writer.reporter.note(
+            f"not converged: the loss on held-out clips fell by {fall:.1%} in the last fifth of the steps"
+        )
     manifest = writer.finish(
         [step_name(step) for step in kept_steps(writer, key)],
         counts={"steps": last},
