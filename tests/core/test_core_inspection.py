@@ -148,10 +148,10 @@ def test_the_recorded_mass_is_what_the_values_of_slots_bring_into_the_output():
     model = tiny_model(num_layers=1)
     shares = []
 
-    def watched(query, keys, values, slot_keys, slot_values, *rest):
-        out = original(query, keys, torch.zeros_like(values), slot_keys, torch.ones_like(slot_values), *rest)
+    def watched(query, keys, values, slot_keys, slot_values, *rest, **named):
+        out = original(query, keys, torch.zeros_like(values), slot_keys, torch.ones_like(slot_values), *rest, **named)
         shares.append(out.mean(dim=(2, 3, 4)))
-        return original(query, keys, values, slot_keys, slot_values, *rest)
+        return original(query, keys, values, slot_keys, slot_values, *rest, **named)
 
     import hmcli.core.attention as module
 
