@@ -13,8 +13,9 @@ import pytest
 from warm import WarmCommand
 
 from hmcli.recipe.sections import PosesConfig
-from hmcli.stages.data.check import Findings, _rows, check_clip
+from hmcli.stages.data.check import _rows, check_clip
 from hmcli.stages.data.explaining import CLIP, ENOUGH, PAIRS, explain
+from hmcli.stages.data.findings import Findings
 from hmcli.stages.data.opening import open_dataset, read_cameras
 from hmcli.store.files import read_json, read_json_lines, write_json, write_json_lines
 from hmcli.store.video import read_labels, read_video, write_video

@@ -9,9 +9,7 @@ be checked is said. The field of view is measured from pixel motion against pose
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,43 +18,20 @@ from hmcli.errors import DataError
 from hmcli.recipe.sections import PosesConfig
 from hmcli.stages.data import claims
 from hmcli.stages.data.explaining import explain
+from hmcli.stages.data.findings import Findings, data_of, frame_name, lines_of, trouble
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_role, read_rows
-from hmcli.store.video import read_labels, read_video
+from hmcli.stages.data.presence import find_events, read_masks, read_presence
+from hmcli.store.video import read_video
 from hmcli.world.files import schema
 from hmcli.world.files.layout import RENDERED_INDEX
 from hmcli.world.files.tables import RenderedRow
-from hmcli.world.hidden.sightings import (
-    Absence,
-    absences,
-    exit_and_entry,
-    seen_in_check,
-    seen_in_masks,
-    why_gone,
-)  # fmt: skip
 from hmcli.world.views import framing
 from hmcli.world.views.cameras import Cameras, field_of_view
-from hmcli.world.views.field_of_view import FieldOfView, measure, summary
+from hmcli.world.views.field_of_view import measure, summary
 
-_MAY_DISAGREE = 2  # frames by which masks and check.json may differ around an exit or an entry
 _JUMP = 8.0  # times the median step between frames ...
 _JUMP_METRES, _JUMP_RADIANS = 0.5, np.deg2rad(8.0)  # ... and at least this much: the camera jumps
 _ANGLE_OFF = 0.08  # share by which written and measured field of view may differ
-
-
-@dataclass(kw_only=True)
-class Findings:
-    """What was found out about one clip. `problems` are contradictions; what cannot be read at all ends its check."""
-
-    clip: str
-    missing: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    unchecked: list[str] = field(default_factory=list)  # what there is nothing to hold against, or too little
-    unreadable: str = ""
-    cameras_explain: float | None = None  # share of patches of the pictures that lie where the cameras allow
-    depth_explains: float | None = None  # and where cameras and depth put them
-    events: list[Absence] = field(default_factory=list)  # gone within the context, back within the target
-    events_from: str = ""  # masks, check.json, or empty: the clip has neither
-    field_of_view: FieldOfView | None = None
 
 
 def run(path: Path, *, poses: PosesConfig, reporter: Reporter) -> Description:
@@ -70,9 +45,9 @@ def run(path: Path, *, poses: PosesConfig, reporter: Reporter) -> Description:
             advance(1)
     angle = summary([one.field_of_view.degrees for one in found if one.field_of_view is not None])
     return Description(
-        text="\n".join(_lines(dataset, found, angle)),
-        data=_data(dataset, found, angle),
-        quarantined=tuple(Quarantined(item=one.clip, reason=_trouble(one)) for one in found if _trouble(one)),
+        text="\n".join(lines_of(dataset, found, angle)),
+        data=data_of(dataset, found, angle),
+        quarantined=tuple(Quarantined(item=one.clip, reason=trouble(one)) for one in found if trouble(one)),
     )
 
 
@@ -97,8 +72,8 @@ def check_clip(source: ClipSource, row: RenderedRow | None = None) -> Findings:
     try:
         videos = {part: read_video(source.read(part)) for part in ("context", "target") if part in source.files}
         cameras = read_cameras(source)
-        labels = _labels(source, videos)
-        seen = _seen_in_check(source, videos)
+        labels = read_masks(source, videos)
+        seen = read_presence(source, videos)
         written = _written_events(source)
         lens = _lens(source)
     except DataError as error:
@@ -106,7 +81,7 @@ def check_clip(source: ClipSource, row: RenderedRow | None = None) -> Findings:
         return found
     if not source.caption.strip():
         found.missing.append("no caption")
-    _find_events(found, videos, labels, seen, written)
+    find_events(found, videos, labels, seen, written)
     track = _track(cameras, "target" in videos)
     if track is None:
         found.unchecked.append("cameras: they are ready rows, and cannot be held against frames")
@@ -129,37 +104,6 @@ def _track(cameras: Cameras, both: bool) -> np.ndarray | None:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _labels(source: ClipSource, videos: Mapping[str, np.ndarray]) -> tuple[np.ndarray, bool] | None:
-    """Subject numbers over context and target (T, H, W), and whether they are lossless; None without masks of both."""
-    for kind in ("instances", "mask"):
-        if all(f"{part}_{kind}" in source.files for part in videos):
-            parts = []
-            for part, video in videos.items():
-                file = source.read(f"{part}_{kind}")
-                labels = read_labels(file) if kind == "instances" else framing.white_mask(read_video(file))
-                if labels.shape != video.shape[:3]:
-                    raise DataError(
-                        f"a mask of {labels.shape} frames, rows, columns for a video of {video.shape[:3]}",
-                        where={"file": file.path},
-                    )
-                parts.append(labels.astype(np.uint8))
-            return np.concatenate(parts), kind == "instances"
-    if "joint_mask" in source.files:
-        whole = framing.red_mask(read_video(source.read("joint_mask")))
-        wanted = sum(len(video) for video in videos.values())
-        if len(whole) != wanted:
-            raise DataError(f"{len(whole)} mask frames for {wanted}", where={"file": source.files["joint_mask"]})
-        return whole.astype(np.uint8), False
-    return None
-
-
-def _seen_in_check(source: ClipSource, videos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    if "check" not in source.files:
-        return None
-    presences = schema.parse_check(read_role(source, "check"))
-    return seen_in_check(presences, len(videos["context"]), len(videos.get("target", ())))
-
-
 def _written_events(source: ClipSource) -> tuple[schema.Event, ...] | None:
     return schema.parse_events(read_role(source, "events")) if "events" in source.files else None
 
@@ -175,78 +119,6 @@ def _lens(source: ClipSource) -> np.ndarray | None:
 # --- holding things against each other -------------------------------------------------------------------------------
 
 
-def _find_events(
-    found: Findings,
-    videos: Mapping[str, np.ndarray],
-    labels: tuple[np.ndarray, bool] | None,
-    seen: dict[str, np.ndarray] | None,
-    written: tuple[schema.Event, ...] | None,
-) -> None:
-    """Exits and entries from the best source there is, and where the sources disagree."""
-    context, frames = len(videos["context"]), sum(len(video) for video in videos.values())
-    if seen is not None and not seen:
-        found.problems.append("check.json names no character")
-    gone, found.events_from = _out_of_sight(labels, seen)
-    found.events = exit_and_entry(gone, context, frames)
-    if labels is None:
-        return
-    in_masks = list(seen_in_masks(labels[0], exact=labels[1]).values())
-    if not in_masks:
-        found.problems.append("the masks show no subject in any frame")
-    elif seen:
-        _compare_seen(found, np.any(in_masks, axis=0), np.any(list(seen.values()), axis=0), context)
-    if written is not None:
-        _compare_written(found, gone, written, context, frames)
-
-
-def _out_of_sight(
-    labels: tuple[np.ndarray, bool] | None, seen: dict[str, np.ndarray] | None
-) -> tuple[list[Absence], str]:
-    """Every stretch in which a subject is out of sight, and where that is known from: masks, check.json, or nothing."""
-    if labels is not None:
-        numbers = seen_in_masks(labels[0], exact=labels[1])
-        named = {f"subject {number}" if labels[1] else "subjects": number for number in numbers}
-        return [
-            one
-            for name, number in named.items()
-            for one in absences(name, numbers[number], why_gone(labels[0], number, numbers[number]))
-        ], "masks"
-    if seen is not None:
-        return [one for name, seen_T in seen.items() for one in absences(name, seen_T)], "check.json"
-    return [], ""
-
-
-def out_of_sight(source: ClipSource, videos: Mapping[str, np.ndarray]) -> tuple[list[Absence], str]:
-    """When each subject of a clip is out of sight, and the source of that: masks, check.json, or empty (unknown)."""
-    return _out_of_sight(_labels(source, videos), _seen_in_check(source, videos))
-
-
-def _compare_seen(found: Findings, masks_T: np.ndarray, check_T: np.ndarray, context: int) -> None:
-    """Frames in which the masks show somebody and check.json nobody, or the other way round."""
-    for text, wrong in (
-        ("check.json has nobody in the frame, the masks show a subject", masks_T & ~check_T),
-        ("check.json has somebody in the frame, the masks show nobody", ~masks_T & check_T),
-    ):
-        if (count := int(wrong.sum())) > _MAY_DISAGREE:
-            found.problems.append(f"{text} in {count} frames, from {_at(int(np.argmax(wrong)), context)} on")
-
-
-def _compare_written(
-    found: Findings, gone: list[Absence], written: tuple[schema.Event, ...], context: int, frames: int
-) -> None:
-    """events.json must have the exits and entries of the masks, to the frame."""
-    masks = {("exit", one.first) for one in gone if one.first > 0}
-    masks |= {("entry", one.last + 1) for one in gone if one.last + 1 < frames}
-    events = {(event.kind, event.frame + (context if event.part == "target" else 0)) for event in written}
-    for kind, frame in sorted(masks ^ events, key=lambda event: event[1]):
-        where = "the masks, not in events.json" if (kind, frame) in masks else "events.json, not in the masks"
-        found.problems.append(f"an {kind} in {_at(frame, context)} is in {where}")
-
-
-def _at(frame: int, context: int) -> str:
-    return f"context frame {frame}" if frame < context else f"target frame {frame - context}"
-
-
 def _check_steps(found: Findings, poses: np.ndarray, context: int) -> None:
     """A camera that jumps between two frames, also from context to target."""
     moved = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
@@ -256,7 +128,7 @@ def _check_steps(found: Findings, poses: np.ndarray, context: int) -> None:
         usual = float(np.median(steps)) if len(steps) else 0.0
         for frame in np.flatnonzero(steps > max(_JUMP * usual, least)):
             size = f"{steps[frame]:.2f} {unit} (usually {usual:.2f})"
-            found.problems.append(f"the camera jumps by {size} before {_at(int(frame) + 1, context)}")
+            found.problems.append(f"the camera jumps by {size} before {frame_name(int(frame) + 1, context)}")
 
 
 def _check_claims(
@@ -365,48 +237,3 @@ def _check_angle(
             found.problems.append(
                 f"intrinsics say a horizontal field of view of {written:.1f} degrees, it is {measured}"
             )
-
-
-# --- saying it -------------------------------------------------------------------------------------------------------
-
-
-def _trouble(one: Findings) -> str:
-    return one.unreadable or "; ".join(one.problems)
-
-
-def _lines(dataset: Dataset, found: list[Findings], angle: FieldOfView | None) -> list[str]:
-    good = sum(not _trouble(one) for one in found)
-    lines = [f"{dataset.path.absolute()}", f"  layout {dataset.layout}, {len(found)} clips, {good} without a problem"]
-    lines += [f"  {note}" for note in dataset.notes]
-    if angle is None:
-        lines.append("  field of view: cannot be measured (no clip turns its camera without moving it sideways)")
-    else:
-        clips = sum(one.field_of_view is not None for one in found)
-        spread = "quartiles {:.1f} to {:.1f}, {} clips".format(*angle.quartiles, clips)
-        lines.append(f"  field of view: {angle.degrees:.1f} degrees, horizontal ({spread})")
-    with_event = sum(bool(one.events) for one in found)
-    unknown = sum(not one.events_from and not one.unreadable for one in found)
-    lines.append(f"  exit and re-entry: in {with_event} clips" + (f", unknown for {unknown}" if unknown else ""))
-    for one in found:
-        lines.append(
-            f"{one.clip}: {'ok' if not _trouble(one) else 'unreadable' if one.unreadable else 'contradictory'}"
-        )
-        lines += [f"  {line}" for line in one.unreadable.splitlines()]
-        lines += [f"  {text}" for text in (*one.problems, *one.missing)]
-        lines += [f"  not checked: {text}" for text in one.unchecked]
-        lines += [f"  {_event(event)}" for event in one.events]
-        if one.field_of_view is not None:
-            lines.append(f"  field of view {one.field_of_view.degrees:.1f} degrees")
-    return lines
-
-
-def _event(event: Absence) -> str:
-    reason = f", {event.reason}" if event.reason else ""
-    return f"{event.subject} out of sight in frames {event.first} to {event.last}{reason}"
-
-
-def _data(dataset: Dataset, found: list[Findings], angle: FieldOfView | None) -> dict[str, Any]:
-    return {
-        "path": str(dataset.path.absolute()), "layout": dataset.layout, "notes": list(dataset.notes),
-        "field_of_view": None if angle is None else asdict(angle), "clips": [asdict(one) for one in found],
-    }  # fmt: skip

@@ -20,8 +20,8 @@ from hmcli.recipe.sections import PosesConfig
 from hmcli.reports.contact_sheet import contact_sheet, save_png
 from hmcli.reports.gallery import GalleryClip, Lane, gallery
 from hmcli.reports.top_down import Walked, top_down
-from hmcli.stages.data.check import out_of_sight
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_rows
+from hmcli.stages.data.presence import out_of_sight
 from hmcli.store.files import file_name, inside, read_json, write_text
 from hmcli.store.video import read_video
 from hmcli.world.files import schema
