@@ -51,6 +51,8 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "psnr-outside": "hmcli.metrics.regions:psnr_outside",
         "subject-consistency": "hmcli.metrics.consistency:subject_consistency",
         "background-consistency": "hmcli.metrics.consistency:background_consistency",
+        "dsc-ctx": "hmcli.metrics.dsc:dsc_ctx",
+        "dsc-gt": "hmcli.metrics.dsc:dsc_gt",
     },
     "backbone": {
         "hog": "hmcli.metrics.backbones.hog:hog",

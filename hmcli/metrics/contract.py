@@ -64,6 +64,7 @@ class SubjectTrack:
     body_length: float  # metres
     position_A3: np.ndarray  # middle of its feet
     visible_A: np.ndarray  # share of its pixels inside the picture that nothing covers
+    box_A4: np.ndarray  # of its visible part: left, top, right, bottom in pixels of the compared frames; NaN: none
     stretches: tuple[Stretch, ...]
 
 
@@ -72,6 +73,7 @@ class Tracks:
     """Where a clip's subjects truly are."""
 
     subjects: tuple[SubjectTrack, ...]
+    context_N: np.ndarray  # which of a track's frames the context frames are
     target_T: np.ndarray  # which of a track's frames the compared target frames are
     fps: float
 
@@ -125,7 +127,8 @@ class Metric:
     the numbers named in `parts` (one number, where it names none). Where `partial`, it may mask frames that it does not
     judge (numpy.ma), or raise NothingToJudge. `pooled` makes the number of a set from the (n, k) parts of its n clips,
     such as a ratio of sums; without it means are formed. `definition` goes to the protocol card. `published` names the
-    backbone of the published numbers; with any other the scores are not comparable with them.
+    backbone of the published numbers; with any other the scores are not comparable with them. `finder` names what finds
+    the subjects whose features are compared, such as truth.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Metric:
     definition: str
     better: Literal["higher", "lower"] = "higher"
     published: str = ""
+    finder: str = ""
     partial: bool = False  # are there frames, or clips, in which it has nothing to judge?
     per: Grain = "frame"
     parts: tuple[str, ...] = ()
@@ -152,11 +156,12 @@ class Metric:
     def label(self, backbone: str = "", known: str = "") -> str:
         """How the score is called wherever it is shown; a metric of features carries its backbone in its name.
 
-        With it goes what is `known` of the backbone, such as how well it tells subjects apart.
+        With it go what finds the subjects, where only their features are compared, and what is `known` of the backbone,
+        such as how well it tells subjects apart.
         """
         if not {BACKBONE, LPIPS} & {*self.needs}:
             return self.name
-        return f"{self.name} ({backbone}, {known})" if known else f"{self.name} ({backbone})"
+        return f"{self.name} ({', '.join(filter(None, (backbone, self.finder, known)))})"
 
 
 def check_video(name: str, video: np.ndarray) -> None:

@@ -44,9 +44,7 @@ def boxed_pixels(boxes: SubjectBoxes, whose_TS: np.ndarray, height: int, width: 
     inside_THW = np.zeros((len(whose_TS), height, width), bool)
     shown_TS = whose_TS & np.isfinite(boxes.amodal_TS4).all(axis=-1)
     for frame, subject in np.argwhere(shown_TS):
-        left, top, right, bottom = boxes.amodal_TS4[frame, subject]
-        rows, columns = _pixels(top, bottom, height), _pixels(left, right, width)
-        inside_THW[frame, rows, columns] = True
+        inside_THW[frame, *covered(boxes.amodal_TS4[frame, subject], height, width)] = True
     return inside_THW
 
 
@@ -59,6 +57,12 @@ def psnr_inside(prediction: np.ndarray, reference: np.ndarray, inside_THW: np.nd
             error = prediction[frame][inside].astype(np.float64) - reference[frame][inside]
             values[frame] = 10 * np.log10(DATA_RANGE**2 / np.mean(error**2))
     return values
+
+
+def covered(box_4: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the pixels that a box (left, top, right, bottom) covers, in part at least."""
+    left, top, right, bottom = box_4
+    return _pixels(top, bottom, height), _pixels(left, right, width)
 
 
 def _pixels(first: float, end: float, size: int) -> slice:

@@ -26,11 +26,11 @@ def tracks(*stretches: tuple[Stretch, ...]) -> Tracks:
     subjects = tuple(
         SubjectTrack(
             name=f"s{number}", number=number + 1, family="fox", body_length=1.0, position_A3=np.zeros((10 + T, 3)),
-            visible_A=np.ones(10 + T), stretches=of,
+            visible_A=np.ones(10 + T), box_A4=np.full((10 + T, 4), np.nan), stretches=of,
         )
         for number, of in enumerate(stretches)
     )  # fmt: skip
-    return Tracks(subjects=subjects, target_T=np.arange(10, 10 + T), fps=15.0)
+    return Tracks(subjects=subjects, context_N=np.arange(10), target_T=np.arange(10, 10 + T), fps=15.0)
 
 
 def boxes(*places: tuple[float, ...]) -> SubjectBoxes:

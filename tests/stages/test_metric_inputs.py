@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -32,6 +33,7 @@ from hmcli.stages.data import loading
 from hmcli.stages.data.annotations import read_annotations
 from hmcli.stages.data.loading import load_clip
 from hmcli.stages.data.opening import open_dataset
+from hmcli.stages.data.subjects import subject_tracks
 from hmcli.stages.parts.merge import run as merge
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.scoring import clip as scored
@@ -39,6 +41,7 @@ from hmcli.stages.scoring import evaluate
 from hmcli.stages.scoring.plan import Plan, columns_of
 from hmcli.stages.shared.shards import Shard
 from hmcli.store.video import read_video
+from hmcli.world.views.framing import resize_boxes
 
 SEEN: dict[str, Any] = {}
 
@@ -104,9 +107,14 @@ def test_inputs_are_those_of_the_clip_framed_as_its_videos_are(known: Any, score
         np.testing.assert_array_equal(SEEN[DEPTH].target_THW, true.depth[n : n + t].astype(np.float32))
     tracks = SEEN[TRACKS]
     assert tracks.target_T.tolist() == list(range(n, n + t))
+    assert tracks.context_N.tolist() == list(range(n))
+    rendered, (height, width) = (last.context_info.height, last.context_info.width), whole.target.shape[1:3]
     for subject, state in zip(tracks.subjects, true.subjects, strict=True):
         assert (subject.name, subject.number, subject.family) == (state.name, state.number, state.family)
         np.testing.assert_array_equal(subject.position_A3, state.position)
+        for box, shown in zip(subject.box_A4, state.box, strict=True):
+            framed = resize_boxes(np.array(shown or (np.nan,) * 4), rendered, (height, width), data.fit)
+            np.testing.assert_array_equal(box, framed)
         for stretch, gone in zip(subject.stretches, state.hidden, strict=True):
             assert (stretch.first, stretch.last, stretch.certified) == (gone.first, gone.last, gone.certified)
             back = gone.last + 1 - n
@@ -140,10 +148,10 @@ def test_a_broken_mask_costs_only_the_metrics_that_need_it(score: Any, clips: Pa
 
 
 CHANGED = {  # file of the clip -> metrics whose values depend on it
-    "tgt.mp4": {"psnr", "psnr-subjects", "psnr-stretch", "psnr-outside", "psnr-returned"},
-    "cond.mp4": set(),
+    "tgt.mp4": {"psnr", "psnr-subjects", "psnr-stretch", "psnr-outside", "psnr-returned", "dsc-gt"},
+    "cond.mp4": {"dsc-ctx"},
     "tgt_instances.mp4": {"psnr-subjects"},
-    "subjects.json": {"psnr-stretch", "psnr-outside", "psnr-returned"},
+    "subjects.json": {"psnr-stretch", "psnr-outside", "psnr-returned", "dsc-ctx", "dsc-gt"},
     "depth.npz": {"by-depth"},
     "intrinsics.json": {"by-cameras"},
     "camera.json": {"by-cameras"},
@@ -154,7 +162,7 @@ CHANGED = {  # file of the clip -> metrics whose values depend on it
 def test_a_value_depends_on_the_files_that_it_is_made_from_and_on_no_other(
     name: str, generation: Path, clips: Path, tmp_path: Path
 ):
-    metrics = [registry.find("metric", of) for of in sorted(CHANGED["tgt.mp4"])]
+    metrics = [registry.find("metric", of) for of in sorted(CHANGED["tgt.mp4"] | CHANGED["cond.mp4"])]
     metrics += [probe(DEPTH, name="by-depth"), probe(CAMERAS, name="by-cameras")]
     data = shutil.copytree(clips, tmp_path / "data")
     clip = sorted(place.name for place in data.iterdir() if (place / "tgt.mp4").is_file())[0]
@@ -176,7 +184,7 @@ def keys(generation: Path, data: Path, clip: str, metrics: list[Metric]) -> dict
         columns=columns_of(metrics, recipe.eval, (32, 48)), settings=recipe.eval, device="cpu", versions={},
     )  # fmt: skip
     inputs = scored.Clip(plan, clip, evaluate.HashCache())
-    return {column.name: inputs.key(column) for column in plan.columns}
+    return {column.metric.name: inputs.key(column) for column in plan.columns}
 
 
 # --- values of every grain -------------------------------------------------------------------------------------------
@@ -252,6 +260,35 @@ def test_stretches_without_any_are_not_judged(known: Any, score: Any, clips: Pat
     assert (found["mean"], found["n"], found["failed"]) == (None, 0, 0)
     assert found["not_judged"] == len(list((done / "frames").iterdir()))
     assert not (done / "per_stretch.csv").exists()
+
+
+def test_subjects_are_compared_in_the_boxes_of_the_clip_as_its_videos_are_framed(
+    clips: Path, generation: Path, tmp_path: Path
+):
+    done = evaluate.run(
+        load_recipe(None, ["eval.backbone=hog"]), generation=generation, reference=clips, metrics=("dsc-ctx", "dsc-gt"),
+        out=tmp_path / "eval", reporter=Silent(),
+    ).path  # fmt: skip
+    found = json.loads((done / "scores.json").read_text())["metrics"]
+    assert list(found) == ["dsc-ctx (hog, truth)", "dsc-gt (hog, truth)"]
+    backbone, generated = (
+        registry.find("backbone", "hog")("", "cpu"),
+        open_generation(generation, load_recipe().poses),
+    )
+    wanted: dict[str, list[float]] = {"dsc-ctx": [], "dsc-gt": []}
+    for source in open_dataset(clips, load_recipe().poses).clips:
+        whole = load_clip(source, generated.data)
+        tracks = subject_tracks(source, read_annotations(source.files["context"].parent).subjects, generated.data)
+        prediction = read_video(next((generation / "videos").glob(f"{source.id}*")))
+        shared = {"prediction": prediction, "tracks": tracks, "backbone": backbone}
+        for name, other in (("dsc-ctx", {"context": whole.context}), ("dsc-gt", {"reference": whole.target})):
+            with contextlib.suppress(NothingToJudge):
+                wanted[name].append(registry.find("metric", name)(**shared, **other))
+    for name, values in wanted.items():
+        entry = found[f"{name} (hog, truth)"]
+        assert (entry["per"], entry["n"]) == ("clip", len(values))
+        assert values
+        assert entry["mean"] == pytest.approx(np.mean(values), rel=1e-5)
 
 
 # --- what stands in a column's name ----------------------------------------------------------------------------------

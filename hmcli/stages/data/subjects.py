@@ -13,9 +13,9 @@ from hmcli.errors import DataError
 from hmcli.metrics.contract import Stretch, SubjectBoxes, SubjectTrack, Tracks
 from hmcli.recipe.sections import DataConfig
 from hmcli.stages.data.opening import ClipSource
-from hmcli.stages.data.pieces import all_frames, target_frames
+from hmcli.stages.data.pieces import all_frames, context_frames, target_frames
 from hmcli.world.files.layout import STATES
-from hmcli.world.files.schema import HiddenStretch, SubjectState
+from hmcli.world.files.schema import Box, HiddenStretch, SubjectState
 from hmcli.world.views import framing
 
 
@@ -37,16 +37,23 @@ def target_boxes(source: ClipSource, states: Sequence[SubjectState], data: DataC
 def subject_tracks(source: ClipSource, states: Sequence[SubjectState], data: DataConfig) -> Tracks:
     """Places and stretches of the subjects. Raises DataError as `target_boxes` does."""
     _check_length(source, states)
-    frames_T = np.array(target_frames(source, data))
+    frames_T, info = np.array(target_frames(source, data)), source.context_info
     subjects = tuple(
         SubjectTrack(
             name=state.name, number=state.number, family=state.family, body_length=state.body_length,
             position_A3=state.position, visible_A=state.visible,
+            box_A4=framing.resize_boxes(_boxes(state.box), (info.height, info.width), data.size, data.fit),
             stretches=tuple(_stretch(index, state, gone, frames_T) for gone in state.hidden),
         )
         for index, state in enumerate(states)
     )  # fmt: skip
-    return Tracks(subjects=subjects, target_T=frames_T, fps=source.context_info.fps)
+    context_N = np.array(context_frames(source, data))
+    return Tracks(subjects=subjects, context_N=context_N, target_T=frames_T, fps=info.fps)
+
+
+def _boxes(every: Sequence[Box | None]) -> np.ndarray:
+    """(A, 4), NaN where there is none."""
+    return np.array([(np.nan,) * 4 if box is None else box for box in every], np.float64)
 
 
 def _stretch(subject: int, state: SubjectState, gone: HiddenStretch, frames_T: np.ndarray) -> Stretch:
