@@ -22,7 +22,7 @@ from hmcli.metrics.contract import (
     Tracks,
     check_pair,
 )
-from hmcli.metrics.returned import boxed_pixels, psnr_inside
+from hmcli.metrics.returned import boxed_pixels, check_boxed, psnr_inside
 
 
 def stretch_psnr(
@@ -66,9 +66,7 @@ def frame_psnr_of_subjects(prediction: np.ndarray, reference: np.ndarray, masks:
 
 def frame_psnr_outside(prediction: np.ndarray, reference: np.ndarray, boxes: SubjectBoxes) -> np.ma.MaskedArray:
     """(T,) dB over the pixels outside every subject's box; masked where boxes cover everything."""
-    check_pair(prediction, reference)
-    if len(boxes.returned_TS) != len(reference):
-        raise ValueError(f"the boxes are of {len(boxes.returned_TS)} frames, the reference has {len(reference)}")
+    check_boxed(prediction, reference, boxes)
     everyone_TS = np.ones(boxes.returned_TS.shape, bool)
     outside_THW = ~boxed_pixels(boxes, everyone_TS, *reference.shape[1:3])
     if not outside_THW.any():

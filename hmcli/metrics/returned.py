@@ -22,9 +22,7 @@ def frame_psnr_returned(prediction: np.ndarray, reference: np.ndarray, boxes: Su
 
     Raises NothingToJudge when all frames would be masked.
     """
-    check_pair(prediction, reference)
-    if len(boxes.returned_TS) != len(reference):
-        raise ValueError(f"the boxes are of {len(boxes.returned_TS)} frames, the reference has {len(reference)}")
+    check_boxed(prediction, reference, boxes)
     if not boxes.returned_TS.any():
         raise NothingToJudge("no subject comes back in the target after a certified stretch without it")
     inside_THW = returned_pixels(boxes, *reference.shape[1:3])
@@ -32,6 +30,13 @@ def frame_psnr_returned(prediction: np.ndarray, reference: np.ndarray, boxes: Su
     if not judged_T.any():
         raise NothingToJudge("no subject that comes back is inside the compared frames")
     return psnr_inside(prediction, reference, inside_THW)
+
+
+def check_boxed(prediction: np.ndarray, reference: np.ndarray, boxes: SubjectBoxes) -> None:
+    """Raise ValueError unless both are videos of one shape, and the boxes are of as many frames."""
+    check_pair(prediction, reference)
+    if len(boxes.returned_TS) != len(reference):
+        raise ValueError(f"the boxes are of {len(boxes.returned_TS)} frames, the reference has {len(reference)}")
 
 
 def returned_pixels(boxes: SubjectBoxes, height: int, width: int) -> np.ndarray:

@@ -214,7 +214,7 @@ ODD = {
     "n" * 300: "too long",
     "d/" * 2500 + "x": "too long",
     "../up.txt": "leaves the folder",
-    "/tmp/hm-abs.txt": "leaves the folder",
+    "/elsewhere/absolute.txt": "leaves the folder",
     "HM/../../up.txt": "leaves the folder",
     "HM\\up.txt": "leaves the folder",
     "HM/door/up.txt": "leaves the folder through a link",

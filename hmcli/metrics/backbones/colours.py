@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmcli.errors import UsageError
 from hmcli.metrics.backbones.networks import versions
+from hmcli.metrics.backbones.paths import refuse_path
 from hmcli.metrics.contract import check_video
 
 LEVELS = 8  # of each channel
@@ -35,10 +35,5 @@ class Colours:
 
 def colours(path: str, device: str) -> Colours:
     """It has no weights, so a path is refused; it runs on the CPU whatever the device."""
-    if path:
-        raise UsageError(
-            "the backbone colours has no weights to load",
-            where={"recipe": f"eval.backbone_path={path}"},
-            fix="leave eval.backbone_path empty",
-        )
+    refuse_path(path, "the backbone colours has no weights to load", fix="leave eval.backbone_path empty")
     return Colours()

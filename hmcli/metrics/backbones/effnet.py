@@ -7,8 +7,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
-from hmcli.errors import DataError, MissingPartError, UsageError
+from hmcli.errors import DataError, MissingPartError
 from hmcli.metrics.backbones.networks import Network, file_hash, shorter_side, versions
+from hmcli.metrics.backbones.paths import refuse_path
 
 if TYPE_CHECKING:
     from hmcli.metrics.backbones.efficientnet import EfficientNetLite0
@@ -21,12 +22,11 @@ AT_ONCE = 4  # frames: more leave a CPU's caches, and take longer each
 
 def effnet_lite0(path: str, device: str) -> Network:
     """The offline default: pooled features of the whole frame, shorter side 224. Its weights are a package's."""
-    if path:
-        raise UsageError(
-            f"the backbone {NAME} takes its weights from the package hmcli[features], not from a path",
-            where={"recipe": f"eval.backbone_path={path}"},
-            fix="leave eval.backbone_path empty, or set eval.backbone to dino or clip",
-        )
+    refuse_path(
+        path,
+        f"the backbone {NAME} takes its weights from the package hmcli[features], not from a path",
+        fix="leave eval.backbone_path empty, or set eval.backbone to dino or clip",
+    )
     import torch
 
     network = load_effnet(device)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmcli.errors import UsageError
 from hmcli.metrics.backbones.networks import versions
+from hmcli.metrics.backbones.paths import refuse_path
 from hmcli.metrics.contract import check_video
 
 HOG_SIDE = 128  # pixels: every frame is resized to this square
@@ -41,10 +41,9 @@ class Hog:
 
 def hog(path: str, device: str) -> Hog:
     """It has no weights, so a path is refused; it runs on the CPU whatever the device."""
-    if path:
-        raise UsageError(
-            "the backbone hog has no weights to load",
-            where={"recipe": f"eval.backbone_path={path}"},
-            fix="leave eval.backbone_path empty, or set eval.backbone to dino or clip",
-        )
+    refuse_path(
+        path,
+        "the backbone hog has no weights to load",
+        fix="leave eval.backbone_path empty, or set eval.backbone to dino or clip",
+    )
     return Hog()
