@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context", "backbone"
-LPIPS = "lpips"
+LPIPS, DETECTIONS = "lpips", "detections"
 BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
 Grain = Literal["frame", "stretch", "clip"]
 
@@ -100,6 +100,28 @@ class ClipDepth:
     target_THW: np.ndarray
 
 
+# --- what sees subjects in a video -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detection:
+    """A subject that a detector sees in one frame; who it is, a detector does not say."""
+
+    box_4: np.ndarray  # left, top, right, bottom in pixels of the frame: of what is visible of it
+    score: float  # how sure the detector is, 0 to 1
+    mask_HW: np.ndarray | None = None  # bool: its pixels; None from a detector that knows boxes alone
+
+
+class Detector(Protocol):
+    """Frames -> the subjects in each."""
+
+    name: str  # the registry's name, part of every score's label
+    about: dict[str, str]  # for the protocol card: what is found, by which network, at which thresholds
+
+    def __call__(self, frames: np.ndarray) -> list[list[Detection]]:
+        """(T, H, W, 3) uint8 -> T lists, the surest first."""
+
+
 # --- what a metric is ------------------------------------------------------------------------------------------------
 
 
@@ -119,8 +141,8 @@ class Metric:
 
     `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos
     (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `lpips` a video and its reference to
-    distances, `masks` are (T, H, W) uint8 numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras`
-    and `depth` the classes above.
+    distances, `detections` are T lists of `Detection`, the prediction's by the run's detector, `masks` are (T, H, W)
+    uint8 numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:
