@@ -73,6 +73,13 @@ class WorldConfig:
     scenes: Annotated[
         tuple[str, ...], key("Families of places that clips show; empty: all.", by=_RENDER, names="scene")
     ] = ()
+    places: Annotated[
+        int,
+        key(
+            "Places of each family that clips share, with their light, whatever the seed; 0: every clip has its own.",
+            by=_RENDER, ge=0,
+        ),
+    ] = 0  # fmt: skip
     subjects: Annotated[
         tuple[str, ...], key("Families of people and animals; empty: all.", by=_RENDER, names="subject")
     ] = ()

@@ -53,6 +53,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "world.size": ("render", "", "[32, 56]"),
     "world.field_of_view": ("render", "", "45"),
     "world.scenes": ("render", "", "[lunar]"),
+    "world.places": ("render", "", "1"),
     "world.subjects": ("render", "", "[clown]"),
     "world.subjects_per_clip": ("render", "", "[3, 3]"),
     "world.subject_height": ("render", "", "[0.5, 0.55]"),

@@ -68,6 +68,21 @@ def test_names_are_dealt_evenly():
     assert len({clip.start for clip in clips}) >= 3
 
 
+def test_clips_share_places_and_their_light_whatever_the_seed():
+    world = replace(WORLD, places=2, scenes=("beach",), subjects=("dog", "walker"))
+    clips = [describe_clip(world, seed, index) for seed in (9, 10) for index in range(4)]
+    places = {clip.scene.shapes.centre.tobytes() for clip in clips}
+    assert len(places) == 2
+    for place in places:
+        here = [clip for clip in clips if clip.scene.shapes.centre.tobytes() == place]
+        assert {clip.seed for clip in here} == {9, 10}
+        assert len({repr(clip.light) for clip in here}) == len({clip.texture_seed for clip in here}) == 1
+        assert len({clip.world_from_camera.tobytes() for clip in here}) == len(here)  # nothing else is shared
+    more = describe_clip(replace(world, places=1), 9, 0)
+    assert more.scene.shapes.centre.tobytes() in places  # the first of several is the only one of one
+    assert describe_clip(replace(world, places=0), 9, 0).scene.shapes.centre.tobytes() not in places
+
+
 def hidden_by_sight(clip: ClipDescription) -> Certificate:
     """What is certified of the first subject's last absence, by where the camera looks."""
     actor = clip.actors[0]

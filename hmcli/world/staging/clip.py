@@ -52,7 +52,7 @@ _ABOUT = 0.12  # share by which a subject's height in the picture may miss its r
 _FOLLOWED_IN_CONTEXT = 4.6  # metres that a follow shot is to cover within the context, where its subject can
 _SALTS = {
     "scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16, "company": 17, "follow": 18,
-    "height": 19, "place": 20, "eyes": 21,
+    "height": 19, "place": 20, "eyes": 21, "where": 22,
 }  # fmt: skip
 
 
@@ -240,8 +240,9 @@ def _seed_of(seed: int, draw: int) -> int:
 def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
     """The `number`-th cast of a clip: names are dealt evenly over the clips, a later cast moves on to the next ones."""
     rng = np.random.default_rng([seed, index, 0, number])
-    scene = scene_family(_dealt(may.scenes, seed, index, "scene"))(rng, occluders=may.split.crowd)
-    light = light_from(rng, scene.moods)
+    there = _place_rng(may, seed, index) or rng
+    scene = scene_family(_dealt(may.scenes, seed, index, "scene"))(there, occluders=may.split.crowd)
+    light = light_from(there, scene.moods)
     if may.world.detail == "low":
         scene, light = flat_scene(scene), flat_light(light)
     count = int(_dealt(tuple(map(str, may.counts)), seed, index, "count"))
@@ -255,8 +256,16 @@ def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
         scene=scene, things=footprints(scene.shapes), light=light,
         subjects=tuple(subject_family(name)(rng) for name in names),
         trajectory=_dealt(may.trajectories, seed, index + number, "trajectory"), follows=follows, height=height,
-        phases=tuple(rng.uniform(0, 1, count).tolist()), texture_seed=int(rng.integers(2**31)),
+        phases=tuple(rng.uniform(0, 1, count).tolist()), texture_seed=int(there.integers(2**31)),
     )  # fmt: skip
+
+
+def _place_rng(may: Choices, seed: int, index: int) -> np.random.Generator | None:
+    """What a place that clips share is drawn with: its number among those of the recipe, and no clip's seed."""
+    if not may.world.places:
+        return None
+    number = int(_dealt(tuple(map(str, range(may.world.places))), seed, index, "where"))
+    return np.random.default_rng([_SALTS["where"], number])
 
 
 def _part(what: str, seed: int, index: int) -> float:
