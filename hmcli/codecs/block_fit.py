@@ -18,7 +18,6 @@ from hmcli.codecs.training import latent_statistics
 from hmcli.contracts import TIME_STRIDE
 
 LEAST_STD = 1e-3  # of a channel, in pixels: one that clips never use
-WHITENING = 0.5  # latents are divided by std ** this: 1 makes all channels equally loud, 0 leaves pixels' own balance
 
 
 @dataclass
@@ -68,13 +67,13 @@ def fit(moments: BlockMoments, channels: int) -> LinearBlocks:
 
 
 @torch.no_grad()
-def normalise(code: LinearBlocks, videos: Sequence[Tensor]) -> None:
+def normalise(code: LinearBlocks, videos: Sequence[Tensor], whitening: float) -> None:
     """Set the code's latent statistics from (B, 3, 1 + 4k, H, W) videos: mean 0, a mean square of 1 over all channels.
 
-    Channels keep a part of their own loudness (WHITENING).
+    Latents are divided by std ** whitening: 1 makes all channels equally loud, 0 leaves the pixels' own balance.
     """
     mean, deviation = latent_statistics(lambda video: code.encode(video).double(), videos)
     own = torch.tensor(deviation, dtype=torch.float64).clamp(min=LEAST_STD)
-    std = own**WHITENING
+    std = own**whitening
     std *= (own / std).square().mean().sqrt()
     code.register_to_config(latents_mean=tuple(mean), latents_std=tuple(std.tolist()))

@@ -184,6 +184,13 @@ class CodecConfig:
         key("Pixels per latent pixel along a side, of a codec that is trained from nothing; of the latents, where a "
             "model is trained on them.", by=(*_CODECS, "train"), unit="pixels"),
     ] = 8  # fmt: skip
+    whitening: Annotated[
+        float,
+        key(
+            "Latents of a code of blocks are divided by their channels' deviation to this power: 1 makes all equally "
+            "loud, 0 leaves the pixels' own balance.", by=("blocks",), ge=0, le=1,
+        ),
+    ] = 0.5  # fmt: skip
     dtype: Annotated[FloatType, key("What it computes in.", by=_CODEC)] = "float32"
     tile: Annotated[Tile | None, key("Size of a tile; null: whole frames.", by=_CODEC, unit=SIZE)] = None
     chunk_frames: Annotated[

@@ -12,7 +12,7 @@ import torch
 from reference.misaligned import astray, shift_data
 from safetensors.torch import load_file, save_file
 
-from hmcli.codecs.block_fit import WHITENING, BlockMoments, fit, normalise
+from hmcli.codecs.block_fit import BlockMoments, fit, normalise
 from hmcli.codecs.blocks import BlockCodec, LinearBlocks, blocks_codec, cut, joined, load_blocks, waves
 from hmcli.contracts import VideoCodec
 from hmcli.errors import DataError, MissingPartError, RecipeError
@@ -43,9 +43,9 @@ def moments(stride: int = 4, weight: float = 0.0) -> BlockMoments:
     return sums
 
 
-def code(channels: int = 24, stride: int = 4) -> LinearBlocks:
+def code(channels: int = 24, stride: int = 4, whitening: float = 0.5) -> LinearBlocks:
     made = fit(moments(stride), channels)
-    normalise(made, [smooth(9, seed) for seed in range(3)])
+    normalise(made, [smooth(9, seed) for seed in range(3)], whitening)
     return made
 
 
@@ -118,13 +118,14 @@ def test_weighted_pixels_are_kept_better_where_they_weigh_more():
     assert errors[0][1] > errors[1][1]
 
 
-def test_latents_are_normalised_together_and_louder_channels_stay_louder():
-    made, videos = code(), [smooth(9, seed) for seed in range(3)]
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_latents_are_normalised_together_and_channels_are_as_loud_as_asked(whitening):
+    made, videos = code(whitening=whitening), [smooth(9, seed) for seed in range(3)]
     latents = torch.cat([BlockCodec(made, device="cpu").encode(video) for video in videos], dim=2)
     assert float(latents.square().mean()) == pytest.approx(1, abs=0.02)
     assert float(latents.mean(dim=(0, 2, 3, 4)).abs().max()) < 1e-3
     raw = torch.cat([made.encode(video) for video in videos], dim=2).std(dim=(0, 2, 3, 4))
-    ratio = latents.std(dim=(0, 2, 3, 4)) / raw ** (1 - WHITENING)
+    ratio = latents.std(dim=(0, 2, 3, 4)) / raw ** (1 - whitening)
     assert torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-3)
 
 

@@ -33,7 +33,7 @@ from hmcli.stages.models.folders import find_model
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling.job import generate_latents, open_job
 from hmcli.stages.scoring import evaluate
-from hmcli.stages.training import codec, train
+from hmcli.stages.training import blocks, codec, train
 from hmcli.store.files import read_json
 from hmcli.store.video import write_video
 from hmcli.world.views.cameras import unreal_from_world
@@ -80,6 +80,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "codec.path": ("encode", "", "nowhere"),
     "codec.channels": ("codec", "", "8"),
     "codec.stride": ("codec", "", "4"),
+    "codec.whitening": ("blocks", "", "0"),
     "codec.dtype": ("encode", "", "bfloat16"),
     "codec.tile": ("encode", "", "[16, 16]"),
     "codec.chunk_frames": ("encode", "codec.chunk_frames=1", "2"),
@@ -163,6 +164,8 @@ ALWAYS = {
     "train": "train.steps=2", "train blind": "train.steps=2",
     "codec": "train.part=codec train.steps=2 train.frames=5 train.warmup=0 train.batch=1 "
     "data.size=[16,24] model.patch=[1,1,1]",
+    "blocks": "train.part=blocks codec.stride=4 data.size=[16,24] train.steps=40 train.lr=3e-4 train.warmup=10 "
+    "train.checkpoint_every=20",
     "eval": "eval.metrics=[psnr]",
 }  # fmt: skip
 
@@ -261,6 +264,10 @@ class Stages:
     def codec(self, recipe: Recipe, out: Path) -> str:
         codec.run(recipe, data=self.clips, out=out, force=False, device="cpu", reporter=Silent())
         return of_files(sorted((out / "vae").glob("*.safetensors")))
+
+    def blocks(self, recipe: Recipe, out: Path) -> str:
+        blocks.run(recipe, data=self.clips, out=out, reporter=Silent())
+        return of_files(sorted((out / "vae").glob("*")))
 
     def generate(self, recipe: Recipe, _: Path) -> str:
         job, ids = open_job(recipe, find_model(self.run), self.latents, [], None, (), "cpu", Silent())

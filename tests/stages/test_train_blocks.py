@@ -57,7 +57,7 @@ def test_the_artifact_is_a_codec_and_says_how_well_it_gives_clips_back(code: Pat
     assert manifest.counts == {"videos": 6, "held_out": 0}
     assert manifest.attributes["psnr_training"] > 22
     assert list(manifest.items) == ["vae"]
-    assert manifest.recipe["codec"] == {"channels": 24, "stride": 4}
+    assert manifest.recipe["codec"] == {"channels": 24, "stride": 4, "whitening": 0.5}
     assert load_blocks(code, torch.float32).config.z_dim == 24
 
 

@@ -79,7 +79,7 @@ def _fit(recipe: Recipe, dataset: Dataset, writer: ArtifactWriter, key: str) -> 
                 _add(moments, videos, recipe.train.subject_weight)
             advance(1)
     code, scored = fit(moments, recipe.codec.channels), shown(starts_of(seen), "cpu")
-    normalise(code, scored)
+    normalise(code, scored, recipe.codec.whitening)
     require_finite_weights(code.state_dict())
     scores = scores_of(lambda video: code.decode(code.encode(video)), scored, starts_of(unseen), "cpu")
     with writer.item_folder(VAE, key) as folder:

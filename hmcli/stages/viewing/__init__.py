@@ -1,0 +1,1 @@
+"""Generated videos side by side, for a person to look at."""

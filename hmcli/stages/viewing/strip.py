@@ -1,0 +1,109 @@
+"""`hm strip`: context, truth and generations of the same clips side by side, as one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hmcli.contracts import Reporter, StageResult
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe.sections import PosesConfig
+from hmcli.reports.contact_sheet import save_png
+from hmcli.reports.strip import FORMATS, StripRow, animate, save_animation, stills
+from hmcli.stages.data import pieces
+from hmcli.stages.data.opening import ClipSource, Dataset
+from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
+from hmcli.stages.scoring.videos import ClipVideos
+from hmcli.store.hashing import HashCache
+
+MOST = 4  # clips shown unless named
+STILL = ".png"
+
+
+def run(
+    paths: Sequence[Path],
+    *,
+    reference: Path | None,
+    clips: Sequence[str],
+    labels: Sequence[str],
+    scale: int,
+    most_mib: float,
+    out: Path,
+    force: bool,
+    poses: PosesConfig,
+    reporter: Reporter,
+) -> StageResult:
+    """Write the strip to `out`; see `hm strip --help`.
+
+    Raises UsageError for generations that do not go together, DataError for clips that cannot be read.
+    """
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(f"--out {out.name}: a strip is a {', '.join(FORMATS)} file")
+    if out.exists() and not force:
+        raise UsageError(f"{out} is there already", fix="name another file with --out, or add --force")
+    if labels and len(labels) != len(paths):
+        raise UsageError(
+            f"{len(labels)} labels for {len(paths)} generations", fix="give one --label for each, in order"
+        )
+    generations = [open_generation(path, poses) for path in paths]
+    dataset, why_not = find_reference(generations[0], reference)
+    if dataset is None:
+        raise DataError(f"without a reference: {why_not}", fix="name the folder of clips with --reference")
+    chosen = _choose(generations, clips, reporter)
+    rows, cache = [], HashCache()
+    with reporter.progress("reading", len(chosen), "clip") as advance:
+        for clip in chosen:
+            rows.append(_row(_source(dataset, clip), generations, clip, cache))
+            advance(1)
+    names = ["context", "truth", *(labels or [path.name for path in paths])]
+    fps = float(_source(dataset, chosen[0]).context_info.fps)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if out.suffix.lower() == STILL:
+            save_png(stills(rows, names, scale), out)
+        else:
+            save_animation(animate(rows, names, fps, scale), fps, out, round(most_mib * 2**20))
+    except ValueError as error:
+        raise DataError(str(error), where={"out": out}, fix="show fewer clips, or a smaller --scale") from error
+    return StageResult(path=out, kind="strip", counts={"clips": len(rows)})
+
+
+def _choose(generations: Sequence[Generated], clips: Sequence[str], reporter: Reporter) -> list[str]:
+    """The clips named, or the first that every generation has."""
+    common = [clip for clip in generations[0].rows if all(clip in one.rows for one in generations)]
+    if missing := [clip for clip in clips if clip not in common]:
+        raise UsageError(
+            f"not every generation has {', '.join(map(repr, missing))}",
+            where={"generations": ", ".join(str(one.path) for one in generations)},
+        )
+    if not common:
+        raise UsageError("these generations have no clip in common")
+    if not clips and len(common) > MOST:
+        reporter.note(f"the first {MOST} of {len(common)} clips; name others with --clips")
+    return list(clips) or common[:MOST]
+
+
+def _source(dataset: Dataset, clip: str) -> ClipSource:
+    for source in dataset.clips:
+        if source.id == clip:
+            return source
+    raise DataError("the reference has no clip of this id", where={"reference": dataset.path, "clip": clip})
+
+
+def _row(source: ClipSource, generations: Sequence[Generated], clip: str, cache: HashCache) -> StripRow:
+    """The first sample of each. Raises DataError where sizes or lengths differ."""
+    data = generations[0].data
+    made = []
+    for one in generations:
+        if (one.data.size, one.data.frames, one.data.split) != (data.size, data.frames, data.split):
+            raise UsageError(
+                "the generations differ in size, frames or split",
+                where={"one": generations[0].path, "other": one.path},
+            )
+        videos = ClipVideos(one, clip, cache)
+        made.append(videos.read(videos.rows[0]))
+    try:
+        truth = pieces.target_video(source, data)
+        return StripRow(context=pieces.context_video(source, data), targets=(truth, *made))
+    except ValueError as error:
+        raise DataError(str(error), where={"clip": clip}) from error
