@@ -61,6 +61,9 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "effnet-lite0": "hmcli.metrics.backbones.effnet:effnet_lite0",
         "colours": "hmcli.metrics.backbones.colours:colours",
     },
+    "detector": {
+        "transformers": "hmcli.metrics.detectors.objects:transformers_objects",
+    },
     "scene": {
         **_of("hmcli.world.scenes.towns", "STREET MARKET NIGHT_CITY"),
         **_of("hmcli.world.scenes.countryside", "MEADOW SNOW AUTUMN BAMBOO"),

@@ -79,9 +79,17 @@ def of_scoring(generation: Path) -> Readers:
 
         return needs_lpips(recipe.eval.metrics)
 
+    def needs_detector(recipe: Recipe) -> bool:
+        from hmcli.stages.scoring.evaluate import needs_detector
+
+        return needs_detector(recipe.eval.metrics)
+
     def says_no_poses(recipe: Recipe) -> bool:
         from hmcli.store.manifest import read_manifest
 
         return "poses" not in read_manifest(generation).recipe
 
-    return {"eval": None, "features": needs_backbone, "lpips": needs_lpips, "foreign": says_no_poses}
+    return {
+        "eval": None, "features": needs_backbone, "lpips": needs_lpips, "detections": needs_detector,
+        "foreign": says_no_poses,
+    }  # fmt: skip

@@ -113,7 +113,7 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Frames -> the subjects in each."""
+    """Frames -> the subjects in each. The registry kind `detector` holds factories `(path, device) -> Detector`."""
 
     name: str  # the registry's name, part of every score's label
     about: dict[str, str]  # for the protocol card: what is found, by which network, at which thresholds
@@ -175,15 +175,16 @@ class Metric:
         NothingToJudge when nothing in it is to be."""
         return self.function(**{name: inputs[name] for name in self.needs})
 
-    def label(self, backbone: str = "", known: str = "") -> str:
-        """How the score is called wherever it is shown; a metric of features carries its backbone in its name.
+    def label(self, backbone: str = "", known: str = "", detector: str = "") -> str:
+        """How the score is called wherever it is shown; a metric of features carries its backbone in its name, one of
+        detections its detector.
 
         With it go what finds the subjects, where only their features are compared, and what is `known` of the backbone,
         such as how well it tells subjects apart.
         """
-        if not {BACKBONE, LPIPS} & {*self.needs}:
+        if not {BACKBONE, LPIPS, DETECTIONS} & {*self.needs}:
             return self.name
-        return f"{self.name} ({', '.join(filter(None, (backbone, self.finder, known)))})"
+        return f"{self.name} ({', '.join(filter(None, (backbone, detector or self.finder, known)))})"
 
 
 def check_video(name: str, video: np.ndarray) -> None:

@@ -19,8 +19,8 @@ from hmcli.contracts import SIDE_STEP, TIME_STRIDE
 
 Reader = Literal[
     "render", "encode", "slots", "memory", "train", "codec", "blocks", "views", "generate", "clips", "codec path",
-    "text path", "inspect", "eval", "features", "lpips", "foreign", "convert", "released", "diffusers", "checkpoint",
-    "dataset",
+    "text path", "inspect", "eval", "features", "lpips", "detections", "foreign", "convert", "released", "diffusers",
+    "checkpoint", "dataset",
 ]  # fmt: skip
 READERS: dict[Reader, str] = {  # who reads a key; a command is several of them where its inputs decide
     "render": "hm render",
@@ -39,6 +39,7 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "eval": "hm eval",
     "features": "hm eval with a metric that needs a backbone",
     "lpips": "hm eval with the metric lpips",
+    "detections": "hm eval with a metric that needs a detector",
     "foreign": "hm eval of videos that do not say how their cameras were read",
     "convert": "hm convert",
     "released": "hm convert --to released",

@@ -30,7 +30,7 @@ def impossible(r: Recipe, *, own_model: bool = True) -> list[str]:
 
     Without `own_model` it is another recipe's model that samples: what this one says of training tells nothing of it.
     """
-    rules = (_world, _shapes, _memory, _flow, _train, *((_sample,) if own_model else ()))
+    rules = (_world, _shapes, _memory, _flow, _train, _eval, *((_sample,) if own_model else ()))
     return [problem for rule in rules for problem in rule(r)]
 
 
@@ -89,3 +89,8 @@ def _train(r: Recipe) -> Iterator[str]:
             yield f"train.{name}={value:g} needs model.memory.context=frozen: memory of a joint model is never kept"
     if r.train.lora is not None and r.train.part != "transformer":
         yield "train.lora is for train.part=transformer"
+
+
+def _eval(r: Recipe) -> Iterator[str]:
+    if r.eval.detector_path and not r.eval.detector:
+        yield "eval.detector_path without eval.detector: name the detector, such as eval.detector=transformers"

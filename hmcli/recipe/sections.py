@@ -452,6 +452,16 @@ class EvalConfig:
     lpips_path: Annotated[
         str, key("Folder with LPIPS's two files under their published names (docs/metrics.md).", by=("lpips",))
     ] = ""
+    detector: Annotated[
+        str,
+        key("What finds the subjects of a prediction: transformers (an object detector at detector_path). Empty: none, "
+            "and metrics of detections are left out.",
+            by=("detections",), names="detector", also=("",)),
+    ] = ""  # fmt: skip
+    detector_path: Annotated[
+        str, key("Folder of the detector's weights (or owner/name of the hub); empty: it needs none.",
+                 by=("detections",))
+    ] = ""  # fmt: skip
     average: Annotated[
         Literal["frames", "videos"],
         key("VBench's means: over all frames (as on one device) or over videos (as on several).", by=("eval",)),

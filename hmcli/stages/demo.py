@@ -31,6 +31,8 @@ def run(
     if evaluate.needs_backbone(recipe.eval.metrics):  # said now, not after minutes: its package or weights are missing
         for name, path in paths_of(recipe.eval).items():
             find("backbone", name)(path, device)
+    if recipe.eval.detector and evaluate.needs_detector(recipe.eval.metrics):
+        find("detector", recipe.eval.detector)(recipe.eval.detector_path, device)
     clips = _step(reporter, "render", render.run(recipe, out=out / "clips", **common))
     latents = _step(reporter, "encode", encode.run(recipe, data=clips, out=out / "latents.zarr", **common))
     _step(
@@ -63,6 +65,7 @@ def _readers() -> Readers:
         "views": lambda recipe: reads_geometry(recipe.model.memory, recipe.model.positions),
         "features": lambda recipe: evaluate.needs_backbone(recipe.eval.metrics),
         "lpips": lambda recipe: evaluate.needs_lpips(recipe.eval.metrics),
+        "detections": lambda recipe: evaluate.needs_detector(recipe.eval.metrics),
     }  # fmt: skip
 
 

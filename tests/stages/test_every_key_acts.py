@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from random_lpips import write_random_lpips
+from small_detector import write_random_detector
 from torch.nn.modules.module import register_module_forward_hook
 
+from hmcli import registry
 from hmcli.errors import HMError
 from hmcli.metrics.averages import mean_score
 from hmcli.recipe.readers import KEYS
@@ -157,6 +159,12 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "eval.backbone_path": ("eval", "eval.metrics=[subject-consistency]", "nowhere"),
     "eval.lpips": ("eval", "eval.metrics=[lpips] eval.lpips_path=LPIPS", "vgg"),
     "eval.lpips_path": ("eval", "eval.metrics=[lpips] eval.lpips_path=LPIPS", "nowhere"),
+    "eval.detector": ("eval", "eval.metrics=[found] eval.detector=transformers eval.detector_path=DETECTOR", "nobody"),
+    "eval.detector_path": (
+        "eval",
+        "eval.metrics=[found] eval.detector=transformers eval.detector_path=DETECTOR",
+        "nowhere",
+    ),
     "eval.average": ("average", "", "videos"),
 }
 ALWAYS = {
@@ -168,6 +176,14 @@ ALWAYS = {
     "train.checkpoint_every=20",
     "eval": "eval.metrics=[psnr]",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def found() -> Iterator[None]:
+    """A metric of detections, as another package might bring it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.BUILT_IN["metric"], "found", "small_detector:FOUND")
+        yield
 
 
 def test_every_key_is_in_the_table():
@@ -199,6 +215,7 @@ class Stages:
         self.nano, self.clips, self.latents, self.run, self.generation = nano, clips, latents, run, generation
         self.place, self.known, self.count = place, dict[tuple[str, ...], str](), 0
         self.lpips = write_random_lpips(place / "lpips", "alex")
+        self.detector = write_random_detector(place / "detector")
 
     def outcome(self, stage: str, *settings: str) -> str:
         if (stage, *settings) not in self.known:
@@ -207,7 +224,7 @@ class Stages:
 
     def _outcome(self, stage: str, settings: tuple[str, ...]) -> str:
         words = [*ALWAYS.get(stage, "").split(), *_words(settings[0]), *settings[1:]]
-        asked = [word.replace("LPIPS", str(self.lpips)) for word in words]
+        asked = [word.replace("LPIPS", str(self.lpips)).replace("DETECTOR", str(self.detector)) for word in words]
         show: Callable[[Recipe, Path], Any] = getattr(self, stage.replace(" ", "_"))
         self.count += 1
         try:

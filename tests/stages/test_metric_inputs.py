@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_detector import FOUND, write_random_detector
 
 from hmcli import registry
+from hmcli.errors import DataError, UsageError
 from hmcli.metrics.contract import (
     BOXES,
     CAMERAS,
@@ -24,10 +26,13 @@ from hmcli.metrics.contract import (
     PREDICTION,
     REFERENCE,
     TRACKS,
+    Detection,
     Metric,
     NothingToJudge,
 )
+from hmcli.metrics.detectors.objects import ObjectDetector
 from hmcli.recipe.reading import load_recipe
+from hmcli.recipe.sections import Recipe
 from hmcli.runtime import Silent
 from hmcli.stages.data import loading
 from hmcli.stages.data.annotations import read_annotations
@@ -177,14 +182,104 @@ def test_a_value_depends_on_the_files_that_it_is_made_from_and_on_no_other(
     assert {metric for metric in before if before[metric] != after[metric]} == CHANGED[name]
 
 
-def keys(generation: Path, data: Path, clip: str, metrics: list[Metric]) -> dict[str, str]:
-    recipe = load_recipe()
+def keys(
+    generation: Path, data: Path, clip: str, metrics: list[Metric], recipe: Recipe | None = None
+) -> dict[str, str]:
+    recipe = recipe or load_recipe()
     plan = Plan(
         generated=open_generation(generation, recipe.poses), clips=(clip,), reference=open_dataset(data, recipe.poses),
         columns=columns_of(metrics, recipe.eval, (32, 48)), settings=recipe.eval, device="cpu", versions={},
     )  # fmt: skip
     inputs = scored.Clip(plan, clip, evaluate.HashCache())
     return {column.metric.name: inputs.key(column) for column in plan.columns}
+
+
+# --- subjects found in the prediction ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def found_by(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = write_random_detector(tmp_path_factory.mktemp("detector"))
+    return ["eval.detector=transformers", f"eval.detector_path={folder}"]
+
+
+def test_detections_are_what_the_detector_sees_in_the_prediction_asked_once(
+    known: Any, generation: Path, tmp_path: Path, found_by: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    known(FOUND)
+    known(dataclasses.replace(FOUND, name="found-again"))
+    recipe, asked = load_recipe(None, found_by), []
+    real = ObjectDetector.__call__
+
+    def watched(detector: ObjectDetector, frames: np.ndarray) -> Any:
+        asked.append(frames.tobytes())
+        return real(detector, frames)
+
+    monkeypatch.setattr(ObjectDetector, "__call__", watched)
+    done = evaluate.run(
+        recipe, generation=generation, reference=None, metrics=("found", "found-again"), out=tmp_path / "eval",
+        reporter=Silent(),
+    ).path  # fmt: skip
+    assert len(asked) == len(set(asked)) == len(list((generation / "videos").iterdir()))
+    detector = registry.find("detector", "transformers")(recipe.eval.detector_path, "cpu")
+    for video in (generation / "videos").iterdir():
+        (file,) = (done / "frames").glob(f"{video.stem}.found.transformers.json")
+        values = json.loads(file.read_text())
+        assert values["metric"] == "found (transformers)"
+        assert values["values"] == [len(seen) for seen in detector(read_video(video))]
+    assert set(json.loads((done / "scores.json").read_text())["metrics"]) == {
+        "found (transformers)", "found-again (transformers)",
+    }  # fmt: skip
+    card = json.loads((done / "manifest.json").read_text())["attributes"]["protocol"]
+    assert card["Detector"] == {"name": "transformers", **detector.about}
+
+
+def test_values_depend_on_the_detector(generation: Path, clips: Path, tmp_path: Path):
+    def key(names: tuple[str, ...]) -> str:
+        folder = write_random_detector(tmp_path / names[0], names)
+        recipe = load_recipe(None, ["eval.detector=transformers", f"eval.detector_path={folder}"])
+        clip = sorted(place.name for place in clips.iterdir() if (place / "tgt.mp4").is_file())[0]
+        return keys(generation, clips, clip, [FOUND], recipe)["found"]
+
+    assert key(("person", "dog")) != key(("dog", "person"))
+
+
+def test_without_a_detector_its_metrics_are_left_out_or_refused_by_name(
+    known: Any, score: Any, generation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    known(FOUND)
+    with pytest.raises(UsageError, match="needs a detector"):
+        score("found", reference=None)
+    monkeypatch.setitem(registry.BUILT_IN["metric"], "found", "small_detector:FOUND")
+    notes: list[str] = []
+
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    evaluate.run(
+        load_recipe(None, ["eval.backbone=hog"]), generation=generation, reference=None, metrics=(),
+        out=tmp_path / "all", reporter=Notes(), dry_run=True,
+    )  # fmt: skip
+    assert any(note.startswith("without found: eval.detector is empty") for note in notes)
+
+
+BOX = np.array([0.0, 0.0, 4.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([], "lists for"),
+        ([[Detection(box_4=BOX, score=0.2), Detection(box_4=BOX, score=0.4)]], "from 1 down to 0"),
+        ([[Detection(box_4=BOX, score=1.5)]], "from 1 down to 0"),
+        ([[Detection(box_4=BOX * np.nan, score=0.2)]], "no box"),
+        ([[Detection(box_4=BOX, score=0.2, mask_HW=np.zeros((3, 4), bool))]], "mask"),
+    ],
+)
+def test_a_detector_that_breaks_its_promise_is_refused(found: Any, says: str):
+    with pytest.raises(DataError, match=says):
+        scored.checked_detections(found, np.zeros((1, 6, 8, 3), np.uint8))
 
 
 # --- values of every grain -------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def about_network(features: str, resize: str, folder: Path) -> dict[str, str]:
     return {
         "features": features,
         "resize": resize,
-        "weights": f"sha256:{_weights_hash(folder)}",
+        "weights": f"sha256:{weights_hash(folder)}",
         "precision": "float32",
         "versions": versions("torch", "transformers"),
         "comparable": "with VBench's where the weights are the released ones and the metric is the one that uses them",
@@ -156,10 +156,11 @@ def _quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _weights_hash(folder: Path) -> str:
-    """sha256 over configuration and weight files, by name."""
+def weights_hash(folder: Path, *more: str) -> str:
+    """sha256 over configuration, weight files and those named besides, by name."""
     digest = hashlib.sha256()
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    named = [folder / name for name in ("config.json", *more)]
+    for file in sorted([*named, *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         digest.update(file.name.encode())
         _read_into(digest, file)
     return digest.hexdigest()

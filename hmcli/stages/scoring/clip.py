@@ -16,6 +16,7 @@ from hmcli.metrics.contract import (
     CAMERAS,
     CONTEXT,
     DEPTH,
+    DETECTIONS,
     LPIPS,
     MASKS,
     PREDICTION,
@@ -23,6 +24,7 @@ from hmcli.metrics.contract import (
     TRACKS,
     ClipCameras,
     ClipDepth,
+    Detection,
     Metric,
     Stretch,
     SubjectBoxes,
@@ -33,7 +35,7 @@ from hmcli.stages.data import pieces
 from hmcli.stages.data.opening import ClipSource, at, own_file
 from hmcli.stages.data.subjects import subject_tracks, target_boxes
 from hmcli.stages.sampling.layout import Row
-from hmcli.stages.scoring.layout import FORMAT, BackboneKey, ReferenceKey, StretchRow, ValuesKey
+from hmcli.stages.scoring.layout import FORMAT, NetworkKey, ReferenceKey, StretchRow, ValuesKey
 from hmcli.stages.scoring.plan import Column, Plan
 from hmcli.stages.scoring.videos import ClipVideos
 from hmcli.stages.shared.typed import key_of
@@ -45,7 +47,7 @@ from hmcli.world.files.schema import SubjectState, parse_states
 
 T = TypeVar("T")
 MEAN = "mean picture"
-OF_COLUMN = (PREDICTION, BACKBONE, LPIPS)  # not of the clip alone
+OF_COLUMN = (PREDICTION, BACKBONE, LPIPS, DETECTIONS)  # not of the clip alone
 
 
 class Clip:
@@ -58,16 +60,18 @@ class Clip:
 
     def key(self, column: Column) -> str:
         """The content key of a column's values. Raises DataError when an input is missing."""
-        plan, metric, backbone = self._plan, column.metric, None
+        plan, metric, backbone, detector = self._plan, column.metric, None, None
         first, *others = self._videos.hashes()
         if column.backbone:
             used = plan.backbones[column.backbone]
-            backbone = BackboneKey(name=used.name, about=used.about)
+            backbone = NetworkKey(name=used.name, about=used.about)
+        if column.detector and (finder := plan.detector) is not None:
+            detector = NetworkKey(name=finder.name, about=finder.about)
         return key_of(
             ValuesKey(
                 format=FORMAT, metric=metric.name, definition=metric.definition, unit=metric.unit,
                 versions=dict(plan.versions), video=first, samples=tuple(others) or None,
-                mean_of=column.mean_of or None, backbone=backbone,
+                mean_of=column.mean_of or None, backbone=backbone, detector=detector,
                 reference=self._reference_key(metric) if reads_reference(metric) else None,
             )
         )  # fmt: skip
@@ -102,6 +106,8 @@ class Clip:
                 inputs[LPIPS] = self._plan.backbones[column.backbone]
             elif column.backbone:
                 inputs[BACKBONE] = self.backbone(column.backbone)
+            if DETECTIONS in metric.needs:
+                inputs[DETECTIONS] = self.detections(prediction)
             found = metric(prediction=prediction, **inputs)
         except ValueError as error:
             raise DataError(str(error)) from error
@@ -121,14 +127,21 @@ class Clip:
         """A backbone; what it makes of this clip's predictions is kept, for other metrics."""
         used = self._plan.backbones[name]
 
-        def features(frames: np.ndarray) -> np.ndarray:
-            known = next((kind for kind, ready in self._ready.items() if ready is frames), None)
-            if known is None:
-                return used(frames)
-            found: np.ndarray = self._once(f"{BACKBONE} {name} of {known}", lambda: used(frames))
-            return found
+        return lambda frames: self._once_of(frames, f"{BACKBONE} {name}", used)
 
-        return features
+    def detections(self, frames: np.ndarray) -> list[list[Detection]]:
+        """What the run's detector sees in a prediction; kept, for other metrics."""
+        detector = self._plan.detector
+        assert detector is not None
+        return self._once_of(frames, DETECTIONS, lambda frames: checked_detections(detector(frames), frames))
+
+    def _once_of(self, frames: np.ndarray, name: str, make: Callable[[np.ndarray], T]) -> T:
+        """What is made of frames; kept where they are one of this clip's videos."""
+        known = next((kind for kind, ready in self._ready.items() if ready is frames), None)
+        if known is None:
+            return make(frames)
+        found: T = self._once(f"{name} of {known}", lambda: make(frames))
+        return found
 
     def boxes(self) -> SubjectBoxes:
         """Where the reference's subjects are, in the reference's pixels and frames."""
@@ -224,6 +237,7 @@ INPUTS: Mapping[str, Input] = {
     CONTEXT: Input(read=Clip.context, of_reference=True, roles=lambda source, data: ("context",)),
     BACKBONE: Input(read=lambda clip: None),  # of a column (Clip.values)
     LPIPS: Input(read=lambda clip: None),  # likewise
+    DETECTIONS: Input(read=lambda clip: None),  # likewise
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
     TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
     MASKS: Input(read=Clip.masks, of_reference=True, roles=_mask_roles),
@@ -255,6 +269,22 @@ def lacking(metric_input: str, source: ClipSource, data: DataConfig) -> str:
 
 def item_name(clip: str, column: Column) -> str:
     return f"{clip}.{column.name}"
+
+
+def checked_detections(found: list[list[Detection]], frames: np.ndarray) -> list[list[Detection]]:
+    """What a detector found, as its contract promises it. Raises DataError where it is not."""
+    if len(found) != len(frames):
+        raise DataError(f"the detector returned {len(found)} lists for {len(frames)} frames")
+    for frame, seen in enumerate(found):
+        scores = [one.score for one in seen]
+        if scores != sorted(scores, reverse=True) or not all(0 <= score <= 1 for score in scores):
+            raise DataError(f"the detector's scores in frame {frame} are not from 1 down to 0: {scores}")
+        for one in seen:
+            if one.box_4.shape != (4,) or not np.isfinite(one.box_4).all():
+                raise DataError(f"the detector returned no box of four numbers in frame {frame}: {one.box_4}")
+            if one.mask_HW is not None and (one.mask_HW.shape != frames.shape[1:3] or one.mask_HW.dtype != bool):
+                raise DataError(f"the detector returned a mask of another size than frame {frame}")
+    return found
 
 
 # --- what a metric returned ------------------------------------------------------------------------------------------

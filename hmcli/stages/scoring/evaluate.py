@@ -18,10 +18,10 @@ import numpy as np
 import hmcli
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.metrics.contract import BACKBONE, LPIPS, Metric, NothingToJudge
+from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, Metric, NothingToJudge
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
-from hmcli.recipe.sections import DataConfig, Recipe
+from hmcli.recipe.sections import DataConfig, EvalConfig, Recipe
 from hmcli.registry import find, names, normal
 from hmcli.stages.data.opening import Dataset
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
@@ -76,6 +76,7 @@ def run(
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
     features: list[Reader] = ["features"] if any(BACKBONE in metric.needs for metric in plan.metrics) else []
     features += ["lpips"] if any(LPIPS in metric.needs for metric in plan.metrics) else []
+    features += ["detections"] if any(DETECTIONS in metric.needs for metric in plan.metrics) else []
     inputs = {"generation": generated.manifest.fingerprint}
     if plan.reference is not None:
         inputs["reference"] = plan.reference.fingerprint
@@ -113,11 +114,7 @@ def _plan(
     dataset, why_not = None, ""
     if reference is not None or any(map(reads_reference, wanted)):
         dataset, why_not = find_reference(generated, reference)
-    metrics = wanted
-    if not asked and not recipe.eval.lpips_path and (without := [metric for metric in wanted if LPIPS in metric.needs]):
-        names = ", ".join(metric.name for metric in without)
-        reporter.note(f"without {names}: eval.lpips_path is empty; docs/metrics.md says which files it wants")
-        metrics = wanted = tuple(metric for metric in wanted if metric not in without)
+    metrics = wanted = _with_networks(wanted, recipe.eval, bool(asked), reporter)
     for lack in _lacks(wanted, dataset, why_not, generated.data):
         if asked:
             raise UsageError(f"{lack.names} {lack.what}", where={"generation": generated.path}, fix=lack.fix)
@@ -146,6 +143,28 @@ def _wanted(asked: tuple[str, ...]) -> tuple[Metric, ...]:
                 where={"there are": ", ".join(INPUTS)},
             )
     return wanted
+
+
+def _with_networks(
+    wanted: tuple[Metric, ...], settings: EvalConfig, asked: bool, reporter: Reporter
+) -> tuple[Metric, ...]:
+    """The metrics without those whose network the recipe does not name.
+
+    Asked for by name, LPIPS stays (loading says what it lacks), and a metric without its detector raises UsageError.
+    """
+    found = wanted
+    if not asked and not settings.lpips_path and (without := [metric for metric in wanted if LPIPS in metric.needs]):
+        names = ", ".join(metric.name for metric in without)
+        reporter.note(f"without {names}: eval.lpips_path is empty; docs/metrics.md says which files it wants")
+        found = tuple(metric for metric in found if metric not in without)
+    if not settings.detector and (blind := [metric for metric in wanted if DETECTIONS in metric.needs]):
+        names = ", ".join(metric.name for metric in blind)
+        fix = "--set eval.detector=NAME names what finds the subjects of predictions (docs/metrics.md)"
+        if asked:
+            raise UsageError(f"{names} needs a detector, and eval.detector is empty", fix=fix)
+        reporter.note(f"without {names}: eval.detector is empty; {fix}")
+        found = tuple(metric for metric in found if metric not in blind)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +212,11 @@ def needs_backbone(asked: tuple[str, ...]) -> bool:
 def needs_lpips(asked: tuple[str, ...]) -> bool:
     """Is any of these metrics (none named: of all) computed by LPIPS's network?"""
     return _any_needs(LPIPS, asked)
+
+
+def needs_detector(asked: tuple[str, ...]) -> bool:
+    """Does any of these metrics (none named: of all) look at subjects found in the prediction?"""
+    return _any_needs(DETECTIONS, asked)
 
 
 def _any_needs(what: str, asked: tuple[str, ...]) -> bool:
@@ -253,13 +277,13 @@ class Scorer:
 
     @property
     def imports(self) -> tuple[str, ...]:
-        return ("torch",) if any(column.backbone for column in self.plan.columns) else ()
+        return ("torch",) if any(column.backbone or column.detector for column in self.plan.columns) else ()
 
     def reporting_to(self, reporter: Reporter) -> Scorer:
         return self  # it tells nothing
 
     def load(self) -> None:
-        _ = self.plan.backbones
+        _ = self.plan.backbones, self.plan.detector
 
     def make(self, unit: Unit, place: Path) -> dict[str, Values | DataError]:
         clip = Clip(self.plan, unit.id, HashCache())

@@ -32,8 +32,8 @@ def number(value: float) -> Number:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneKey:
-    """A backbone as the protocol card tells it: features, pixels, weights."""
+class NetworkKey:
+    """A backbone or detector as the protocol card tells it: what it makes of which pixels, with which weights."""
 
     name: str
     about: dict[str, str]
@@ -62,7 +62,8 @@ class ValuesKey:
     samples: LeftOut[tuple[str, ...]] = None  # of the further ones, where a clip has several samples
     mean_of: LeftOut[int] = None  # their mean picture is judged
     reference: ReferenceKey | None
-    backbone: BackboneKey | None
+    backbone: NetworkKey | None
+    detector: LeftOut[NetworkKey] = None  # of a metric of detections
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from hmcli.errors import RecipeError
-from hmcli.metrics.contract import BACKBONE, LPIPS, REFERENCE, Backbone, Metric
+from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, REFERENCE, Backbone, Detector, Metric
 from hmcli.metrics.identity import identity_note, measured_auc
 from hmcli.recipe.sections import EvalConfig
-from hmcli.registry import find
+from hmcli.registry import find, normal
 from hmcli.stages.data.opening import Dataset
 from hmcli.stages.sampling.generations import Generated
 
@@ -21,7 +21,7 @@ from hmcli.stages.sampling.generations import Generated
 class Plan:
     """What will be computed from what. `reference` is None when nothing asked for needs one.
 
-    Backbones are loaded when they are asked for, and by every process anew.
+    Backbones and the detector are loaded when they are asked for, and by every process anew.
     """
 
     generated: Generated
@@ -37,6 +37,14 @@ class Plan:
         """Those that a column needs, by name; LPIPS's network is one of them."""
         used = {column.backbone: column.metric for column in self.columns if column.backbone}
         return {name: self._load(name, metric) for name, metric in used.items()}
+
+    @cached_property
+    def detector(self) -> Detector | None:
+        """What finds the subjects of predictions; None where no column asks for them."""
+        if not any(column.detector for column in self.columns):
+            return None
+        found: Detector = find("detector", self.settings.detector)(self.settings.detector_path, self.device)
+        return found
 
     def _load(self, name: str, metric: Metric) -> Any:
         if LPIPS in metric.needs:
@@ -56,12 +64,14 @@ class Plan:
     def about(self) -> list[Any]:
         """What the values of all clips depend on alike, but for the generation itself."""
         backbones = {name: backbone.about for name, backbone in self.backbones.items()}
-        return [dict(self.versions), dataclasses.asdict(self.generated.data), backbones]
+        detector = [] if self.detector is None else [self.detector.about]
+        return [dict(self.versions), dataclasses.asdict(self.generated.data), backbones, *detector]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One score of an evaluation: a metric, with its backbone where it looks at features.
+    """One score of an evaluation: a metric, with its backbone where it looks at features, and with the detector where
+    it looks at subjects of the prediction.
 
     Of clips with several samples it is the mean over them; where `mean_of` says how many there are, what is judged is
     the mean picture of all instead.
@@ -69,18 +79,19 @@ class Column:
 
     metric: Metric
     backbone: str = ""
+    detector: str = ""
     identity: str = ""  # how well the backbone knows a subject again at this size, where that was measured
     mean_of: int = 0
 
     @property
     def label(self) -> str:
-        label = self.metric.label(self.backbone, self.identity)
+        label = self.metric.label(self.backbone, self.identity, self.detector)
         return f"{label} [mean picture of {self.mean_of}]" if self.mean_of else label
 
     @property
     def name(self) -> str:
         """What an item of the evaluation is called after."""
-        name = f"{self.metric.name}.{self.backbone}" if self.backbone else self.metric.name
+        name = ".".join(filter(None, (self.metric.name, self.backbone, self.detector)))
         return f"{name}.mean-{self.mean_of}" if self.mean_of else name
 
 
@@ -108,12 +119,14 @@ def _identity(column: Column, size: tuple[int, int]) -> str:
 def _by_backbone(metrics: Iterable[Metric], settings: EvalConfig) -> list[Column]:
     found: list[Column] = []
     for metric in metrics:
+        detector = normal(settings.detector) if DETECTIONS in metric.needs else ""
         if BACKBONE not in metric.needs:
-            found.append(Column(metric=metric, backbone=settings.lpips if LPIPS in metric.needs else ""))
+            backbone = settings.lpips if LPIPS in metric.needs else ""
+            found.append(Column(metric=metric, backbone=backbone, detector=detector))
             continue
         named = tuple(dict.fromkeys(settings.backbone))
         chosen = (metric.published,) if metric.published in named else named
-        found += [Column(metric=metric, backbone=name) for name in chosen]
+        found += [Column(metric=metric, backbone=name, detector=detector) for name in chosen]
     return found
 
 

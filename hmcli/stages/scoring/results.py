@@ -237,6 +237,8 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
             "name": backbone.name, **backbone.about, "identity": identity_note(name, plan.generated.data.size),
             **{f"{column.label} against published": _comparable(column.metric, name) for column in columns},
         }  # fmt: skip
+    if (detector := plan.detector) is not None:
+        card["Detector"] = {"name": detector.name, **detector.about}
     card["Versions"] = dict(plan.versions)
     return card
 
