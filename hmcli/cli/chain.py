@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -198,6 +200,21 @@ def generate(
         ),
     ] = None,
     clips: Clips = None,
+    prompt: Annotated[str, typer.Option("--prompt", help="With a video: what it shows.")] = "",
+    cameras: Annotated[
+        str,
+        typer.Option(
+            "--cameras",
+            metavar="PRESET|FILE",
+            help="With a video: where its camera goes next (pan-right-return:40deg).",
+        ),
+    ] = "",
+    frames: Annotated[
+        int, typer.Option("--frames", min=0, help="With a video: frames of the target; 0: as many as the context.")
+    ] = 0,
+    fov: Annotated[
+        float, typer.Option("--fov", min=0, max=120, help="With a video: its horizontal field of view, degrees.")
+    ] = 0.0,
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
@@ -210,7 +227,7 @@ def generate(
     force: Force = False,
     prune: Prune = False,
 ) -> StageResult:
-    """Generate each clip's target along its target cameras."""
+    """Generate the targets of clips, or what comes after a video."""
     asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
     weights = find_input(model, "run")
     base = recorded(weights)
@@ -218,13 +235,26 @@ def generate(
     base.get("data", {}).pop("split", None)  # how the training clips were cut; a folder of clips is generated whole
     resolved = recipe_for("generate", recipe, override, readers.of_sampling(weights, found), base)
     from hmcli.stages.sampling import generate as stage
+    from hmcli.stages.sampling import one_video
 
-    return carry_out(
-        stage.run, Spread(shard, on, shards), recipe=resolved,
-        source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
-        out=named(out, found, "generation", shard=shard), force=force, prune=prune, device=device, processes=processes,
-        dry_run=dry_run,
-    )  # fmt: skip
+    where = named(out, found, "generation", shard=shard)
+    wanted = one_video.Asked(prompt=prompt, cameras=cameras, frames=frames, degrees=fov)
+    with contextlib.ExitStack() as after:
+        if found.is_file():
+            place = (
+                Path(after.enter_context(TemporaryDirectory())) / "clip"
+                if dry_run
+                else where.with_name(f"{where.name}.clip")
+            )
+            found = one_video.as_folder(found, wanted, resolved.data, resolved.poses, place, Console())
+        else:
+            one_video.refuse_without_video(wanted, found)
+        return carry_out(
+            stage.run, Spread(shard, on, shards), recipe=resolved,
+            source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
+            out=where, force=force, prune=prune, device=device, processes=processes,
+            dry_run=dry_run,
+        )  # fmt: skip
 
 
 def evaluate(

@@ -58,8 +58,8 @@ def run(
     """Add one clip to the folder `out`; see `hm dataset import --help`. Raises DataError naming what does not fit."""
     if not (0 < metres_per_unit < float("inf")):
         raise UsageError(f"--metres-per-unit={metres_per_unit:g} must be positive")
-    name = _checked_name(name or video.stem)
-    caption = _checked_caption(caption)
+    name = checked_name(name or video.stem)
+    caption = checked_caption(caption)
     if not video.is_file():
         raise DataError("there is no such video", where={"video": video})
     info = check_video(video)
@@ -100,7 +100,8 @@ def _say(reporter: Reporter, name: str, kind: str, track: PoseTrack, metres_per_
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The id of a clip that files are named after. Raises UsageError for one that cannot be."""
     if not name or any(sign in name for sign in "/\\") or not name.isprintable() or name.startswith("."):
         raise UsageError(f"{name!r} cannot be the id of a clip", fix="choose another one with --id")
     if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
@@ -108,7 +109,8 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _checked_caption(caption: str) -> str:
+def checked_caption(caption: str) -> str:
+    """Raises UsageError for text that no file can hold."""
     try:
         caption.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -1,0 +1,140 @@
+"""hm generate VIDEO: a video, a prompt and a camera preset in one line; what is assumed is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from warm import WarmCommand, ok
+
+from hmcli.recipe.sections import PosesConfig
+from hmcli.stages.data.opening import open_dataset, read_cameras
+from hmcli.stages.sampling.generations import open_generation
+from hmcli.store.files import read_json, write_json
+from hmcli.store.video import read_video, write_video
+from hmcli.world.views.cameras import pair_file
+from hmcli.world.views.presets import parse_preset, preset_poses
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """26 frames of another shape than the model's: their number is no 4k+1."""
+    y, x, t = np.mgrid[:60, :80, :26]
+    frames = np.stack([3 * x + t, 4 * y, 255 - 9 * t], -1).astype(np.uint8).transpose(2, 0, 1, 3)
+    file = tmp_path_factory.mktemp("phone") / "my holiday.mp4"
+    write_video(file, frames, fps=10)
+    return file
+
+
+def after(hm: WarmCommand, run: Path, video: Path, out: Path, *more: object):
+    return hm("generate", video, "--model", run, "--out", out, *more)
+
+
+def test_a_video_a_prompt_and_a_preset_make_a_video(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):
+    asked = ("--prompt", "a dog", "--cameras", "pan-right-return:40deg", "--frames", 14)
+    made = after(hm, run, phone, tmp_path / "gen", *asked)
+    generated = open_generation(ok(made), PosesConfig())
+    row = generated.rows["my holiday"]
+    assert (row.caption, row.frames, row.context_frames, row.fps) == ("a dog", 17, 25, 10)
+    assert read_video(generated.path / row.video).shape == (17, 32, 48, 3)
+    for said in (
+        "the last 25 of the video's 26 frames",
+        "17 frames, not 14",
+        "stands still",
+        "37 degrees",
+        "turns at up to 70",
+    ):
+        assert said in made.stderr.replace("\n", " "), said
+    clip = open_dataset(tmp_path / "gen.clip", PosesConfig()).clips[0]
+    cameras = read_cameras(clip)
+    way = preset_poses(parse_preset("pan-right-return:40deg"), 17)
+    np.testing.assert_allclose(cameras.target, way[1:], atol=1e-9)
+    np.testing.assert_allclose(cameras.context, np.repeat(way[:1], 25, axis=0), atol=1e-9)
+    lens = read_json(clip.files["intrinsics"])
+    assert lens["fx"] == pytest.approx(80 / 2 / np.tan(np.deg2rad(18.5)) * 48 / 80)
+    shown = read_video(clip.files["context"])
+    assert shown[0].mean() > shown[-1].mean()  # frames 1 to 25, in order
+    again = after(hm, run, phone, tmp_path / "gen", *asked)
+    assert "1 items kept" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--prompt", "a cat"], ["--cameras", "pan-left"], ["--frames", "9"], ["--fov", "60"]],
+    ids=lambda m: m[0][2:],
+)
+def test_another_wish_is_another_clip(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path, more):
+    usual = {"--prompt": "a dog", "--cameras": "still", "--frames": "5"}
+    ok(after(hm, run, phone, tmp_path / "gen", *(x for pair in usual.items() for x in pair)))
+    key = read_json(tmp_path / "gen.clip" / "made-from.json")["key"]
+    other = {**usual, more[0]: more[1]}
+    ok(after(hm, run, phone, tmp_path / "gen", *(x for pair in other.items() for x in pair)))
+    assert read_json(tmp_path / "gen.clip" / "made-from.json")["key"] != key
+
+
+def test_cameras_of_a_file_are_taken_as_they_are(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):
+    way = preset_poses(parse_preset("truck-left:3m"), 34)
+    write_json(tmp_path / "cameras.json", pair_file({"context": way[:26], "target": way[26:]}))
+    made = after(hm, run, phone, tmp_path / "gen", "--cameras", tmp_path / "cameras.json")
+    ok(made)
+    assert "stands still" not in made.stderr
+    cameras = read_cameras(open_dataset(tmp_path / "gen.clip", PosesConfig()).clips[0])
+    np.testing.assert_allclose(cameras.context, way[1:26], atol=1e-9)  # of the last 25 frames
+    np.testing.assert_allclose(cameras.target, way[26:35], atol=1e-9)
+
+
+def test_a_dry_run_checks_and_writes_nothing(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):
+    planned = after(hm, run, phone, tmp_path / "gen", "--cameras", "still", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert after(hm, run, phone, tmp_path / "gen", "--cameras", "stil", "--dry-run").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        ([], 2, "needs --cameras"),
+        (["--cameras", "pan-rihgt"], 2, "did you mean"),
+        (["--cameras", "gone.json"], 3, "no such camera file"),
+        (["--cameras", "still", "--prompt", "a\0b"], 2, "NUL"),
+        (["--cameras", "still", "--fov", "200"], 2, "--fov"),
+    ],
+)
+def test_what_cannot_be_is_said(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path, more, code, says):
+    refused = after(hm, run, phone, tmp_path / "gen", *more)
+    assert (refused.returncode, says in refused.stderr) == (code, True), refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_camera_files_that_do_not_fit_are_refused_with_both_numbers(
+    hm: WarmCommand, run: Path, phone: Path, tmp_path: Path
+):
+    way = preset_poses(parse_preset("still"), 30)
+    file = tmp_path / "c.json"
+    for content, more, says in (
+        ({"context": way[:20], "target": way[20:]}, [], "20 context cameras for 26 video frames"),
+        ({"context": way[:26]}, [], "no poses of a target"),
+        ({"target": way[26:]}, ["--frames", 9], "--frames 9: the camera file has 5 target cameras"),
+    ):
+        write_json(file, pair_file(content))
+        refused = after(hm, run, phone, tmp_path / "gen", "--cameras", file, *more)
+        assert (refused.returncode, says in refused.stderr) == (3, True), refused.stderr
+
+
+def test_clips_bring_their_own_prompt_and_cameras(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path):
+    refused = hm("generate", latents, "--model", run, "--out", tmp_path / "gen", "--prompt", "a dog", "--fov", 40)
+    assert refused.returncode == 2
+    assert "--prompt, --fov" in refused.stderr
+
+
+def test_a_folder_of_somebody_else_is_not_written_into(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):
+    (tmp_path / "gen.clip").mkdir()
+    (tmp_path / "gen.clip" / "mine.txt").write_text("mine")
+    refused = after(hm, run, phone, tmp_path / "gen", "--cameras", "still")
+    assert (refused.returncode, "holds something else" in refused.stderr) == (2, True)
+    assert [file.name for file in (tmp_path / "gen.clip").iterdir()] == ["mine.txt"]
+    (tmp_path / "gen.clip" / "mine.txt").unlink()
+    (tmp_path / "gen.clip" / "made-from.json").write_text(json.dumps({"key": "other"}))
+    ok(after(hm, run, phone, tmp_path / "gen", "--cameras", "still", "--frames", 5))
