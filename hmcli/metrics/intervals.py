@@ -5,7 +5,7 @@ Everything is seeded, so that anyone who has the clips' scores gets the same int
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,20 @@ class Interval:
 def bootstrap_means(values_N: Sequence[float], seed: int) -> np.ndarray:
     """(RESAMPLES,) means of N values drawn with replacement from `values_N`. Raises ValueError for no value."""
     values = np.asarray(values_N, dtype=np.float64)
-    if not len(values):
+    return values[draws(len(values), seed)].mean(1)
+
+
+def draws(count: int, seed: int) -> np.ndarray:
+    """(RESAMPLES, N) which of `count` = N things each draw with replacement holds. Raises ValueError for none."""
+    if not count:
         raise ValueError("there is no value to draw from")
-    picked = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    return values[picked].mean(1)
+    return np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+
+
+def bootstrap_of(statistic: Callable[[np.ndarray], np.ndarray], count: int, seed: int) -> np.ndarray:
+    """What `statistic` makes of each draw of `count` things, (R, N) -> (R,); draws without a number are left out."""
+    found = statistic(draws(count, seed))
+    return found[~np.isnan(found)]
 
 
 def interval(mean: float, resampled: np.ndarray) -> Interval:

@@ -60,6 +60,13 @@ def probe_video(path: Video) -> VideoInfo:
     return _looked(path)[0]
 
 
+def plays_in_browsers(path: Video) -> bool:
+    """Is it H.264 of 8 bits with halved colours (what `near-lossless` writes), which every browser plays?"""
+    with _opened(path) as container:
+        context = container.streams.video[0].codec_context
+        return bool(context.name == "h264" and context.pix_fmt == "yuv420p" and "mp4" in container.format.name)
+
+
 def frame_times(path: Video) -> np.ndarray:
     """(T,) seconds from the first frame to each, as the file says when they are shown."""
     return _looked(path)[1]

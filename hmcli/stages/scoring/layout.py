@@ -151,6 +151,7 @@ class Judged:
     shapes: tuple[tuple[int, int, int], ...]  # frames, height, width of the videos
     seconds_per_clip: float | None  # median; null without videos
     model_free: str = ""  # which row without a model it is; empty: a model made it
+    path: str = ""  # where the generation lay, as an absolute path; empty: not said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +160,4 @@ class EvaluationAttributes:
 
     protocol: dict[str, dict[str, str]]  # sections of the protocol card
     generation: Judged
+    reference: str = ""  # folder of the true targets, as an absolute path; empty: none was read, or not said

@@ -59,7 +59,8 @@ def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failure
     order = [item_name(clip, column) for clip, column in done]
     found = {(clip, of.name): _read(writer.place(item_name(clip, of))) for clip, of in done}
     scores, table = _scores(plan, found, failures), list(_table(plan, found, failures, stay))
-    attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated))
+    reference = "" if plan.reference is None else str(plan.reference.path.absolute())
+    attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated), reference=reference)
     return _complete(writer, order, scores, table, list(_stretch_table(found.values())), attributes)
 
 
@@ -125,7 +126,7 @@ def _judged(generated: Generated) -> Judged:
         inputs=manifest.inputs, recipe=manifest.recipe, seed=manifest.seed, source=generated.source,
         source_fingerprint=generated.source_fingerprint, shapes=_shapes(generated),
         seconds_per_clip=median(row.seconds for row in rows) if rows else None,
-        model_free=generated.model_free.row if generated.model_free else "",
+        model_free=generated.model_free.row if generated.model_free else "", path=str(generated.path.absolute()),
     )  # fmt: skip
 
 

@@ -1,0 +1,229 @@
+"""The table of a report: evaluations by row, scores by column, with intervals and differences to the first row.
+
+What stands in it is computed elsewhere (hmcli.stages.reporting.comparing); here it becomes markdown, CSV and LaTeX.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hmcli.reports.tables import NO_VALUE, markdown_table, score_text
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A row minus the first one, over the clips that both have; `low` and `high` enclose 95 % of the draws of clips."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    clips: int
+
+    @property
+    def told_apart(self) -> bool:
+        """Is 0 outside of the interval?"""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One score of one row. `mean` is what scores.json says; None where no clip could be judged."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    clips: int
+    failed: int
+    not_judged: int
+    difference: Difference | None = None
+    why_not: str = ""  # there is no interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A score; a label carries everything that makes it comparable."""
+
+    label: str
+    unit: str
+    better: str
+    several_ways: bool = False  # its definition, backbone or average differs between rows
+
+    @property
+    def title(self) -> str:
+        unit = f" [{self.unit}]" if self.unit else ""
+        return f"{self.label}{unit} {ARROWS[self.better]}{' *' if self.several_ways else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """An evaluation; `cells` has one for each column, None where it lacks the score."""
+
+    name: str
+    model_free: str  # which row without a model; empty: a model made it
+    cells: tuple[Cell | None, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} (no model: {self.model_free})" if self.model_free else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardDifference:
+    """A choice that changes numbers, made in several ways: what each says, and which rows say so."""
+
+    place: str
+    said: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def text(self) -> str:
+        return f"{self.place}: " + "; ".join(f"{', '.join(rows)}: {value}" for value, rows in self.said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The whole table, and what must be said above it."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    cards: tuple[CardDifference, ...]
+    notes: tuple[str, ...]
+
+
+def digits(column: Column) -> int:
+    """Decimals of its scores: as everywhere in hm."""
+    return 3 if column.unit == "dB" else 4
+
+
+def number_text(value: float | None, column: Column, *, signed: bool = False) -> str:
+    """A score or a difference as people read it."""
+    if value is None:
+        return NO_VALUE
+    text = score_text(abs(value) if signed else value, column.unit).removesuffix(f" {column.unit}")
+    return f"{'+' if value >= 0 else MINUS}{text}" if signed else text
+
+
+def interval_text(low: float | None, high: float | None, column: Column, *, signed: bool = False) -> str:
+    """`[low, high]`; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"[{number_text(low, column, signed=signed)}, {number_text(high, column, signed=signed)}]"
+
+
+def cell_text(cell: Cell | None, column: Column) -> str:
+    """A cell on one line."""
+    if cell is None:
+        return NO_VALUE
+    parts = [number_text(cell.mean, column), interval_text(cell.low, cell.high, column)]
+    if (gap := cell.difference) is not None:
+        parts += [
+            f"Δ {number_text(gap.mean, column, signed=True)}",
+            interval_text(gap.low, gap.high, column, signed=True),
+        ]
+    return " ".join(filter(None, [*parts, left_out_text(cell)]))
+
+
+def left_out_text(cell: Cell) -> str:
+    """How many clips are in no mean, and why."""
+    out = [f"{count} {what}" for count, what in ((cell.failed, "failed"), (cell.not_judged, "not judged")) if count]
+    return f"({', '.join(out)})" if out else ""
+
+
+def caption_lines(table: Comparison) -> list[str]:
+    """What stands above the table: how to read it, and what keeps its rows from being comparable."""
+    first = table.rows[0].title
+    lines = [
+        "Mean [95 % bootstrap interval over clips]"
+        + (f"; Δ: difference to {first} over the clips both have, drawn together." if len(table.rows) > 1 else ".")
+    ]
+    if table.cards:
+        lines.append("The protocol cards differ: these numbers do not compare as they stand (* marks columns).")
+        lines += [one.text for one in table.cards]
+    return [*lines, *table.notes]
+
+
+def as_markdown(table: Comparison) -> str:
+    rows = [
+        [row.title, *(cell_text(cell, column) for cell, column in zip(row.cells, table.columns, strict=True))]
+        for row in table.rows
+    ]
+    above = "\n".join(f"* {_one_line(line)}" for line in caption_lines(table))
+    return f"{above}\n\n{markdown_table(['', *(column.title for column in table.columns)], rows)}"
+
+
+CSV_COLUMNS = (
+    "row", "model_free", "metric", "unit", "better", "mean", "low", "high", "clips", "failed", "not_judged",
+    "difference", "difference_low", "difference_high", "difference_clips", "several_ways",
+)  # fmt: skip
+
+
+def as_csv(table: Comparison) -> str:
+    """One line per row and score, numbers in full."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in table.rows:
+        for cell, column in zip(row.cells, table.columns, strict=True):
+            if cell is None:
+                continue
+            gap = cell.difference
+            found = (gap.mean, gap.low, gap.high, gap.clips) if gap else (None,) * 4
+            writer.writerow([
+                row.name, row.model_free, column.label, column.unit, column.better, cell.mean, cell.low, cell.high,
+                cell.clips, cell.failed, cell.not_judged, *found, column.several_ways,
+            ])  # fmt: skip
+    return text.getvalue()
+
+
+def as_latex(table: Comparison) -> str:
+    """A booktabs table; what stands above it is in its comments."""
+    above = "".join(f"% {_one_line(line)}\n" for line in caption_lines(table))
+    head = " & ".join(["", *(_latex(column.title) for column in table.columns)])
+    body = "".join(
+        " & ".join([_latex(row.title), *(_latex_cell(*pair) for pair in zip(row.cells, table.columns, strict=True))])
+        + " \\\\\n"
+        for row in table.rows
+    )
+    columns = "l" + "c" * len(table.columns)
+    return (
+        f"{above}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n"
+        "\\end{tabular}\n"
+    )
+
+
+def _latex_cell(cell: Cell | None, column: Column) -> str:
+    return _latex(cell_text(cell, column))
+
+
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "Δ": "$\\Delta$",
+    MINUS: "$-$", "<": "\\textless{}", ">": "\\textgreater{}",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def best_rows(table: Comparison, column: int) -> set[int]:
+    """Rows with the best mean of a column among those that a model made."""
+    means: Sequence[tuple[int, float]] = [
+        (index, cell.mean)
+        for index, row in enumerate(table.rows)
+        if not row.model_free and (cell := row.cells[column]) is not None and cell.mean is not None
+    ]
+    if len(means) < 2:
+        return set()
+    choose = max if table.columns[column].better == "higher" else min
+    best = choose(mean for _, mean in means)
+    return {index for index, mean in means if mean == best}

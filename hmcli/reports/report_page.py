@@ -1,0 +1,136 @@
+"""The page of a report: one HTML file that opens from disk, or the index of a static site.
+
+Its parts stand in templates/: report.html.j2 (escaped by jinja2), report.css, report.js. Ids and captions come from
+others: they reach the page as escaped text, or as JSON that the script shows as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any
+
+from hmcli.reports import comparison
+from hmcli.reports.comparison import Comparison
+
+MARK = "<!doctype html><!-- made by hm report -->"  # how the file begins: what may be replaced
+MEDIA = "media"  # folder of a site's videos and pictures
+_TYPES = {".mp4": "video/mp4", ".png": "image/png"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Frames in a row in which a subject is `visible`, `hidden` or `returned`."""
+
+    state: str
+    first: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """One subject of a clip's timeline."""
+
+    subject: str
+    family: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipView:
+    """One clip of the browser; videos and the view from above by their names, None where there is none.
+
+    `values` has for each row and column the clip's value (None: none) and what became of it.
+    """
+
+    id: str
+    caption: str
+    split: str
+    hidden_seconds: float | None
+    reasons: tuple[str, ...]
+    frames: tuple[int, int]
+    fps: float
+    context: str | None
+    truth: str | None
+    rows: tuple[str | None, ...]
+    plan: str | None
+    lanes: tuple[Lane, ...]
+    values: tuple[tuple[tuple[float | None, str], ...], ...]
+    missing: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the script: an infinite value is the text that Number() takes."""
+        values = [[[_number(value), said] for value, said in row] for row in self.values]
+        return {**asdict(self), "values": values}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A drawn plot: SVG of ours, safe as it is."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPage:
+    """Everything the page shows. `abouts` are lines (name, value) of each row."""
+
+    title: str
+    table: Comparison
+    notes: tuple[str, ...]
+    abouts: tuple[tuple[tuple[str, str], ...], ...]
+    plots: tuple[Plot, ...]
+    plots_note: str
+    clips: tuple[ClipView, ...]
+    made_by: str
+
+
+def report_page(page: ReportPage, media: Mapping[str, bytes], *, embed: bool) -> str:
+    """The HTML; with `embed` the videos are in it, else they lie in MEDIA beside it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = files("hmcli.reports") / "templates"
+    parts = {name: Markup((folder / f"report.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
+    environment = Environment(
+        loader=PackageLoader("hmcli.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2").render(
+        page=page, table=page.table, lines=comparison, head=_heads(page.table), data=_data(page, embed),
+        media={name: _data_uri(name, data) for name, data in media.items()} if embed else {},
+        mark=Markup(MARK), svg=Markup, **parts,
+    )  # fmt: skip
+
+
+def _heads(table: Comparison) -> Sequence[set[int]]:
+    return [comparison.best_rows(table, index) for index in range(len(table.columns))]
+
+
+def _data(page: ReportPage, embed: bool) -> dict[str, Any]:
+    """What the script reads."""
+    columns = [
+        {"label": one.label, "unit": one.unit, "better": one.better, "digits": comparison.digits(one)}
+        for one in page.table.columns
+    ]
+    rows = [{"name": row.name, "title": row.title} for row in page.table.rows]
+    return {
+        "columns": columns, "rows": rows, "clips": [clip.to_json() for clip in page.clips],
+        "folder": "" if embed else f"{MEDIA}/",
+    }  # fmt: skip
+
+
+def _data_uri(name: str, data: bytes) -> str:
+    kind = _TYPES[name[name.rindex(".") :]]
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _number(value: float | None) -> float | str | None:
+    if value is None or math.isfinite(value):
+        return value
+    return "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,1 @@
+"""Reports: evaluations side by side, for people to look at."""

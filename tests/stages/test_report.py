@@ -1,0 +1,238 @@
+"""hm report: numbers are those of the evaluations, intervals can be computed again, and what is missing is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sealing import edit
+from warm import WarmCommand, ok
+
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe.reading import load_recipe
+from hmcli.runtime import Silent
+from hmcli.stages.bench import rows as bench_rows
+from hmcli.stages.reporting import report
+from hmcli.stages.reporting.comparing import card_differences, compare
+from hmcli.stages.reporting.evaluations import open_evaluations
+from hmcli.stages.scoring import evaluate
+
+ROWS = ("last-frame", "frozen")
+METRICS = ("psnr", "psnr-returned", "psnr-stretch")
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def scored(generation: Path, out: Path, *settings: str, metrics: tuple[str, ...] = METRICS) -> Path:
+    recipe = load_recipe(None, list(settings))
+    evaluate.run(recipe, generation=generation, reference=None, metrics=metrics, out=out, reporter=Silent())
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two model-free rows of three rendered clips, and their evaluations beside them."""
+    root = tmp_path_factory.mktemp("report")
+    bench_rows.run(clips, out=root / "rows", rows=ROWS, reporter=Silent())
+    for row in ROWS:
+        scored(root / "rows" / row, root / f"{row}.evaluation")
+    return root
+
+
+def reported(made: Path, out: Path, *paths: Path, **options) -> str:
+    given = {"bundle": None, "tables": None, "clips": (), "generations": (), "reference": None, "title": "t"}
+    paths = paths or tuple(made / f"{row}.evaluation" for row in ROWS)
+    reporter = options.pop("reporter", Silent())
+    report.run(paths, **{**given, "out": out, "reporter": reporter, **options})
+    return (out or options["bundle"] / "index.html").read_text(encoding="utf-8")
+
+
+class Reader(HTMLParser):
+    """Texts of the score table's means, and the script's data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means: list[str] = []
+        self.data, self.media = "", 0
+        self._at = ""
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self._at = (given.get("class") or "") if tag == "span" else (given.get("id") or "") if tag == "script" else ""
+        self.media += tag == "script" and self._at.endswith(".mp4")
+
+    def handle_data(self, text):
+        if self._at.startswith("mean"):
+            self.means.append(text)
+        if self._at == "data":
+            self.data = text
+        self._at = ""
+
+
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    return reader
+
+
+def scores(evaluation: Path) -> dict:
+    return json.loads((evaluation / "scores.json").read_text())["metrics"]
+
+
+def per_clip(evaluation: Path, label: str) -> dict[str, tuple[float, int]]:
+    with (evaluation / "per_clip.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == label and row["value"]]
+    return {row["clip"]: (float(row["value"]), int(row["frames"])) for row in rows}
+
+
+def test_the_table_has_the_numbers_of_scores_json(made, tmp_path):
+    html = reported(made, tmp_path / "r.html", tables=tmp_path / "tables")
+    wanted = [scores(made / f"{row}.evaluation")[metric]["mean"] for row in ROWS for metric in METRICS]
+    assert read(html).means == [f"{mean:.3f}" for mean in wanted]
+    with (tmp_path / "tables" / "table.csv").open(newline="") as file:
+        assert [float(row["mean"]) for row in csv.DictReader(file)] == wanted
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["table.csv", "table.md", "table.tex"]
+    assert "no model: last-frame" in html
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_intervals_and_paired_differences_are_those_of_an_independent_bootstrap(made, metric):
+    paths = [made / f"{row}.evaluation" for row in ROWS]
+    table = compare(open_evaluations(paths))
+    column = [of.label for of in table.columns].index(metric)
+    one, other = (per_clip(path, metric) for path in paths)
+    assert list(one) == list(other)
+    picked = np.random.default_rng(0).integers(len(one), size=(2000, len(one)))
+
+    def drawn(of: dict[str, tuple[float, int]]) -> np.ndarray:
+        every = [np.repeat(value, frames) for value, frames in of.values()]
+        return np.array([np.concatenate([every[clip] for clip in draw]).mean() for draw in picked])
+
+    for row, of in zip(table.rows, (one, other), strict=True):
+        low, high = np.sort(drawn(of))[[49, 1949]]  # 2.5 % and 97.5 % of 2000
+        assert (row.cells[column].low, row.cells[column].high) == pytest.approx((low, high), rel=1e-9)
+    gap = table.rows[1].cells[column].difference
+    low, high = np.sort(drawn(other) - drawn(one))[[49, 1949]]
+    assert (gap.low, gap.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
+    means = [scores(path)[metric]["mean"] for path in paths]
+    assert gap.mean == pytest.approx(means[1] - means[0], rel=1e-9)
+    assert table.rows[0].cells[column].difference is None
+
+
+def test_a_difference_is_over_the_clips_that_both_have(made, tmp_path):
+    """The other row lost a clip: its mean is over two, the difference over the same two of both."""
+    shutil.copytree(made / "rows" / "frozen", tmp_path / "rows" / "frozen")
+    victim = sorted((tmp_path / "rows" / "frozen" / "videos").glob("*.mp4"))[0]
+    victim.unlink()
+    less = scored(tmp_path / "rows" / "frozen", tmp_path / "less.evaluation", metrics=("psnr",))
+    table = compare(open_evaluations([made / "last-frame.evaluation", less]))
+    cell = table.rows[1].cells[0]
+    assert (cell.clips, cell.failed, cell.difference.clips) == (2, 1, 2)
+    one, other = per_clip(made / "last-frame.evaluation", "psnr"), per_clip(less, "psnr")
+    means = [np.mean([of[clip][0] for clip in other]) for of in (one, other)]
+    assert cell.difference.mean == pytest.approx(means[1] - means[0], rel=1e-9)
+
+
+def test_a_clip_has_its_videos_once_its_values_and_its_subjects(made, clips, tmp_path):
+    found = read(reported(made, tmp_path / "r.html"))
+    data = json.loads(found.data)
+    assert [row["name"] for row in data["rows"]] == list(ROWS)
+    names = {name for clip in data["clips"] for name in (clip["context"], clip["truth"], *clip["rows"])}
+    assert found.media == len(names) == 3 * 4  # context, truth, two rows
+    clip = data["clips"][0]
+    assert clip["frames"] == [21, 21]
+    assert clip["values"][1][0][0] == per_clip(made / "frozen.evaluation", "psnr")[clip["id"]][0]
+    said = json.loads((clips / clip["id"] / "subjects.json").read_text())
+    assert [lane["subject"] for lane in clip["lanes"]] == list(said)
+    for lane, subject in zip(clip["lanes"], said.values(), strict=True):
+        frames = [span["state"] for span in lane["spans"] for _ in range(span["count"])]
+        assert len(frames) == 42
+        gone = [frame for of in subject["hidden"] for frame in range(of["first"], of["last"] + 1)]
+        assert {frames[frame] for frame in gone} <= {"hidden"}
+    stretches = [of for subject in said.values() for of in subject["hidden"] if of["certified"]]
+    assert clip["hidden_seconds"] == max(of["hidden_seconds"] for of in stretches)
+
+
+def test_only_named_clips_are_played_and_the_others_are_listed(made, tmp_path):
+    notes = Notes()
+    html = reported(made, tmp_path / "r.html", clips=("s5-00001",), reporter=notes)
+    data = json.loads(read(html).data)
+    assert [clip["id"] for clip in data["clips"] if clip["truth"]] == ["s5-00001"]
+    assert len(data["clips"]) == 3
+    assert any("Videos of 1 of 3 clips" in said for said in notes.said)
+    with pytest.raises(UsageError, match="clip 'nobody'"):
+        reported(made, tmp_path / "s.html", clips=("nobody",))
+
+
+def test_a_bundle_is_a_site_with_videos_as_files(made, tmp_path):
+    data = json.loads(read(reported(made, None, bundle=tmp_path / "site")).data)
+    files = {path.name for path in (tmp_path / "site" / "media").iterdir()}
+    for clip in data["clips"]:
+        assert {clip["context"], clip["truth"], *clip["rows"], clip["plan"]} <= files
+    reported(made, None, bundle=tmp_path / "site")  # its own site is replaced
+
+
+def test_missing_generations_and_clips_cost_a_sentence_and_are_found_where_they_are_named(made, tmp_path):
+    lone = tmp_path / "alone"
+    shutil.copytree(made / "frozen.evaluation", lone / "frozen.evaluation")
+
+    def forget(manifest: dict) -> None:
+        manifest["attributes"]["generation"] |= {"path": str(tmp_path / "gone"), "source": ""}
+        manifest["attributes"]["reference"] = ""
+
+    edit(lone / "frozen.evaluation" / "manifest.json", forget)
+    html = reported(made, tmp_path / "r.html", lone / "frozen.evaluation")
+    data = json.loads(read(html).data)
+    assert "gone is not there any more, or has changed (--generation names it)." in html
+    assert "no folder of clips is recorded (--reference names it)." in html
+    assert [clip["rows"] for clip in data["clips"]] == [[None]] * 3
+    assert data["clips"][0]["hidden_seconds"] > 0  # from the evaluation's stretches
+    again = reported(made, tmp_path / "r.html", lone / "frozen.evaluation", generations=(made / "rows" / "frozen",))
+    assert all(clip["rows"][0] for clip in json.loads(read(again).data)["clips"])
+    with pytest.raises(UsageError, match="no evaluation here is of this generation"):
+        reported(made, tmp_path / "s.html", lone / "frozen.evaluation", generations=(made / "rows" / "last-frame",))
+
+
+def test_other_protocols_are_named_and_other_rows_are_no_difference(made, tmp_path):
+    paths = [made / f"{row}.evaluation" for row in ROWS]
+    assert card_differences(open_evaluations(paths)) == ()
+    videos = scored(made / "rows" / "frozen", tmp_path / "videos.evaluation", "eval.average=videos")
+    notes = Notes()
+    html = reported(made, tmp_path / "r.html", paths[0], videos, reporter=notes)
+    assert "The protocol cards differ" in html
+    assert any("eval.average" in said and "last-frame" in said for said in notes.said)
+
+
+def test_evaluations_of_one_name_are_told_apart_by_their_folders(made, tmp_path):
+    for folder in ("a", "b"):
+        shutil.copytree(made / "frozen.evaluation", tmp_path / folder / "x.evaluation")
+    names = [one.name for one in open_evaluations([tmp_path / "a" / "x.evaluation", tmp_path / "b" / "x.evaluation"])]
+    assert names == ["a/x", "b/x"]
+
+
+def test_what_is_no_evaluation_and_what_would_be_overwritten_is_refused(made, clips, tmp_path, hm: WarmCommand):
+    (tmp_path / "mine.html").write_text("<p>mine</p>")
+    evaluation = made / "frozen.evaluation"
+    for code, arguments in (
+        (3, [clips]), (3, [tmp_path / "none"]), (3, [evaluation, made / "rows" / "frozen"]), (2, []),
+        (2, [evaluation, "--out", tmp_path / "mine.html"]), (2, [evaluation, "--bundle", tmp_path]),
+        (2, [evaluation, "--out", tmp_path / "r.html", "--bundle", tmp_path / "b"]),
+    ):  # fmt: skip
+        done = hm("report", *arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (code, ""), (arguments, done.stderr)
+    assert (tmp_path / "mine.html").read_text() == "<p>mine</p>"
+    with pytest.raises(DataError, match="of kind 'dataset'"):
+        open_evaluations([clips])
+    assert ok(hm("report", evaluation, "--out", tmp_path / "r.html")) == tmp_path / "r.html"
+    assert ok(hm("report", evaluation, "--out", tmp_path / "r.html")) == tmp_path / "r.html"  # its own is replaced
