@@ -100,6 +100,6 @@ def _ticks(low: float, high: float) -> list[float]:
     """Round numbers between both ends, about as many as _TICKS."""
     rough = (high - low) / _TICKS
     power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough / 1.6)
     first = math.ceil(low / step)
     return [round(step * number, 12) for number in range(first, math.floor(high / step) + 1)]

@@ -181,7 +181,7 @@ const show = clip => {
   at('facts').textContent = [clip.split && `split ${clip.split}`, hidden, clip.reasons.join(', ')].filter(Boolean).join(' · ');
   at('missing').replaceChildren(...clip.missing.map(text => make('li', text)));
   at('scrub').max = Math.max(total() - 1, 0);
-  document.querySelector('.transport').hidden = !players.length;
+  for (const kind of ['.transport', '.scrub']) document.querySelector(kind).hidden = !players.length;
   at('plan').hidden = clip.plan === null;
   if (clip.plan !== null) Object.assign(at('plan'), {src: address(clip.plan), alt: `view from above of ${clip.id}`});
   timeline(clip);
