@@ -63,6 +63,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
     },
     "detector": {
         "transformers": "hmcli.metrics.detectors.objects:transformers_objects",
+        "segmenter": "hmcli.metrics.detectors.segmenter:segmenter",
     },
     "scene": {
         **_of("hmcli.world.scenes.towns", "STREET MARKET NIGHT_CITY"),

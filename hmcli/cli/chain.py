@@ -173,10 +173,10 @@ def train(
     if part != "transformer":
         if memory is not None:
             raise UsageError(f"--memory has no effect with train.part={part}", fix="leave --memory out")
-        from hmcli.stages.training import blocks, codec
+        from hmcli.stages.training import blocks, codec, segmenter
 
-        train_codec = codec.run if part == "codec" else blocks.run
-        return train_codec(
+        by_part = {"codec": codec.run, "blocks": blocks.run, "segmenter": segmenter.run}
+        return by_part[part](
             resolved, data=source, out=where, force=force, prune=prune, device=pick_device(device), reporter=Console(),
             dry_run=dry_run,
         )  # fmt: skip

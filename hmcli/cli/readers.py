@@ -32,6 +32,7 @@ def of_training() -> Readers:
         "train": lambda recipe: recipe.train.part == "transformer",
         "codec": lambda recipe: recipe.train.part == "codec",
         "blocks": lambda recipe: recipe.train.part == "blocks",
+        "segmenter": lambda recipe: recipe.train.part == "segmenter",
         "views": compares_views,
     }
 

@@ -18,9 +18,9 @@ from hmcli import registry
 from hmcli.contracts import SIDE_STEP, TIME_STRIDE
 
 Reader = Literal[
-    "render", "encode", "slots", "memory", "train", "codec", "blocks", "views", "generate", "clips", "codec path",
-    "text path", "inspect", "eval", "features", "lpips", "detections", "foreign", "convert", "released", "diffusers",
-    "checkpoint", "dataset",
+    "render", "encode", "slots", "memory", "train", "codec", "blocks", "segmenter", "views", "generate", "clips",
+    "codec path", "text path", "inspect", "eval", "features", "lpips", "detections", "foreign", "convert", "released",
+    "diffusers", "checkpoint", "dataset",
 ]  # fmt: skip
 READERS: dict[Reader, str] = {  # who reads a key; a command is several of them where its inputs decide
     "render": "hm render",
@@ -30,6 +30,7 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "train": "hm train (train.part=transformer)",
     "codec": "hm train (train.part=codec)",
     "blocks": "hm train (train.part=blocks)",
+    "segmenter": "hm train (train.part=segmenter)",
     "views": "hm train, generate and inspect where the policy compares fields of view or model.positions is rays",
     "generate": "hm generate",
     "clips": "hm generate from a folder of clips",

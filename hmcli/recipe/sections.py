@@ -30,8 +30,9 @@ _RENDER: tuple[Reader, ...] = ("render",)
 _CLIPS: tuple[Reader, ...] = ("encode", "clips")
 _CODEC: tuple[Reader, ...] = ("encode", "checkpoint")  # what a checkpoint says of its codec, hm generate uses
 _CODECS: tuple[Reader, ...] = ("codec", "blocks")
+_FOOTAGE: tuple[Reader, ...] = (*_CODECS, "segmenter")
 _TRAIN: tuple[Reader, ...] = ("train",)
-_BOTH: tuple[Reader, ...] = ("train", "codec")
+_STEPS: tuple[Reader, ...] = ("train", "codec", "segmenter")
 _SHAPE: tuple[Reader, ...] = ("train", "convert")
 _SETTING: tuple[Reader, ...] = ("train", "released", "checkpoint")
 _VIEW: tuple[Reader, ...] = ("slots", "memory", "views", "checkpoint")
@@ -135,7 +136,7 @@ class PosesConfig:
     repair: Annotated[
         Literal["refuse", "reference"],
         key("Text poses with holes: refuse names the bad frame, reference repairs as the released loader does "
-            "(docs/parity.md).", by=(*_CLIPS, *_CODECS, "dataset", "foreign")),
+            "(docs/parity.md).", by=(*_CLIPS, *_FOOTAGE, "dataset", "foreign")),
     ] = "refuse"  # fmt: skip
 
 
@@ -152,11 +153,11 @@ class DataConfig:
     """How clips become tensors."""
 
     size: Annotated[
-        Size, key("Size videos are brought to.", by=(*_CLIPS, *_CODECS), unit=f"{SIZE} x patch")
+        Size, key("Size videos are brought to.", by=(*_CLIPS, *_FOOTAGE), unit=f"{SIZE} x patch")
     ] = (64, 112)  # fmt: skip
     fit: Annotated[
         Literal["crop", "stretch"],
-        key("crop: scale to cover, cut the middle out; stretch: scale both sides.", by=(*_CLIPS, *_CODECS)),
+        key("crop: scale to cover, cut the middle out; stretch: scale both sides.", by=(*_CLIPS, *_FOOTAGE)),
     ] = "crop"
     frames: Annotated[
         Literal["refuse", "trim", "pad"],
@@ -338,24 +339,27 @@ class TrainConfig:
     """Training, of a transformer on latents or of a codec on clips."""
 
     part: Annotated[
-        Literal["transformer", "codec", "blocks"],
-        key("What is trained: codec is a VAE, blocks a linear code, which takes no steps.", by=(*_BOTH, "blocks")),
+        Literal["transformer", "codec", "blocks", "segmenter"],
+        key(
+            "What is trained: codec is a VAE, blocks a linear code, which takes no steps, segmenter finds subjects.",
+            by=(*_STEPS, "blocks"),
+        ),
     ] = "transformer"
-    steps: Annotated[int, key("Steps in all.", by=_BOTH, unit="steps", ge=1)] = 40
-    batch: Annotated[int, key("Clips of a step.", by=_BOTH, unit="clips", ge=1)] = 2
-    lr: Annotated[float, key("Highest learning rate.", by=_BOTH, gt=0)] = 3.0e-4
-    warmup: Annotated[int, key("Steps from 0 to lr.", by=_BOTH, unit="steps", ge=0)] = 10
+    steps: Annotated[int, key("Steps in all.", by=_STEPS, unit="steps", ge=1)] = 40
+    batch: Annotated[int, key("Clips of a step.", by=_STEPS, unit="clips", ge=1)] = 2
+    lr: Annotated[float, key("Highest learning rate.", by=_STEPS, gt=0)] = 3.0e-4
+    warmup: Annotated[int, key("Steps from 0 to lr.", by=_STEPS, unit="steps", ge=0)] = 10
     decay: Annotated[
-        Literal["constant", "cosine"], key("The learning rate after the warm-up.", by=_BOTH)
+        Literal["constant", "cosine"], key("The learning rate after the warm-up.", by=_STEPS)
     ] = "constant"  # fmt: skip
     optimizer: Annotated[
         Literal["adamw", "muon"],
         key("muon: for the matrices of attention and feed-forward, AdamW for the rest. A codec's is always muon.",
             by=_TRAIN),
     ] = "adamw"  # fmt: skip
-    weight_decay: Annotated[float, key("Of AdamW and Muon.", by=_BOTH, ge=0)] = 0.01
-    betas: Annotated[tuple[Beta, Beta], key("Of AdamW.", by=_BOTH, unit="0 to below 1")] = (0.9, 0.999)
-    clip_norm: Annotated[float, key("Longer gradients are cut to this length.", by=_BOTH, gt=0)] = 1.0
+    weight_decay: Annotated[float, key("Of AdamW and Muon.", by=_STEPS, ge=0)] = 0.01
+    betas: Annotated[tuple[Beta, Beta], key("Of AdamW.", by=_STEPS, unit="0 to below 1")] = (0.9, 0.999)
+    clip_norm: Annotated[float, key("Longer gradients are cut to this length.", by=_STEPS, gt=0)] = 1.0
     draws: Annotated[
         int, key("Noise draws per pass over a frozen context, which is most of a step.", by=_TRAIN, ge=1)
     ] = 1
@@ -380,7 +384,7 @@ class TrainConfig:
         float, key("Share of samples trained on the empty caption, for guidance.", by=_TRAIN, unit="share", ge=0, lt=1)
     ] = 0.1
     train_only: Annotated[
-        tuple[str, ...], key("Parts of names of the parameters that train; empty: all.", by=_BOTH)
+        tuple[str, ...], key("Parts of names of the parameters that train; empty: all.", by=_STEPS)
     ] = ()  # fmt: skip
     lora: LoraConfig | None = None
     gradient_checkpointing: Annotated[
@@ -388,9 +392,9 @@ class TrainConfig:
     ] = False  # fmt: skip
     attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_TRAIN)] = "auto"
     dtype: Annotated[Literal["float32", "bfloat16"], key("What steps compute in.", by=_TRAIN)] = "float32"
-    checkpoint_every: Annotated[int, key("Steps from checkpoint to checkpoint.", by=_BOTH, unit="steps", ge=1)] = 20
-    keep: Annotated[int, key("Checkpoints kept, the newest ones.", by=_BOTH, unit="checkpoints", ge=1)] = 2
-    ema: Annotated[float, key("Decay of the weight average that is saved; 0: none.", by=_BOTH, ge=0, lt=1)] = 0.0
+    checkpoint_every: Annotated[int, key("Steps from checkpoint to checkpoint.", by=_STEPS, unit="steps", ge=1)] = 20
+    keep: Annotated[int, key("Checkpoints kept, the newest ones.", by=_STEPS, unit="checkpoints", ge=1)] = 2
+    ema: Annotated[float, key("Decay of the weight average that is saved; 0: none.", by=_STEPS, ge=0, lt=1)] = 0.0
     frames: Annotated[Frames, key("Codec: frames of a sample.", by=("codec",), unit=FRAMES)] = 17
     subject_weight: Annotated[
         float,
@@ -454,8 +458,8 @@ class EvalConfig:
     ] = ""
     detector: Annotated[
         str,
-        key("What finds the subjects of a prediction: transformers (an object detector at detector_path). Empty: none, "
-            "and metrics of detections are left out.",
+        key("What finds the subjects of a prediction: segmenter (HM-World's subjects), transformers (an "
+            "object detector at detector_path). Empty: none, and metrics of detections are left out.",
             by=("detections",), names="detector", also=("",)),
     ] = ""  # fmt: skip
     detector_path: Annotated[
@@ -476,7 +480,7 @@ class Recipe:
     seed: Annotated[
         int,
         key("What everything drawn by chance depends on.", ge=0,
-            by=("render", "memory", "train", "codec", "generate", "inspect", "checkpoint")),
+            by=("render", "memory", *_STEPS, "generate", "inspect", "checkpoint")),
     ] = 0  # fmt: skip
     world: WorldConfig = field(default_factory=WorldConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -11,7 +11,7 @@ import pytest
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import KEYS
 from hmcli.recipe.sections import DataConfig, LoraConfig, MemoryConfig, ModelConfig, Recipe, SplitConfig, TrainConfig
-from hmcli.stages.training import codec, train
+from hmcli.stages.training import codec, segmenter, train
 
 INPUTS = {"latents": "sha256:1", "base": "sha256:2", "memory": "sha256:3"}
 FULL = Recipe(
@@ -40,6 +40,7 @@ def with_other(section: Any, path: str, value: str) -> Any:
         ),
         (train.run_key, {"train", "views", "encode"}, "cosine", {"train.checkpoint_every", "train.keep"}),
         (codec.run_key, {"codec"}, "constant", {"train.checkpoint_every", "train.keep"}),
+        (segmenter.run_key, {"segmenter"}, "constant", {"train.checkpoint_every", "train.keep"}),
     ],
 )
 def test_a_change_of_any_key_is_another_run_but_for_length_and_checkpoints(
@@ -53,7 +54,7 @@ def test_a_change_of_any_key_is_another_run_but_for_length_and_checkpoints(
     assert same == may_change
 
 
-@pytest.mark.parametrize("run_key", [train.run_key, codec.run_key])
+@pytest.mark.parametrize("run_key", [train.run_key, codec.run_key, segmenter.run_key])
 def test_another_input_is_another_run(run_key: RunKey):
     for name in INPUTS:
         assert run_key(FULL, INPUTS | {name: "sha256:4"}) != run_key(FULL, INPUTS)

@@ -12,13 +12,13 @@ from typing import Any
 
 from hmcli.stages.shared.typed import LeftOut
 
-RUN, CHECKPOINT, CODEC, WEIGHTS = "run", "checkpoint", "codec", "weights"  # kinds
+RUN, CHECKPOINT, CODEC, WEIGHTS, SEGMENTER = "run", "checkpoint", "codec", "weights", "segmenter"  # kinds
 TRANSFORMER, SCHEDULER, LORA = "transformer", "scheduler", "lora"  # folders of a checkpoint, beside vae/
 CONFIG = "config.json"  # in transformer/: what it was built with
 INDEX = "model_index.json"  # of a checkpoint: says that it is a diffusers pipeline
 MODEL = "model"  # the item of a checkpoint
 CHECKPOINTS = "checkpoints"  # folder of a run's items, and a codec's
-LOG = "steps.jsonl"  # of a run, one Step a line; of a codec, CodecStep
+LOG = "steps.jsonl"  # of a run, one Step a line; of a codec, CodecStep; of a segmenter, SegmenterStep
 RECIPE = "recipe.yaml"
 
 
@@ -94,6 +94,28 @@ class CodecAttributes:
     psnr_training: float
     psnr_held_out: LeftOut[float] = None
     psnr_held_out_subjects: LeftOut[float] = None  # in boxes of subjects
+
+
+# --- segmenters ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterStep:
+    """A step of a segmenter's training: the parts of its loss."""
+
+    step: int
+    pixels: float
+    overlap: float
+    middle: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterAttributes:
+    """What the manifest of a trained segmenter says of clips it was not trained on; left out without such clips."""
+
+    iou: LeftOut[float] = None  # of all pixels of subjects
+    recall: LeftOut[float] = None  # share of the subjects found
+    false_alarms: LeftOut[float] = None  # share of the frames without a subject in which one is found
 
 
 # --- checkpoints and weights -----------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ holds vae/, a diffusers folder in half precision with the latent statistics in i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,24 +19,21 @@ from hmcli.codecs.places import CONFIG, VAE
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import RecipeError
 from hmcli.recipe.readers import reads
-from hmcli.recipe.reading import to_yaml
 from hmcli.recipe.sections import Recipe, TrainConfig
-from hmcli.runtime import StopFlag, stopping_at_boundaries
+from hmcli.runtime import stopping_at_boundaries
 from hmcli.stages.data.opening import Dataset, open_dataset
 from hmcli.stages.models.identity import codec_hash
-from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, CodecStep, step_name
 from hmcli.stages.models.layout import CODEC as KIND
+from hmcli.stages.models.layout import LOG, RECIPE, CodecStep, step_name
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
-from hmcli.stages.training.checkpoints import drop_old, kept_steps, last_checkpoint, naming_the_last
+from hmcli.stages.training import stepping
+from hmcli.stages.training.checkpoints import kept_steps
 from hmcli.stages.training.footage import read_footage, refuse_unread, scores_of, shown, starts_of
 from hmcli.stages.training.learning import freeze, make_average
-from hmcli.stages.training.runs import about_checkpoint, log_until, naming, refuse_another_run, say_stopped
-from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
+from hmcli.stages.training.runs import naming, refuse_another_run
 from hmcli.store.artifact import ArtifactWriter
-from hmcli.store.files import write_text
 from hmcli.store.finite import require_finite_weights
-from hmcli.store.hashing import hash_json
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
     from hmcli.codecs.training import Footage
 
 SOURCES = "data set (or weights at codec.path)"
-_MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
 
 
 def run(
@@ -88,15 +83,14 @@ def run(
         refuse_another_run(writer, key, SOURCES)
         clips = _load_clips(dataset, recipe, writer)
         if recipe.train.steps not in kept_steps(writer, key):
-            _train(_prepare(recipe, clips.training, device), writer, key, reporter, stop)
+            training = _prepare(recipe, clips.training, device)
+            stepping.take_steps(training, writer, key, reporter, stop, label="training the codec")
         return _finish(recipe, clips, writer, key, device)
 
 
 def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
-    """What makes a run this run: all that changes its weights. `inputs` are fingerprints."""
-    read = reads(recipe, "codec")
-    kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
-    return hash_json({**read, "train": kept, "inputs": inputs})
+    """What makes a run this run."""
+    return stepping.run_key(recipe, inputs, "codec")
 
 
 # --- what it learns from ---------------------------------------------------------------------------------------------
@@ -127,7 +121,7 @@ class CodecTraining:
 
     recipe: Recipe
     videos: Sequence[Footage]
-    vae: Any
+    model: Any  # a VAE
     parameters: list[torch.nn.Parameter]
     optimizers: list[torch.optim.Optimizer]
     average: EMAModel | None
@@ -147,7 +141,7 @@ class CodecTraining:
         lr = training.learning_rate(step, train, pictures)
         with naming(step, names):
             parts = training.train_step(
-                self.vae, self.optimizers, video.to(self.device), weight.to(self.device),
+                self.model, self.optimizers, video.to(self.device), weight.to(self.device),
                 lr=lr, clip_norm=train.clip_norm, generator=noise,
             )  # fmt: skip
         if self.average is not None:
@@ -162,37 +156,10 @@ def _prepare(recipe: Recipe, videos: Sequence[Footage], device: str) -> CodecTra
     vae = _starting_vae(recipe).to(device).train()
     parameters = freeze(vae, recipe.train)
     return CodecTraining(
-        recipe=recipe, videos=videos, vae=vae, parameters=parameters, device=device,
+        recipe=recipe, videos=videos, model=vae, parameters=parameters, device=device,
         optimizers=make_optimizers(vae, recipe.train, is_inner_kernel, VAE_RATE),
         average=make_average(parameters, recipe.train.ema),
     )  # fmt: skip
-
-
-def _train(training: CodecTraining, writer: ArtifactWriter, key: str, reporter: Reporter, stop: StopFlag) -> None:
-    """Step from the last checkpoint to `train.steps`, with checkpoints; ends early, at a checkpoint, when stopped."""
-    train, seed, changing = training.recipe.train, training.recipe.seed, (training.vae, training.optimizers)
-    start = 0
-    if (state := _last_state(writer, key, seed)) is not None:
-        put_state(state, *changing, training.average)
-        reporter.note(f"going on from step {state.step}")
-        start = state.step
-    _ = writer.staged  # from here on the run is unfinished
-    write_text(writer.path / RECIPE, to_yaml(training.recipe))
-    log = log_until(writer.path / LOG, start)
-    shown = reporter.progress("training the codec", train.steps - start, "step")
-    with log, shown as advance, naming_the_last(writer, key):
-        for step in range(start, train.steps):
-            log.write(json.dumps(to_json(training.step(step))) + "\n")
-            advance(1)
-            last = step + 1 == train.steps
-            if last or stop or (step + 1) % train.checkpoint_every == 0:
-                log.flush()
-                meta = about_checkpoint(writer)
-                with writer.item_folder(step_name(step + 1), key, parent=CHECKPOINTS, meta=meta) as folder:
-                    write_state(folder, take_state(*changing, training.average, step=step + 1, seed=seed))
-                drop_old(writer, key, train.keep)
-            if stop and not last:
-                say_stopped(stop, step + 1, train.steps)
 
 
 def trains_encoder(train: TrainConfig) -> bool:
@@ -219,12 +186,6 @@ def _starting_vae(recipe: Recipe) -> Any:
     return vae
 
 
-def _last_state(writer: ArtifactWriter, key: str, seed: int) -> TrainingState | None:
-    if (folder := last_checkpoint(writer, key)) is None:
-        return None
-    return read_state(folder, seed=seed, instead="train again from the start: --force, or another --out")
-
-
 # --- the codec as an artifact ----------------------------------------------------------------------------------------
 
 
@@ -236,10 +197,9 @@ def _finish(recipe: Recipe, clips: Clips, writer: ArtifactWriter, key: str, devi
     if not writer.unchanged(order) or not (writer.path / VAE / CONFIG).is_file():
         vae = _starting_vae(recipe)
         freeze(vae, recipe.train)
-        state = _last_state(writer, key, recipe.seed)
+        state = stepping.last_state(writer, key, recipe.seed)
         assert state is not None  # training has just ended, or was found finished
-        for name, parameter in trained(vae).items():
-            parameter.data.copy_((state.average or state.weights)[name])
+        stepping.put_averaged(vae, state)
         vae.to(device).eval()
         seen = shown(starts_of(clips.training), device)
         scores = scores_of(partial(training.reconstructed, vae), seen, starts_of(clips.held_out), device)

@@ -35,7 +35,7 @@ _AHEAD = 8  # clips read before they are asked for
 _Read = Future[list["Footage"] | HMError]
 
 
-def refuse_unread(train: TrainConfig, part: Literal["codec", "blocks"]) -> None:
+def refuse_unread(train: TrainConfig, part: Literal["codec", "blocks", "segmenter"]) -> None:
     """A setting of training without effect is an error, in a recipe file too."""
     if train.part != part:
         raise RecipeError(
@@ -55,17 +55,18 @@ def refuse_unread(train: TrainConfig, part: Literal["codec", "blocks"]) -> None:
 
 
 def read_footage(
-    dataset: Dataset, recipe: Recipe, writer: ArtifactWriter, *, least_frames: int = 1
+    dataset: Dataset, recipe: Recipe, writer: ArtifactWriter, *, least_frames: int = 1, instances: bool = False
 ) -> Iterator[tuple[bool, list[Footage]]]:
     """The videos of one clip after the other, and whether the clip is one of those held out.
 
-    What cannot be read, or is shorter than `least_frames`, is quarantined. Few clips are in memory at once.
+    What cannot be read, is shorter than `least_frames`, or lacks the subjects that are asked for (by `instances` one by
+    one), is quarantined. Few clips are in memory at once.
     """
     for item in dataset.quarantined:
         writer.quarantine(item.item, item.reason)
     count = 0
     with ThreadPoolExecutor(_READERS) as readers:  # decoding leaves the interpreter to others
-        started = (readers.submit(_tried, recipe, source, least_frames) for source in dataset.clips)
+        started = (readers.submit(_tried, recipe, source, least_frames, instances) for source in dataset.clips)
         for source, read in zip(dataset.clips, _started_ahead(started), strict=True):
             videos = read.result()
             if isinstance(videos, HMError):
@@ -85,10 +86,10 @@ def _started_ahead(started: Iterator[_Read]) -> Iterator[_Read]:
         waiting.extend(islice(started, 1))
 
 
-def _tried(recipe: Recipe, source: ClipSource, least_frames: int) -> list[Footage] | HMError:
+def _tried(recipe: Recipe, source: ClipSource, least_frames: int, instances: bool) -> list[Footage] | HMError:
     """The videos of a clip, or why they cannot be used."""
     try:
-        videos = _videos(source, recipe.data, masked=recipe.train.subject_weight > 0)
+        videos = _videos(source, recipe.data, masked=recipe.train.subject_weight > 0, instances=instances)
         if short := [len(video.frames) for video in videos if len(video.frames) < least_frames]:
             raise DataError(
                 f"a video has {short[0]} frames, train.frames asks for {least_frames}",
@@ -99,10 +100,11 @@ def _tried(recipe: Recipe, source: ClipSource, least_frames: int) -> list[Footag
     return videos
 
 
-def _videos(source: ClipSource, data: DataConfig, *, masked: bool) -> list[Footage]:
+def _videos(source: ClipSource, data: DataConfig, *, masked: bool, instances: bool) -> list[Footage]:
     """Context and target at the recipe's size. Their lengths and cameras do not matter: pieces are cut out of them.
 
-    Subjects are read where masks are there; with `masked`, a clip without them raises DataError.
+    Subjects are read where masks are there; with `masked`, a clip without them raises DataError, with `instances` also
+    one whose masks do not tell subjects apart.
     """
     from hmcli.codecs.training import Footage
 
@@ -111,6 +113,8 @@ def _videos(source: ClipSource, data: DataConfig, *, masked: bool) -> list[Foota
         if role not in source.files:
             continue
         frames = resize_frames(read_video(source.read(role)), data.size, data.fit)
+        if instances and f"{role}_instances" not in source.files:
+            raise DataError(f"the {role} video has no masks that tell subjects apart", fix="leave the clip out")
         subjects = _subjects(source, role, data)
         if subjects is None and masked:
             raise DataError(
