@@ -16,9 +16,13 @@ from hmcli.runtime import Console
 @command(app, "report")
 def report(
     evaluations: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(metavar="EVALUATION...", help="What others are compared with comes first; - reads stdin."),
-    ],
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", metavar="NAME=EVALUATION", help="One of the seeds of a row NAME (several times)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; default: ./report.html.")] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Folder to write instead: a static site, videos as files.")
@@ -44,5 +48,6 @@ def report(
 
     return stage.run(
         given_all(evaluations), out=out, bundle=bundle, tables=tables, clips=tuple(clips or ()),
-        generations=given_all(generation), reference=given(reference), title=title, reporter=Console(),
+        groups=tuple(group or ()), generations=given_all(generation), reference=given(reference), title=title,
+        reporter=Console(),
     )  # fmt: skip

@@ -43,6 +43,7 @@ class Cell:
     not_judged: int
     difference: Difference | None = None
     why_not: str = ""  # there is no interval
+    spread: float | None = None  # of several seeds: standard deviation of their means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,17 @@ class TableRow:
     name: str
     model_free: str  # which row without a model; empty: a model made it
     cells: tuple[Cell | None, ...]
+    seeds: int = 1  # evaluations that it is the mean of
+
+    @property
+    def note(self) -> str:
+        """What must be said with its name."""
+        model = f"no model: {self.model_free}" if self.model_free else ""
+        return ", ".join(filter(None, [model, f"{self.seeds} seeds" if self.seeds > 1 else ""]))
 
     @property
     def title(self) -> str:
-        return f"{self.name} (no model: {self.model_free})" if self.model_free else self.name
+        return f"{self.name} ({self.note})" if self.note else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +127,8 @@ def cell_text(cell: Cell | None, column: Column) -> str:
     """A cell on one line."""
     if cell is None:
         return NO_VALUE
-    parts = [number_text(cell.mean, column), interval_text(cell.low, cell.high, column)]
+    spread = "" if cell.spread is None else f"± {number_text(cell.spread, column)}"
+    parts = [number_text(cell.mean, column), spread, interval_text(cell.low, cell.high, column)]
     if (gap := cell.difference) is not None:
         parts += [
             f"Δ {number_text(gap.mean, column, signed=True)}",
@@ -141,6 +150,8 @@ def caption_lines(table: Comparison) -> list[str]:
         "Mean [95 % bootstrap interval over clips]"
         + (f"; Δ: difference to {first} over the clips both have, drawn together." if len(table.rows) > 1 else ".")
     ]
+    if any(row.seeds > 1 for row in table.rows):
+        lines.append("±: standard deviation of the means of several seeds; their intervals draw clips, not seeds.")
     if table.cards:
         lines.append("The protocol cards differ: these numbers do not compare as they stand (* marks columns).")
         lines += [one.text for one in table.cards]
@@ -158,7 +169,7 @@ def as_markdown(table: Comparison) -> str:
 
 CSV_COLUMNS = (
     "row", "model_free", "metric", "unit", "better", "mean", "low", "high", "clips", "failed", "not_judged",
-    "difference", "difference_low", "difference_high", "difference_clips", "several_ways",
+    "seeds", "spread", "difference", "difference_low", "difference_high", "difference_clips", "several_ways",
 )  # fmt: skip
 
 
@@ -175,7 +186,7 @@ def as_csv(table: Comparison) -> str:
             found = (gap.mean, gap.low, gap.high, gap.clips) if gap else (None,) * 4
             writer.writerow([
                 row.name, row.model_free, column.label, column.unit, column.better, cell.mean, cell.low, cell.high,
-                cell.clips, cell.failed, cell.not_judged, *found, column.several_ways,
+                cell.clips, cell.failed, cell.not_judged, row.seeds, cell.spread, *found, column.several_ways,
             ])  # fmt: skip
     return text.getvalue()
 
@@ -203,7 +214,7 @@ def _latex_cell(cell: Cell | None, column: Column) -> str:
 _LATEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "Δ": "$\\Delta$",
-    MINUS: "$-$", "<": "\\textless{}", ">": "\\textgreater{}",
+    MINUS: "$-$", "±": "$\\pm$", "<": "\\textless{}", ">": "\\textgreater{}",
 }  # fmt: skip
 
 

@@ -18,8 +18,10 @@ from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
 from hmcli.stages.bench import rows as bench_rows
 from hmcli.stages.reporting import report
-from hmcli.stages.reporting.comparing import card_differences, compare
+from hmcli.stages.reporting.cards import card_differences
+from hmcli.stages.reporting.comparing import compare
 from hmcli.stages.reporting.evaluations import open_evaluations
+from hmcli.stages.reporting.rows import open_rows
 from hmcli.stages.scoring import evaluate
 
 ROWS = ("last-frame", "frozen")
@@ -109,7 +111,7 @@ def test_the_table_has_the_numbers_of_scores_json(made, tmp_path):
 @pytest.mark.parametrize("metric", METRICS)
 def test_intervals_and_paired_differences_are_those_of_an_independent_bootstrap(made, metric):
     paths = [made / f"{row}.evaluation" for row in ROWS]
-    table = compare(open_evaluations(paths))
+    table = compare(open_rows(paths, ()))
     column = [of.label for of in table.columns].index(metric)
     one, other = (per_clip(path, metric) for path in paths)
     assert list(one) == list(other)
@@ -136,7 +138,7 @@ def test_a_difference_is_over_the_clips_that_both_have(made, tmp_path):
     victim = sorted((tmp_path / "rows" / "frozen" / "videos").glob("*.mp4"))[0]
     victim.unlink()
     less = scored(tmp_path / "rows" / "frozen", tmp_path / "less.evaluation", metrics=("psnr",))
-    table = compare(open_evaluations([made / "last-frame.evaluation", less]))
+    table = compare(open_rows([made / "last-frame.evaluation", less], ()))
     cell = table.rows[1].cells[0]
     assert (cell.clips, cell.failed, cell.difference.clips) == (2, 1, 2)
     one, other = per_clip(made / "last-frame.evaluation", "psnr"), per_clip(less, "psnr")
@@ -212,6 +214,43 @@ def test_other_protocols_are_named_and_other_rows_are_no_difference(made, tmp_pa
     html = reported(made, tmp_path / "r.html", paths[0], videos, reporter=notes)
     assert "The protocol cards differ" in html
     assert any("eval.average" in said and "last-frame" in said for said in notes.said)
+
+
+def test_seeds_of_a_group_are_one_row_with_their_spread(made, tmp_path):
+    """Two sets of videos stand in for two seeds of one sampler: their manifests are made to say so."""
+    paths = []
+    for row in ROWS:
+        shutil.copytree(made / f"{row}.evaluation", tmp_path / f"{row}.evaluation")
+        paths.append(tmp_path / f"{row}.evaluation")
+        edit(paths[-1] / "manifest.json", lambda of: of["attributes"]["generation"].update({"model_free": ""}))
+    table = compare(open_rows(paths[:1], [f"both={path}" for path in paths]))
+    assert [row.title for row in table.rows] == ["last-frame", "both (2 seeds)"]
+    column = [of.label for of in table.columns].index("psnr-returned")
+    cell, values = table.rows[1].cells[column], [per_clip(path, "psnr-returned") for path in paths]
+    means = [scores(path)["psnr-returned"]["mean"] for path in paths]
+    assert cell.mean == pytest.approx(np.mean(means), rel=1e-12)
+    assert cell.spread == pytest.approx(abs(means[0] - means[1]) / np.sqrt(2), rel=1e-12)
+    picked = np.random.default_rng(0).integers(len(values[0]), size=(2000, len(values[0])))
+    drawn = np.zeros(2000)
+    for of in values:
+        numbers, frames = np.array(list(of.values())).T
+        drawn += (numbers * frames)[picked].sum(1) / frames[picked].sum(1) / 2
+    assert (cell.low, cell.high) == pytest.approx(tuple(np.sort(drawn)[[49, 1949]]), rel=1e-9)
+    html = reported(made, tmp_path / "r.html", paths[0], groups=[f"both={path}" for path in paths])
+    assert "over 2 seeds" in html
+    clip = json.loads(read(html).data)["clips"][0]
+    assert clip["values"][1][column][0] == pytest.approx(np.mean([of[clip["id"]][0] for of in values]), rel=1e-12)
+
+
+def test_a_group_of_what_is_no_repeat_is_refused(made, tmp_path):
+    frozen, other = made / "frozen.evaluation", made / "last-frame.evaluation"
+    videos = scored(made / "rows" / "frozen", tmp_path / "videos.evaluation", "eval.average=videos")
+    for groups, why in (
+        ([f"a={frozen}", f"a={frozen}"], "no other seed"), ([f"a={frozen}", f"a={other}"], "sampled in one way"),
+        ([f"a={frozen}", f"a={videos}"], "no other seed"), ([str(frozen)], "NAME=EVALUATION"), ([], "no evaluation"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=why):
+            open_rows([], groups)
 
 
 def test_evaluations_of_one_name_are_told_apart_by_their_folders(made, tmp_path):

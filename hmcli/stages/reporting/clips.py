@@ -16,8 +16,8 @@ from hmcli.reports.comparison import Comparison
 from hmcli.reports.report_page import ClipView
 from hmcli.stages.data.opening import ClipSource, Dataset, read_rows
 from hmcli.stages.reporting import media as videos
-from hmcli.stages.reporting.evaluations import Evaluated
 from hmcli.stages.reporting.media import Media
+from hmcli.stages.reporting.rows import Row
 from hmcli.stages.reporting.subjects import Absences, absences_in, absences_of, lanes_of, read_tracks, view_from_above
 from hmcli.stages.sampling.generations import Generated
 from hmcli.world.files.layout import RENDERED_INDEX
@@ -34,9 +34,9 @@ class _Files:
 
 @dataclass(frozen=True)
 class Browser:
-    """All that clips are shown from. `generations` and `dataset` are sentences where they are not there."""
+    """What clips are shown from. `generations` (of a row's first seed) and `dataset` may be sentences: why not."""
 
-    evaluations: Sequence[Evaluated]
+    rows: Sequence[Row]
     table: Comparison
     generations: Sequence[Generated | str]
     dataset: Dataset | str
@@ -45,7 +45,7 @@ class Browser:
     @property
     def clips(self) -> list[str]:
         """Of all rows, in the order of the first."""
-        return list(dict.fromkeys(clip for one in self.evaluations for clip in one.clips))
+        return list(dict.fromkeys(clip for row in self.rows for clip in row.clips))
 
     @cached_property
     def data(self) -> DataConfig | None:
@@ -74,7 +74,7 @@ class Browser:
     def _view(self, clip: str, played: bool) -> ClipView:
         missing: list[str] = []
         source = self._sources.get(clip)
-        files = self._videos(clip, missing) if played else _Files(rows=(None,) * len(self.evaluations))
+        files = self._videos(clip, missing) if played else _Files(rows=(None,) * len(self.rows))
         if not played and self.data is not None:
             missing.append("The videos of this clip are not in this file: --clips names those that are.")
         tracks = self._tracks(source, missing)
@@ -112,7 +112,7 @@ class Browser:
 
     def _absences(self, clip: str) -> Absences:
         """As the evaluations say it."""
-        return absences_in([row for one in self.evaluations for row in one.stretches if row["clip"] == clip])
+        return absences_in([said for row in self.rows for said in row.stretches if said["clip"] == clip])
 
     def _videos(self, clip: str, missing: list[str]) -> _Files:
         """Names of the clip's videos: of its context and truth, and of every row."""
@@ -127,7 +127,7 @@ class Browser:
             None
             if isinstance(of, str)
             else self._kept(f"video of {one.name}", partial(videos.generated_video, of, clip), missing)
-            for one, of in zip(self.evaluations, self.generations, strict=True)
+            for one, of in zip(self.rows, self.generations, strict=True)
         )
         return _Files(context=context, truth=truth, rows=rows)
 
@@ -148,13 +148,8 @@ class Browser:
 
     def _values(self, clip: str) -> Iterator[tuple[tuple[float | None, str], ...]]:
         """By row and column the clip's value, and why there is none."""
-        for one in self.evaluations:
-            yield tuple(
-                (float(row["value"]) if row["value"] else None, row["reason"] or row["status"])
-                if (row := one.rows.get((clip, column.label))) is not None
-                else (None, "not scored")
-                for column in self.table.columns
-            )
+        for row in self.rows:
+            yield tuple(row.value(clip, column.label) for column in self.table.columns)
 
 
 def _png(picture: np.ndarray) -> bytes:

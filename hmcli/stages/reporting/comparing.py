@@ -11,51 +11,70 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hmcli.metrics.intervals import bootstrap_of, interval
-from hmcli.reports.comparison import CardDifference, Cell, Column, Comparison, Difference, TableRow
-from hmcli.stages.reporting.evaluations import ClipNumbers, Evaluated
+from hmcli.reports.comparison import Cell, Column, Comparison, Difference, TableRow
+from hmcli.stages.reporting.cards import card_differences, concerned
+from hmcli.stages.reporting.evaluations import ClipNumbers
+from hmcli.stages.reporting.rows import Row
 from hmcli.stages.scoring.layout import Score
 
 SEED = 0
 LEAST = 2  # clips that an interval needs
-# What the card says of the videos themselves: rows differ in it because they are different rows.
-_OF_THE_ROW = frozenset({"generation", "model", "shows", "reads", "made"})
 
 
-def compare(evaluations: Sequence[Evaluated]) -> Comparison:
-    """The table of a report, in the order the evaluations were named."""
+def compare(of: Sequence[Row]) -> Comparison:
+    """The table of a report."""
     scores: dict[str, Score] = {}
-    for one in evaluations:
-        for label, score in one.scores.metrics.items():
+    for row in of:
+        for label, score in row.scores.items():
             scores.setdefault(label, score)
-    cards = card_differences(evaluations)
+    cards = card_differences([one for row in of for one in row.members])
     columns = tuple(
-        Column(label=label, unit=of.unit, better=of.better, several_ways=_several_ways(label, cards))
-        for label, of in scores.items()
+        Column(label=label, unit=score.unit, better=score.better, several_ways=concerned(label, cards))
+        for label, score in scores.items()
     )
-    numbers = [{label: one.numbers(label) for label in one.scores.metrics} for one in evaluations]
+    numbers = [{label: row.numbers(label) for label in row.scores} for row in of]
     rows = tuple(
         TableRow(
-            name=one.name, model_free=one.about.generation.model_free,
-            cells=tuple(_cell(one, label, numbers, index) for label in scores),
+            name=row.name, model_free=row.model_free, seeds=len(row.members),
+            cells=tuple(_cell(row, label, found, numbers[0] if index else {}) for label in scores),
         )
-        for index, one in enumerate(evaluations)
+        for index, (row, found) in enumerate(zip(of, numbers, strict=True))
     )  # fmt: skip
-    return Comparison(columns=columns, rows=rows, cards=cards, notes=tuple(_clip_notes(evaluations)))
+    return Comparison(columns=columns, rows=rows, cards=cards, notes=tuple(_clip_notes(of)))
 
 
-def _cell(
-    one: Evaluated, label: str, numbers: Sequence[Mapping[str, ClipNumbers | str]], index: int
-) -> Cell | None:  # fmt: skip
-    if (score := one.scores.metrics.get(label)) is None:
+Numbers = Mapping[str, ClipNumbers | str]
+
+
+def _cell(row: Row, label: str, numbers: Numbers, compared: Numbers) -> Cell | None:
+    """A score of a row; `compared` are the numbers of the first row, none for itself."""
+    if label not in row.scores:
         return None
-    found = numbers[index][label]
+    found, first = numbers[label], compared.get(label, "")
     low, high, why_not = _interval(found)
-    first = numbers[0].get(label, "")
-    gap = None if index == 0 or isinstance(found, str) or isinstance(first, str) else difference(found, first)
+    gap = None if isinstance(found, str) or isinstance(first, str) else difference(found, first)
+    scores = [one.scores.metrics[label] for one in row.members]
+    mean, clips = _mean(row, label, found)
     return Cell(
-        mean=None if score.mean is None else float(score.mean), low=low, high=high, clips=score.n,
-        failed=score.failed, not_judged=score.not_judged, difference=gap, why_not=why_not,
+        mean=mean, low=low, high=high, clips=clips, failed=sum(score.failed for score in scores),
+        not_judged=sum(score.not_judged for score in scores), difference=gap, why_not=why_not,
+        spread=_spread(row.means(label)),
     )  # fmt: skip
+
+
+def _mean(row: Row, label: str, found: ClipNumbers | str) -> tuple[float | None, int]:
+    """What scores.json says, and over how many clips; of several seeds the mean over the clips that all have."""
+    score = row.members[0].scores.metrics[label]
+    if len(row.members) == 1:
+        return None if score.mean is None else float(score.mean), score.n
+    return (None, 0) if isinstance(found, str) else (found.mean, len(found.clips))
+
+
+def _spread(means: Sequence[float]) -> float | None:
+    """Standard deviation (n - 1) of the means of several seeds."""
+    if len(means) < LEAST or not np.isfinite(means).all():
+        return None
+    return float(np.std(means, ddof=1))
 
 
 def _interval(found: ClipNumbers | str) -> tuple[float | None, float | None, str]:
@@ -93,10 +112,10 @@ def difference(one: ClipNumbers, first: ClipNumbers) -> Difference | None:
     return Difference(mean=mean, low=whole.low, high=whole.high, clips=len(pairs))
 
 
-def _clip_notes(evaluations: Sequence[Evaluated]) -> list[str]:
+def _clip_notes(rows: Sequence[Row]) -> list[str]:
     """Rows over other clips than the first one."""
-    first, notes = evaluations[0], []
-    for one in evaluations[1:]:
+    first, notes = rows[0], []
+    for one in rows[1:]:
         more, less = set(one.clips) - set(first.clips), set(first.clips) - set(one.clips)
         said = [f"{len(of)} {what}" for of, what in ((more, "more"), (less, "less")) if of]
         if said:
@@ -105,46 +124,3 @@ def _clip_notes(evaluations: Sequence[Evaluated]) -> list[str]:
                 "with those of the first row, its differences do"
             )
     return notes
-
-
-# --- protocol cards --------------------------------------------------------------------------------------------------
-
-
-def card_differences(evaluations: Sequence[Evaluated]) -> tuple[CardDifference, ...]:
-    """Every choice of the protocol cards that was made in several ways by those that made it."""
-    said: dict[str, dict[str, list[str]]] = {}
-    for one in evaluations:
-        for place, value in _choices(one).items():
-            said.setdefault(place, {}).setdefault(value, []).append(one.name)
-    return tuple(
-        CardDifference(place=place, said=tuple((value, tuple(rows)) for value, rows in ways.items()))
-        for place, ways in said.items()
-        if len(ways) > 1
-    )
-
-
-def _choices(one: Evaluated) -> dict[str, str]:
-    """Place on the card -> what it says, under names that are alike on all cards."""
-    found = {}
-    for section, lines in one.about.protocol.items():
-        title = f"Backbone {lines['name']}" if section == "Backbone" and "name" in lines else section
-        for name, value in lines.items():
-            if section == "Prediction" and name in _OF_THE_ROW:
-                continue
-            key = "eval.average" if name.startswith("eval.average: ") else name
-            found[f"{title}, {key}"] = name if key == "eval.average" else value
-    if not one.about.generation.model_free:
-        found.setdefault("Prediction, samples of a clip", "1")
-    return found
-
-
-def _several_ways(label: str, cards: Sequence[CardDifference]) -> bool:
-    """Does a difference of cards concern this score?"""
-    for card in cards:
-        section, _, name = card.place.partition(", ")
-        if section == "Metrics":
-            if name == label:
-                return True
-        elif not section.startswith("Backbone ") or f"({section.removeprefix('Backbone ')}" in label:
-            return True
-    return False

@@ -125,11 +125,11 @@ def _known(score: Score) -> Metric:
 
 def open_evaluations(paths: Sequence[Path]) -> list[Evaluated]:
     """All of them, each under a name of its own. Raises DataError for what is no evaluation."""
-    names = _names(paths)
-    return [_open(path, name) for path, name in zip(paths, names, strict=True)]
+    return [open_evaluation(path, name) for path, name in zip(paths, _names(paths), strict=True)]
 
 
-def _open(path: Path, name: str) -> Evaluated:
+def open_evaluation(path: Path, name: str) -> Evaluated:
+    """One of them, under this name."""
     manifest = read_manifest(path, kinds=(KIND,))
     about = from_json(EvaluationAttributes, manifest.attributes, "the description", evaluation=path)
     files = listed(path)
@@ -148,7 +148,7 @@ def _open(path: Path, name: str) -> Evaluated:
 def _names(paths: Sequence[Path]) -> list[str]:
     """What each is called: its folder's name, with as many folders above it as tell it from the others."""
     places = [path.absolute() for path in paths]
-    for depth in range(1, max(len(place.parts) for place in places)):
+    for depth in range(1, max((len(place.parts) for place in places), default=1)):
         names = ["/".join(place.parts[-depth:]).removesuffix(SUFFIX) for place in places]
         if len(set(names)) == len(names):
             return names

@@ -12,27 +12,28 @@ from hmcli.reports.comparison import Comparison
 from hmcli.reports.line_plot import Point, Series, line_plot
 from hmcli.reports.report_page import Plot
 from hmcli.stages.reporting.comparing import LEAST, SEED
-from hmcli.stages.reporting.evaluations import Evaluated, weighed_mean
+from hmcli.stages.reporting.evaluations import weighed_mean
+from hmcli.stages.reporting.rows import Row
 
 EDGES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)  # seconds
 Values = list[tuple[str, float, float]]  # clip, seconds hidden, value
 
 
 def plots_of(
-    evaluations: Sequence[Evaluated], table: Comparison, hidden: Mapping[str, float | None]
+    rows: Sequence[Row], table: Comparison, hidden: Mapping[str, float | None]
 ) -> tuple[tuple[Plot, ...], str]:
     """A plot for each score, and a sentence on those that have none. `hidden` are the longest seconds of each clip."""
     plots, without = [], []
     for column in table.columns:
-        per_stretch = any(row["metric"] == column.label for one in evaluations for row in one.stretches)
-        found = [_values(one, column.label, per_stretch, hidden) for one in evaluations]
+        per_stretch = any(said["metric"] == column.label for row in rows for said in row.stretches)
+        found = [_values(row, column.label, per_stretch, hidden) for row in rows]
         used = sorted({_class_of(seconds) for values in found for _, seconds, value in values if math.isfinite(value)})
         if len(used) < 2:
             without.append(column.label)
             continue
         series = [
-            Series(name=row.title, points=tuple(_points(values, used)))
-            for row, values in zip(table.rows, found, strict=True)
+            Series(name=of.title, points=tuple(_points(values, used)))
+            for of, values in zip(table.rows, found, strict=True)
         ]
         x = "seconds hidden" if per_stretch else "seconds hidden (the clip's longest certified stretch)"
         svg = line_plot(series, [_name_of(number) for number in used], x=x, y=column.label)
@@ -41,16 +42,11 @@ def plots_of(
     return tuple(plots), said if without else ""
 
 
-def _values(one: Evaluated, label: str, per_stretch: bool, hidden: Mapping[str, float | None]) -> Values:
+def _values(row: Row, label: str, per_stretch: bool, hidden: Mapping[str, float | None]) -> Values:
     if per_stretch:
-        rows = [row for row in one.stretches if row["metric"] == label]
-        return [(row["clip"], float(row["hidden_seconds"]), float(row["value"])) for row in rows]
-    found: Values = []
-    for (clip, of), row in one.rows.items():
-        seconds = hidden.get(clip)
-        if of == label and row["value"] and seconds is not None:
-            found.append((clip, seconds, float(row["value"])))
-    return found
+        rows = [said for said in row.stretches if said["metric"] == label]
+        return [(said["clip"], float(said["hidden_seconds"]), float(said["value"])) for said in rows]
+    return [(clip, seconds, value) for clip, value in row.values(label) if (seconds := hidden.get(clip)) is not None]
 
 
 def _points(values: Values, used: Sequence[int]) -> Iterable[Point]:

@@ -14,10 +14,11 @@ from hmcli.reports.comparison import Comparison, as_csv, as_latex, as_markdown
 from hmcli.reports.report_page import MARK, MEDIA, ClipView, ReportPage, report_page
 from hmcli.stages.reporting.clips import Browser
 from hmcli.stages.reporting.comparing import compare
-from hmcli.stages.reporting.evaluations import Evaluated, open_evaluations
+from hmcli.stages.reporting.evaluations import Evaluated
 from hmcli.stages.reporting.media import Media
 from hmcli.stages.reporting.origins import check_named, find_data, find_generation
 from hmcli.stages.reporting.plots import plots_of
+from hmcli.stages.reporting.rows import Row, open_rows
 from hmcli.store.files import inside, write_bytes, write_text
 from hmcli.store.manifest import made_by
 
@@ -29,7 +30,7 @@ TABLES = {"table.md": as_markdown, "table.csv": as_csv, "table.tex": as_latex}
 
 def run(
     paths: Sequence[Path], *, out: Path | None, bundle: Path | None, tables: Path | None, clips: Sequence[str],
-    generations: Sequence[Path], reference: Path | None, title: str, reporter: Reporter,
+    generations: Sequence[Path], reference: Path | None, title: str, reporter: Reporter, groups: Sequence[str] = (),
 ) -> StageResult:  # fmt: skip
     """Write the report; see `hm report --help`. Without `out` and `bundle`: ./report.html."""
     if out is not None and bundle is not None:
@@ -37,19 +38,20 @@ def run(
     place = (bundle / INDEX) if bundle is not None else out or Path("report.html")
     _check_place(place, bundle)
     _check_tables(tables)
-    evaluations = open_evaluations(paths)
+    rows = open_rows(paths, groups)
+    evaluations = [one for row in rows for one in row.members]
     check_named(generations, evaluations)
-    table = compare(evaluations)
+    table = compare(rows)
     browser = Browser(
-        evaluations, table, [find_generation(one, generations) for one in evaluations],
+        rows, table, [find_generation(row.members[0], generations) for row in rows],
         find_data(evaluations, reference), Media(),
     )  # fmt: skip
     played = _played(browser, clips, everything=bundle is not None)
     views = _views(browser, played, reporter)
     notes = [*_missing(browser), *_limit(browser, played)]
-    plots, plots_note = plots_of(evaluations, table, {view.id: view.hidden_seconds for view in views})
+    plots, plots_note = plots_of(rows, table, {view.id: view.hidden_seconds for view in views})
     page = ReportPage(
-        title=title, table=table, notes=tuple(notes), abouts=tuple(map(_about, evaluations)), plots=plots,
+        title=title, table=table, notes=tuple(notes), abouts=tuple(map(_about, rows)), plots=plots,
         plots_note=plots_note, clips=tuple(views), made_by=_made_by(evaluations),
     )  # fmt: skip
     _write(page, browser.media, place, bundle)
@@ -83,7 +85,9 @@ def _missing(browser: Browser) -> list[str]:
     """Sentences on what cannot be shown of any clip."""
     said = [one for one in browser.generations if isinstance(one, str)]
     said += [browser.dataset] if isinstance(browser.dataset, str) else []
-    for one, generated in zip(browser.evaluations, browser.generations, strict=True):
+    for one, generated in zip(browser.rows, browser.generations, strict=True):
+        if len(one.members) > 1:
+            said.append(f"{one.name} has {len(one.members)} seeds: videos are of the first, numbers of all")
         if not isinstance(generated, str) and generated.count > 1:
             said.append(
                 f"{one.name} has {generated.count} samples of its clips: the first is shown, numbers are of all"
@@ -99,8 +103,12 @@ def _limit(browser: Browser, played: Sequence[str]) -> list[str]:
             "numbers (--clips names others, --bundle takes all)."]  # fmt: skip
 
 
-def _about(one: Evaluated) -> tuple[tuple[str, str], ...]:
+def _about(row: Row) -> tuple[tuple[str, str], ...]:
     """What a row is, in lines."""
+    return tuple(line for one in row.members for line in _about_one(one))
+
+
+def _about_one(one: Evaluated) -> tuple[tuple[str, str], ...]:
     judged = one.about.generation
     sample = judged.recipe.get("sample", {})
     memory = judged.recipe.get("model", {}).get("memory", {})
