@@ -246,6 +246,7 @@ def generate(
                 if dry_run
                 else where.with_name(f"{where.name}.clip")
             )
+            resolved = one_video.with_chunks(resolved, found, wanted, Console())
             found = one_video.as_folder(found, wanted, resolved.data, resolved.poses, place, Console())
         else:
             one_video.refuse_without_video(wanted, found)

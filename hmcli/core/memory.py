@@ -7,8 +7,11 @@ Q tokens of one slot, C channels (all heads together), A context frames, N numbe
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import Literal, Protocol
 
 import torch
@@ -56,29 +59,39 @@ class Held:
         return self.keys_BNQC if whole else self.keys_BNQC[:, start:stop].clone()  # as what is read from elsewhere
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Joined:
-    """Some keys and values, and after them others."""
+    """Some keys and values after others; reading a few of many costs no more than looking at these."""
 
-    first: KeyValues
-    second: KeyValues
+    parts: tuple[KeyValues, ...]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first number of every part, and the count of all."""
+        return [0, *accumulate(part.count for part in self.parts)]
 
     @property
     def count(self) -> int:
-        return self.first.count + self.second.count
+        return self.starts[-1]
 
     def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
-        border = int((numbers_U < self.first.count).sum())
-        parts = [(self.first, numbers_U[:border]), (self.second, numbers_U[border:] - self.first.count)]
-        asked = [(part, numbers) for part, numbers in parts if len(numbers)] or parts[:1]
-        keys, values = zip(*(read_beside(part, numbers, None) for part, numbers in asked), strict=True)
+        numbers, done = numbers_U.tolist(), 0
+        asked: list[tuple[KeyValues, Tensor]] = []
+        while done < len(numbers):
+            which = bisect_right(self.starts, numbers[done]) - 1
+            end = bisect_left(numbers, self.starts[which + 1], done)
+            asked.append((self.parts[which], numbers_U[done:end] - self.starts[which]))
+            done = end
+        read = [read_beside(part, of, None) for part, of in asked or [(self.parts[0], numbers_U)]]
+        keys, values = zip(*read, strict=True)
         return torch.cat(keys, dim=1), torch.cat(values, dim=1)
 
     def read_keys(self, start: int, stop: int) -> Tensor:
-        border = self.first.count
-        parts = [(self.first, start, min(stop, border)), (self.second, max(start - border, 0), stop - border)]
-        asked = [(part, begin, end) for part, begin, end in parts if begin < end] or [(self.first, 0, 0)]
-        return torch.cat([part.read_keys(begin, end) for part, begin, end in asked], dim=1)
+        spans = zip(self.parts, self.starts, self.starts[1:], strict=False)
+        asked = [
+            (part, max(start, at) - at, min(stop, end) - at) for part, at, end in spans if at < stop and start < end
+        ]
+        return torch.cat([part.read_keys(*of) for part, *of in asked or [(self.parts[0], 0, 0)]], dim=1)
 
 
 def read_beside(rows: KeyValues, numbers_U: Tensor, on_device_U: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -95,7 +108,7 @@ def join(first: KeyValues, second: KeyValues) -> KeyValues:
             keys_BNQC=torch.cat([first.keys_BNQC, second.keys_BNQC], dim=1),
             values_BNQC=torch.cat([first.values_BNQC, second.values_BNQC], dim=1),
         )
-    return Joined(first=first, second=second)
+    return Joined(tuple(part for of in (first, second) for part in (of.parts if isinstance(of, Joined) else (of,))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +129,7 @@ class MemorySlots:
     def all(self) -> KeyValues:
         """Keys and values of all slots, by number."""
         held = Held(keys_BNQC=self.keys_BMQC, values_BNQC=self.values_BMQC)
-        return held if self.earlier is None else Joined(first=self.earlier, second=held)
+        return held if self.earlier is None else Joined((self.earlier, held))
 
     def fetch(self, slots_BFK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """What was chosen: keys and values (B, U, Q, C), where each choice lies in them (B, F, K), and the numbers of

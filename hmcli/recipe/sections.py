@@ -414,6 +414,11 @@ class SampleConfig:
     count: Annotated[
         int, key("Samples of every clip, each from noise of its own.", by=("generate",), unit="samples", ge=1)
     ] = 1
+    chunk: Annotated[
+        int,
+        key("Frames made at a time (4k+1); what was made is the past of what follows. 0: the whole target at once.",
+            by=("generate",), unit=FRAMES, ge=0)
+    ] = 0  # fmt: skip
     guidance: Annotated[float, key("Guidance by the caption; 1: without.", by=_SAMPLE, ge=1)] = 3.0
     history_guidance: Annotated[
         float,

@@ -139,6 +139,23 @@ def test_parts_in_memory_are_joined_there_and_others_stay_apart():
         assert all(torch.equal(x, y) for x, y in zip(found, wanted, strict=True)), numbers
 
 
+def test_many_parts_are_read_as_one_and_only_those_that_are_asked_for():
+    held = rows(9)
+    spans = [slice(*span) for span in ((0, 3), (3, 3), (3, 4), (4, 9))]
+    parts = [Elsewhere(held=Held(keys_BNQC=held.keys_BNQC[:, s], values_BNQC=held.values_BNQC[:, s])) for s in spans]
+    joined = join(join(parts[0], parts[1]), join(parts[2], parts[3]))
+    assert joined.count == 9
+    for numbers in ([0, 2, 3, 4, 8], [3], [7, 8], [], list(range(9))):
+        for part in parts:
+            part.asked.clear()
+        found = joined.read(torch.tensor(numbers, dtype=torch.int64))
+        wanted = held.read(torch.tensor(numbers, dtype=torch.int64))
+        assert all(torch.equal(x, y) for x, y in zip(found, wanted, strict=True)), numbers
+        assert sum(len(part.asked) for part in parts) == len(numbers)
+    for span in ((0, 9), (2, 5), (4, 4), (8, 9)):
+        assert torch.equal(joined.read_keys(*span), held.keys_BNQC[:, slice(*span)])
+
+
 @pytest.mark.parametrize("policy", ["affinity", "all", "none", "recent"])
 @pytest.mark.parametrize("affinity", ["pooled", "spatial"])
 def test_memory_elsewhere_gives_the_very_same_flow(policy: str, affinity: str):

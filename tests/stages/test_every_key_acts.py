@@ -34,6 +34,7 @@ from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling.job import generate_latents, open_job
+from hmcli.stages.sampling.rollout import roll_out
 from hmcli.stages.scoring import evaluate
 from hmcli.stages.training import blocks, codec, train
 from hmcli.store.files import read_json
@@ -147,6 +148,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.subject_weight": ("codec", "train.batch=4", "50"),
     "sample.steps": ("generate", "", "1"),
     "sample.count": ("generate", "", "2"),
+    "sample.chunk": ("generate", "", "9"),
     "sample.guidance": ("generate", "", "2"),
     "sample.history_guidance": ("generate", "", "2"),
     "sample.shift": ("generate", "", "2"),
@@ -286,9 +288,11 @@ class Stages:
         blocks.run(recipe, data=self.clips, out=out, reporter=Silent())
         return of_files(sorted((out / "vae").glob("*")))
 
-    def generate(self, recipe: Recipe, _: Path) -> str:
+    def generate(self, recipe: Recipe, out: Path) -> str:
         job, ids = open_job(recipe, find_model(self.run), self.latents, [], None, (), "cpu", Silent())
         samples = range(1, recipe.sample.count + 1)
+        if recipe.sample.chunk:
+            return of_bytes(part.tobytes() for part in roll_out(job, job.view.clip(ids[0]), 1, out))
         return of_bytes(generate_latents(job, job.view.clip(ids[0]), number).tobytes() for number in samples)
 
     def eval(self, recipe: Recipe, out: Path) -> str:

@@ -18,9 +18,8 @@ from hmcli.core.memory import BlockMemory, ContextMemory, Held, absolute_times, 
 from hmcli.core.sampler import denoise
 from hmcli.core.transformer import HydraTransformer3DModel
 from hmcli.stages.latents.view import open_latents
-from hmcli.stages.memory.kept import History, RowCache, StoredRows, anchor_of, compute_memory, rows_from
+from hmcli.stages.memory.kept import History, RowCache, StoredRows, anchor_of, compute_memory, rows_from, write_block
 from hmcli.stages.memory.layout import block_group
-from hmcli.stages.memory.tokenize import _write_block
 from hmcli.stages.models.folders import find_model
 from hmcli.store.arrays import StackReader
 from hmcli.store.manifest import read_manifest
@@ -208,7 +207,7 @@ def test_long_histories_are_read_as_chosen_and_stay_bounded(affinity: str, count
     held, cache, blocks = long_memory(count, model, (4, 6)), RowCache(limit=40_000), []
     for number, block in enumerate(held.blocks):
         folder = tmp_path / block_group(number)
-        _write_block(folder, block)
+        write_block(folder, block)
         slots, tail = (
             StoredRows(
                 folder=folder, part=part, bfloat16=False, device=DEVICE, cache=cache,
@@ -231,7 +230,7 @@ def test_a_few_slots_are_read_without_the_others(tmp_path: Path):
     generator = torch.Generator().manual_seed(2)
     keys, values = (torch.randn(1, 40, 64, 128, generator=generator) for _ in range(2))
     kept = Held(keys_BNQC=keys, values_BNQC=values)
-    _write_block(tmp_path / "block", BlockMemory(slots=kept, descriptors_BMC=keys.mean(dim=2), tail=kept))
+    write_block(tmp_path / "block", BlockMemory(slots=kept, descriptors_BMC=keys.mean(dim=2), tail=kept))
     rows = StoredRows(
         folder=tmp_path / "block", part="slot", bfloat16=False, device=DEVICE, cache=RowCache(),
         keys=StackReader(tmp_path / "block" / "slot_keys"), values=StackReader(tmp_path / "block" / "slot_values"),

@@ -52,6 +52,7 @@ class LatentClip:
     has_target: bool
     camera: np.ndarray  # (context + target, 12) float32, relative to the first target camera
     poses: np.ndarray | None  # (context + target, 4, 4) float64 world_from_camera at latent rate; None: rows only
+    frame_poses: np.ndarray | None  # (T, 4, 4) the same of every video frame, of the context's and then the target's
     intrinsics: np.ndarray | None  # (4,) float64: fx, fy, cx, cy in pixels of the encoded size
     text: np.ndarray  # (L, D) float32, zero padded
     caption: str
@@ -124,6 +125,7 @@ class LatentsView:
         """Read one clip. Raises DataError when its row is damaged."""
         group, row = self.where[clip]
         about, shape = self.about(clip), group.shape
+        poses = self._row(group, POSES, row) if POSES in group.arrays else None
         return LatentClip(
             id=clip,
             latents=self._row(group, LATENTS, row).astype(np.float32),
@@ -131,7 +133,8 @@ class LatentsView:
             target=shape.target,
             has_target=shape.has_target,
             camera=self._row(group, CAMERA, row),
-            poses=latent_rate(self._row(group, POSES, row), shape) if POSES in group.arrays else None,
+            poses=None if poses is None else latent_rate(poses, shape),
+            frame_poses=poses,
             intrinsics=self._row(group, INTRINSICS, row) if INTRINSICS in group.arrays else None,
             text=self.text(int(self._row(group, TEXT_INDEX, row))),
             caption=about.caption,

@@ -35,6 +35,7 @@ from hmcli.stages.memory.layout import (
     item_of,
     keys_of,
     values_of,
+    write_group,
 )
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.store.arrays import StackReader, read_item_array
@@ -44,7 +45,7 @@ from hmcli.world.views.cameras import relative_camera_rows
 if TYPE_CHECKING:
     import torch
 
-    from hmcli.core.memory import BlockMemory, ContextMemory
+    from hmcli.core.memory import BlockMemory, ContextMemory, KeyValues
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel, PutAway
 
@@ -207,14 +208,15 @@ class MemoryView:
         groups = [folder / block_group(block) for block in range(about.blocks)]
         shared = {name: tensor_of(read_item_array(folder / KEPT, name)) for name in (SPAN, TIME, CAMERA, FRAME_CAMERA)}
         return ContextMemory(
-            blocks=tuple(_stored_block(group, about.dtype, device, cache) for group in groups),
+            blocks=tuple(stored_block(group, about.dtype, device, cache) for group in groups),
             span_M2=shared[SPAN], time_M=shared[TIME], camera_BMR=shared[CAMERA][None].to(device),
             frame_camera_BAR=shared[FRAME_CAMERA][None].to(device), grid=about.grid, slot_grid=about.slot_grid,
             num_context_frames=about.frames, first_frame=about.first_frame,
         )  # fmt: skip
 
 
-def _stored_block(folder: Path, dtype: str, device: str, cache: RowCache) -> BlockMemory:
+def stored_block(folder: Path, dtype: str, device: str, cache: RowCache) -> BlockMemory:
+    """One block's memory in a folder that `write_block` wrote: keys and values are read from there when chosen."""
     from hmcli.core.memory import BlockMemory
 
     half = dtype == "bfloat16"
@@ -228,6 +230,24 @@ def _stored_block(folder: Path, dtype: str, device: str, cache: RowCache) -> Blo
 
     descriptors = tensor_of(read_item_array(folder, DESCRIPTORS))[None].to(device)
     return BlockMemory(slots=rows(SLOT), descriptors_BMC=descriptors, tail=rows(TAIL))
+
+
+def write_block(place: Path, kept: BlockMemory) -> None:
+    """One block's slots and tail: one slot, or frame, is one chunk, so that few are read without the others."""
+    import torch
+
+    slots, tail = _everything(kept.slots), _everything(kept.tail)
+    named = {keys_of(SLOT): slots[0], values_of(SLOT): slots[1], keys_of(TAIL): tail[0], values_of(TAIL): tail[1]}
+    half = tuple(name for name, values in named.items() if values.dtype == torch.bfloat16)
+    bits = {n: v[0].contiguous().view(torch.uint16) if n in half else v[0] for n, v in named.items()}
+    bits[DESCRIPTORS] = kept.descriptors_BMC[0]
+    write_group(place, {name: values.cpu().numpy() for name, values in bits.items()}, half)
+
+
+def _everything(rows: KeyValues) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    return rows.read(torch.arange(rows.count))
 
 
 # --- history ---------------------------------------------------------------------------------------------------------

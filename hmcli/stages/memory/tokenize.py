@@ -21,18 +21,15 @@ from hmcli.recipe.sections import MemoryConfig, ModelConfig, Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.describe import describe_slots
-from hmcli.stages.memory.kept import MemoryView, anchor_of, compute_memory
+from hmcli.stages.memory.kept import MemoryView, anchor_of, compute_memory, write_block
 from hmcli.stages.memory.layout import (
     ANCHOR,
     CAMERA,
-    DESCRIPTORS,
     FRAME_CAMERA,
     KEPT,
     KIND,
     LAYOUT,
-    SLOT,
     SPAN,
-    TAIL,
     TIME,
     ClipAbout,
     ClipKey,
@@ -40,8 +37,6 @@ from hmcli.stages.memory.layout import (
     KeptAbout,
     MemoryAttributes,
     block_group,
-    keys_of,
-    values_of,
     write_group,
 )
 from hmcli.stages.memory.policy_inputs import GEOMETRY, chooses_by_chance, recorded_model, retrieval_inputs
@@ -56,9 +51,7 @@ from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json
 
 if TYPE_CHECKING:
-    import torch
-
-    from hmcli.core.memory import BlockMemory, KeyValues
+    from hmcli.core.memory import BlockMemory
     from hmcli.core.transformer import HydraTransformer3DModel
 
 
@@ -275,7 +268,7 @@ def _write_memory(place: Path, job: Job, clip: LatentClip) -> KeptAbout:
     gone = Held(keys_BNQC=torch.empty(1, 0, 0, 0), values_BNQC=torch.empty(1, 0, 0, 0))
 
     def put_away(number: int, kept: BlockMemory) -> BlockMemory:
-        _write_block(place / block_group(number), kept)
+        write_block(place / block_group(number), kept)
         return type(kept)(slots=gone, descriptors_BMC=kept.descriptors_BMC, tail=gone)
 
     memory = compute_memory(job.network, clip, anchor, inputs, job.device, put_away).starting_at(first_frame)
@@ -303,21 +296,3 @@ def _beginning(job: Job, clip: LatentClip) -> tuple[np.ndarray, int, str | None]
             where={"after": job.after.path, "clip": clip.id}, fix="encode both at one size",
         )  # fmt: skip
     return job.after.anchor(clip.id), before.kept.first_frame + before.kept.frames, before.hash
-
-
-def _write_block(place: Path, kept: BlockMemory) -> None:
-    """One block's slots and tail: one slot, or frame, is one chunk, so that few are read without the others."""
-    import torch
-
-    slots, tail = _everything(kept.slots), _everything(kept.tail)
-    named = {keys_of(SLOT): slots[0], values_of(SLOT): slots[1], keys_of(TAIL): tail[0], values_of(TAIL): tail[1]}
-    half = tuple(name for name, values in named.items() if values.dtype == torch.bfloat16)
-    bits = {n: v[0].contiguous().view(torch.uint16) if n in half else v[0] for n, v in named.items()}
-    bits[DESCRIPTORS] = kept.descriptors_BMC[0]
-    write_group(place, {name: values.cpu().numpy() for name, values in bits.items()}, half)
-
-
-def _everything(rows: KeyValues) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    return rows.read(torch.arange(rows.count))

@@ -7,9 +7,11 @@ noise depends on (seed, clip id) alone, so results depend on no order, selection
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from hmcli.stages.sampling.job import (
     sorted_memory,
 )
 from hmcli.stages.sampling.layout import (
+    CHUNKS,
     KIND,
     LIST,
     SHEET,
@@ -43,6 +46,7 @@ from hmcli.stages.sampling.layout import (
     Row,
     video_path,
 )
+from hmcli.stages.sampling.rollout import check_rollout, chunks_of, roll_out, target_frames
 from hmcli.stages.sampling.samples import in_order, items_of, sample_item, sample_seed
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
@@ -54,7 +58,7 @@ from hmcli.store.asked import Asked, some
 from hmcli.store.files import write_json_lines
 from hmcli.store.listed import listed
 from hmcli.store.manifest import is_artifact, read_manifest
-from hmcli.store.video import read_video, write_video
+from hmcli.store.video import VideoInfo, probe_video, read_video, write_video
 
 SHEET_CLIPS = 8  # clips on the contact sheet
 
@@ -92,6 +96,8 @@ def run(
             )  # fmt: skip
         source, left_out = encoded.path, encoded.quarantined
     job, ids = open_job(recipe, folder, source, kept, descriptions, clips, device, reporter)
+    if recipe.sample.chunk:
+        check_rollout(job)
     own = share(shard, ids)
     units = [job_unit(job, clip) for clip in own.clips]
     unread = left_out or (() if clips else job.view.left_out)
@@ -166,13 +172,19 @@ def job_unit(job: Job, clip: str) -> Unit:
 def _generate_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
     """Generate what is not there yet; returns the ids of all clips that are."""
 
+    generator = Generator(job, writer.path.with_name(writer.path.name + CHUNKS))
+
     def keep(unit: Unit, rows: list[Row], made: Path) -> None:
         for row in rows:
             item = sample_item(row.id, row.sample)
             with writer.item_file(item, unit.items[item], suffix=SUFFIX, parent=VIDEOS, meta=to_json(row)) as file:
                 os.replace(made / f"{row.sample}{SUFFIX}", file)
+            shutil.rmtree(generator.partial_of(unit.items[item]), ignore_errors=True)
 
-    return each(writer, units, Generator(job), keep, label="generating", processes=processes)
+    done = each(writer, units, generator, keep, label="generating", processes=processes)
+    if generator.partial.is_dir() and not any(generator.partial.iterdir()):
+        generator.partial.rmdir()
+    return done
 
 
 @dataclass(frozen=True)
@@ -180,6 +192,7 @@ class Generator:
     """Generates clips by their ids (hmcli.stages.shared.makers.Maker); `place` gets a video of each sample."""
 
     job: Job
+    partial: Path  # a folder for what is made in chunks
     imports: tuple[str, ...] = ("hmcli.core.transformer", "hmcli.codecs.video")
 
     def reporting_to(self, reporter: Reporter) -> Generator:
@@ -195,21 +208,36 @@ class Generator:
         check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target, size=size)
         place.mkdir()
         numbers = [number for item, (_, number) in items_of([clip.id], job.sample.count).items() if item in unit.items]
-        return [self._sample(clip, number, place) for number in numbers]
+        partial = {number: self.partial_of(unit.items[sample_item(clip.id, number)]) for number in numbers}
+        return [self._sample(clip, number, place, partial[number]) for number in numbers]
 
-    def _sample(self, clip: LatentClip, number: int, place: Path) -> Row:
-        job, started = self.job, time.monotonic()
-        video = decode_video(generate_latents(job, clip, number), job.codec, job.device)
-        write_video(place / f"{number}{SUFFIX}", video, fps=clip.fps)
-        return _row(job, clip, number, video, round(time.monotonic() - started, 3))
+    def partial_of(self, key: str) -> Path:
+        """Where the chunks of the sample with this key are kept until it is whole."""
+        return self.partial / key.removeprefix("sha256:")[:16]
+
+    def _sample(self, clip: LatentClip, number: int, place: Path, partial: Path) -> Row:
+        started, file = time.monotonic(), place / f"{number}{SUFFIX}"
+        write_video(file, chain.from_iterable(self._pictures(clip, number, partial)), fps=clip.fps)
+        return _row(self.job, clip, number, probe_video(file), round(time.monotonic() - started, 3))
+
+    def _pictures(self, clip: LatentClip, number: int, partial: Path) -> Iterator[np.ndarray]:
+        """(T, H, W, 3) uint8: the target, or a chunk of it after the other."""
+        job = self.job
+        if not job.sample.chunk:
+            yield decode_video(generate_latents(job, clip, number), job.codec, job.device)
+            return
+        chunks = chunks_of(target_frames(clip), job.sample.chunk)
+        for chunk, latents in zip(chunks, roll_out(job, clip, number, partial), strict=True):
+            yield decode_video(latents, job.codec, job.device)[: chunk.stop - chunk.start]
+            job.reporter.note(f"{clip.id}: {chunk.stop} of {target_frames(clip)} frames")
 
 
-def _row(job: Job, clip: LatentClip, number: int, video: np.ndarray, seconds: float) -> Row:
+def _row(job: Job, clip: LatentClip, number: int, video: VideoInfo, seconds: float) -> Row:
     sample = job.sample
     return Row(
         id=clip.id, video=video_path(sample_item(clip.id, number)), caption=clip.caption,
         seed=sample_seed(job.recipe.seed, clip.id, number), sample=number,
-        frames=len(video), fps=clip.fps, height=video.shape[1], width=video.shape[2],
+        frames=video.frames, fps=clip.fps, height=video.height, width=video.width,
         context_frames=1 + TIME_STRIDE * (clip.context - 1), steps=sample.steps, guidance=sample.guidance,
         shift=sample.shift, negative=sample.negative, dtype=sample.dtype, memory=sample.memory,
         camera=[] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(), seconds=seconds,

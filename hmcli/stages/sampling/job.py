@@ -86,6 +86,8 @@ class Job:
         """How every sample is made: the recipe's section, but for how many there are."""
         values = dataclasses.asdict(self.sample)
         del values["count"]
+        if not values["chunk"]:
+            del values["chunk"]
         return values
 
     def key(self, clip: str, number: int = 1) -> str:
@@ -263,16 +265,24 @@ def check_latents(view: LatentsView, folder: ModelFolder, codec_path: str, repor
 
 
 def generate_latents(job: Job, clip: LatentClip, number: int = 1) -> np.ndarray:
-    """Target latents (C, Ft, h, w) float32 of one sample of a clip."""
+    """Target latents (C, Ft, h, w) float32 of one sample of a clip, all at once."""
+    past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip)
+    return denoised(job, clip, number, sample_seed(job.recipe.seed, clip.id, number), clip.target, past)
+
+
+def denoised(
+    job: Job, clip: LatentClip, number: int, seed: int, frames: int, past: dict[str, Any]
+) -> np.ndarray:  # fmt: skip
+    """Latents (C, `frames`, h, w) float32 from the noise of `seed`; `past` are the arguments of `sample` that bring
+    context, memory and cameras. Raises NotFiniteError."""
     import torch
 
     from hmcli.core.flow import make_schedule
     from hmcli.core.sampler import sample
 
-    past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip)
     result = sample(
-        job.network, generator=torch.Generator().manual_seed(sample_seed(job.recipe.seed, clip.id, number)),
-        frames=clip.target, size=job.view.latent_size, schedule=make_schedule(job.sample.steps, job.sample.shift),
+        job.network, generator=torch.Generator().manual_seed(seed),
+        frames=frames, size=job.view.latent_size, schedule=make_schedule(job.sample.steps, job.sample.shift),
         text=tensor_of(clip.text)[None].to(job.device), guidance=job.sample.guidance,
         negative_text=tensor_of(job.negative)[None].to(job.device), **past,
     )  # fmt: skip
@@ -282,9 +292,9 @@ def generate_latents(job: Job, clip: LatentClip, number: int = 1) -> np.ndarray:
     return result[0].float().cpu().numpy()
 
 
-def inputs_of(job: Job, clip: LatentClip) -> RetrievalInputs | None:
-    """What the model's policy needs for this clip."""
-    seed = clip_seed(job.recipe.seed, f"{clip.id} retrieval")
+def inputs_of(job: Job, clip: LatentClip, chunk: int = 0) -> RetrievalInputs | None:
+    """What the model's policy needs for this clip, or for a chunk of its target."""
+    seed = clip_seed(job.recipe.seed, f"{clip.id} retrieval" + (f" {chunk}" if chunk else ""))
     return retrieval_inputs(
         [clip], job.view, job.memory, seed=seed, device=job.device, described=job.described, positions=job.positions
     )

@@ -19,6 +19,7 @@ LIST = "generations.jsonl"  # one Row a line
 SHEET = "contact_sheet.png"
 STRIPS = "contact_sheet.npz"  # of a part: its rows of the sheet
 VIDEOS = "videos"
+CHUNKS = ".chunks"  # ending of the folder beside the artifact, for videos that are made in chunks
 SUFFIX = ".mp4"
 Count = Annotated[int, Field(ge=1)]
 Uses = Literal["context", "context+depth", "target"]  # what of a clip a model-free row reads

@@ -6,7 +6,7 @@ has the plain form of docs/conventions.md: the context as the model takes it, ca
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Reporter
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.sections import DataConfig, PosesConfig
+from hmcli.recipe.sections import DataConfig, PosesConfig, Recipe
 from hmcli.stages.data.importing import checked_caption, checked_name
 from hmcli.store.files import read_json, write_json, write_json_lines
 from hmcli.store.hashing import HashCache, hash_file, hash_json
@@ -51,6 +51,15 @@ def refuse_without_video(asked: Asked, source: Path) -> None:
             f"{', '.join(given)}: only a video file takes that, its clips have captions and cameras of their own",
             where={"source": source}, fix="leave it out, or name a video file",
         )  # fmt: skip
+
+
+def with_chunks(recipe: Recipe, video: Path, asked: Asked, reporter: Reporter) -> Recipe:
+    """A target longer than the context is made in chunks of the context's length, unless the recipe says otherwise."""
+    context = frame_count(min(check_video(video).frames, LONGEST), "trim")
+    if asked.frames <= context or recipe.sample.chunk:
+        return recipe
+    reporter.note(f"{asked.frames} frames are made {context} at a time (sample.chunk)")
+    return replace(recipe, sample=replace(recipe.sample, chunk=context))
 
 
 def as_folder(video: Path, asked: Asked, data: DataConfig, poses: PosesConfig, out: Path, reporter: Reporter) -> Path:

@@ -22,6 +22,11 @@ def sample_seed(seed: int, clip: str, number: int) -> int:
     return clip_seed(seed, clip if number == 1 else f"{clip} sample {number}")
 
 
+def chunk_seed(seed: int, clip: str, number: int, chunk: int) -> int:
+    """The seed of the noise of a sample's chunk; the first one is the sample's own."""
+    return sample_seed(seed, clip, number) if chunk == 0 else clip_seed(seed, f"{clip} sample {number} chunk {chunk}")
+
+
 def items_of(clips: Iterable[str], count: int) -> dict[str, tuple[str, int]]:
     """Item -> its clip and number: the first samples of all clips, then the others clip by clip.
 

@@ -1,0 +1,205 @@
+"""Rollouts: a target longer than a model makes at once, made a chunk after the other (`sample.chunk`).
+
+What was made is the past of what follows. A frozen model runs each chunk once as context and keeps its memory on disk:
+every frame stays reachable, and a chunk costs the same however long the history is. A joint model sees the latest
+latent frames, as many as its context has. A chunk is a video of 4k+1 frames of its own: it is decoded by itself, and
+its noise depends on its number alone, so that a rollout that was stopped goes on to the same end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmcli.aligned import tensor_of
+from hmcli.contracts import TIME_STRIDE
+from hmcli.errors import DataError, UsageError
+from hmcli.stages.latents.view import LatentClip
+from hmcli.stages.memory.kept import RowCache, anchor_of, compute_memory, rows_from, stored_block, write_block
+from hmcli.stages.memory.layout import block_group
+from hmcli.stages.memory.policy_inputs import needs_of_policy
+from hmcli.stages.sampling.job import Job, denoised, frozen_past, inputs_of
+from hmcli.stages.sampling.samples import chunk_seed
+from hmcli.store.files import write_bytes
+from hmcli.world.views.cameras import relative_camera_rows
+
+if TYPE_CHECKING:
+    from hmcli.core.memory import BlockMemory, ContextMemory
+
+_SHOWS = "visibility_BM"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Frames `start` up to `stop` of a target, made as a video of `frames` = 4k+1 whose last ones may be cut off."""
+
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def frames(self) -> int:
+        return -(-(self.stop - self.start - 1) // TIME_STRIDE) * TIME_STRIDE + 1
+
+    @property
+    def latents(self) -> int:
+        return 1 + (self.frames - 1) // TIME_STRIDE
+
+
+def chunks_of(frames: int, chunk: int) -> list[Chunk]:
+    """A target of `frames` in chunks of `chunk` frames, the last one shorter. Raises UsageError unless it is 4k+1."""
+    if chunk % TIME_STRIDE != 1:
+        low = max(1, (chunk - 1) // TIME_STRIDE * TIME_STRIDE + 1)
+        raise UsageError(
+            f"sample.chunk={chunk}: a codec makes 4k+1 frames at a time", fix=f"set it to {low} or {low + TIME_STRIDE}"
+        )
+    starts = range(0, frames, chunk)
+    return [Chunk(number=n, start=at, stop=min(at + chunk, frames)) for n, at in enumerate(starts)]
+
+
+def check_rollout(job: Job) -> None:
+    """Raise UsageError for what a rollout cannot do with this model, DataError for clips without poses."""
+    if _SHOWS in needs_of_policy(job.memory.policy) or job.described is not None:
+        raise UsageError(
+            f"sample.chunk: policy {job.memory.policy} reads what is known of given frames, not of generated ones",
+            where={"model": job.model.path}, fix="set sample.chunk=0",
+        )  # fmt: skip
+    chunks_of(1, job.sample.chunk)
+
+
+def roll_out(job: Job, clip: LatentClip, number: int, place: Path) -> Iterator[np.ndarray]:
+    """Latents (C, F, h, w) float32 of one chunk after the other, of a sample of a clip.
+
+    Those made earlier are read from `place`, where every chunk is kept as soon as it is made.
+    """
+    if clip.frame_poses is None:
+        raise DataError(
+            "a rollout needs a camera pose of every frame, this clip's file holds ready rows", where={"clip": clip.id},
+            fix="set sample.chunk=0",
+        )  # fmt: skip
+    place.mkdir(parents=True, exist_ok=True)
+    past: _Past = _Frozen(job, clip, place) if job.network.config.context == "frozen" else _Sliding(job, clip)
+    for chunk in chunks_of(target_frames(clip), job.sample.chunk):
+        file, poses = place / f"{chunk.number:05d}.npy", past.poses_of(chunk)
+        if (made := _kept(file)) is None:
+            seed = chunk_seed(job.recipe.seed, clip.id, number, chunk.number)
+            made = denoised(job, clip, number, seed, chunk.latents, past.arguments(chunk, poses))
+            _keep(file, made)
+        yield made
+        if chunk.stop < target_frames(clip):
+            past.add(chunk, made, poses)
+
+
+def _keep(file: Path, made: np.ndarray) -> None:
+    data = io.BytesIO()
+    np.save(data, made, allow_pickle=False)
+    write_bytes(file, data.getvalue())
+
+
+def _kept(file: Path) -> np.ndarray | None:
+    """What was kept there. Raises DataError for a file that is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        return np.asarray(np.load(file, allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(
+            "a chunk that was made earlier cannot be read", where={"file": file, "because": error},
+            fix=f"remove {file.parent}: its chunks are made again",
+        ) from error  # fmt: skip
+
+
+def target_frames(clip: LatentClip) -> int:
+    """Video frames of the target."""
+    return 1 + TIME_STRIDE * (clip.target - 1)
+
+
+class _Past(ABC):
+    """What the next chunk sees of the frames before it."""
+
+    def __init__(self, job: Job, clip: LatentClip) -> None:
+        self.job, self.clip = job, clip
+
+    def poses_of(self, chunk: Chunk) -> np.ndarray:
+        """(F, 4, 4) world_from_camera of a chunk's latent frames; the target's last pose stands for those after it."""
+        assert self.clip.frame_poses is not None
+        first = len(self.clip.frame_poses) - target_frames(self.clip)
+        frames = np.minimum(chunk.start + TIME_STRIDE * np.arange(chunk.latents), target_frames(self.clip) - 1)
+        return np.asarray(self.clip.frame_poses[first + frames])
+
+    @abstractmethod
+    def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
+        """Arguments of `hmcli.core.sampler.sample` that bring the past and the cameras of a chunk."""
+
+    @abstractmethod
+    def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
+        """The chunk is past now."""
+
+
+class _Frozen(_Past):
+    """Memory of the context and of every chunk; that of chunks lies on disk."""
+
+    def __init__(self, job: Job, clip: LatentClip, place: Path) -> None:
+        super().__init__(job, clip)
+        self.place, self.cache = place, RowCache()
+        start = frozen_past(job, clip)
+        self.memory: ContextMemory = start["memory"]
+        self.anchor = anchor_of(clip) if job.history is None else job.history.views[0].anchor(clip.id)
+
+    def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
+        retrieval = inputs_of(self.job, self.clip, chunk.number)
+        return {
+            "memory": self.memory, "camera": rows_from(poses, self.anchor, self.job.device), "retrieval": retrieval,
+        }  # fmt: skip
+
+    def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
+        folder = self.place / f"{chunk.number:05d}.memory"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped while it wrote
+        dtype = str(self.job.network.dtype).removeprefix("torch.")
+
+        def put_away(number: int, kept: BlockMemory) -> BlockMemory:
+            write_block(folder / block_group(number), kept)
+            return stored_block(folder / block_group(number), dtype, self.job.device, self.cache)
+
+        later = compute_memory(
+            self.job.network, _as_context(self.clip, made, poses), self.anchor,
+            inputs_of(self.job, self.clip, chunk.number), self.job.device, put_away,
+        )  # fmt: skip
+        end = self.memory.first_frame + self.memory.num_context_frames
+        self.memory = self.memory.then(later.starting_at(end))
+
+
+class _Sliding(_Past):
+    """The latest latent frames, as many as the context has."""
+
+    def __init__(self, job: Job, clip: LatentClip) -> None:
+        super().__init__(job, clip)
+        self.latents, self.poses = clip.context_latents, clip.world_poses()[: clip.context]
+
+    def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
+        rows = relative_camera_rows(np.concatenate([self.poses, poses]), poses[0]).astype(np.float32)
+        return {
+            "context": tensor_of(self.latents)[None].to(self.job.device),
+            "camera": tensor_of(rows)[None].to(self.job.device),
+            "history_guidance": self.job.sample.history_guidance,
+            "retrieval": inputs_of(self.job, self.clip, chunk.number),
+        }
+
+    def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
+        self.latents = np.concatenate([self.latents, made], axis=1)[:, -self.clip.context :]
+        self.poses = np.concatenate([self.poses, poses])[-self.clip.context :]
+
+
+def _as_context(clip: LatentClip, made: np.ndarray, poses: np.ndarray) -> LatentClip:
+    """A chunk as the context of a clip."""
+    return dataclasses.replace(
+        clip, latents=made, context=made.shape[1], target=0, has_target=False, poses=poses, frame_poses=None
+    )
