@@ -85,12 +85,17 @@ def of_scoring(generation: Path) -> Readers:
 
         return needs_detector(recipe.eval.metrics)
 
+    def plain_folder(recipe: Recipe) -> bool:
+        from hmcli.stages.sampling.foreign import is_plain_folder
+
+        return is_plain_folder(generation)
+
     def says_no_poses(recipe: Recipe) -> bool:
         from hmcli.store.manifest import read_manifest
 
-        return "poses" not in read_manifest(generation).recipe
+        return plain_folder(recipe) or "poses" not in read_manifest(generation).recipe
 
     return {
         "eval": None, "features": needs_backbone, "lpips": needs_lpips, "detections": needs_detector,
-        "foreign": says_no_poses,
+        "foreign": says_no_poses, "folder": plain_folder,
     }  # fmt: skip

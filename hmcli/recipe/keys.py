@@ -19,8 +19,8 @@ from hmcli.contracts import SIDE_STEP, TIME_STRIDE
 
 Reader = Literal[
     "render", "encode", "slots", "memory", "train", "codec", "blocks", "segmenter", "views", "generate", "clips",
-    "codec path", "text path", "inspect", "eval", "features", "lpips", "detections", "foreign", "convert", "released",
-    "diffusers", "checkpoint", "dataset",
+    "codec path", "text path", "inspect", "eval", "features", "lpips", "detections", "foreign", "folder", "convert",
+    "released", "diffusers", "checkpoint", "dataset",
 ]  # fmt: skip
 READERS: dict[Reader, str] = {  # who reads a key; a command is several of them where its inputs decide
     "render": "hm render",
@@ -42,6 +42,7 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "lpips": "hm eval with the metric lpips",
     "detections": "hm eval with a metric that needs a detector",
     "foreign": "hm eval of videos that do not say how their cameras were read",
+    "folder": "hm eval of a plain folder of videos",
     "convert": "hm convert",
     "released": "hm convert --to released",
     "diffusers": "hm convert --to diffusers",

@@ -471,6 +471,14 @@ class EvalConfig:
         str, key("Folder of the detector's weights (or owner/name of the hub); empty: it needs none.",
                  by=("detections",))
     ] = ""  # fmt: skip
+    videos: Annotated[
+        Literal["target", "joined"],
+        key("What the videos of a plain folder hold: the target alone, or the context before it.", by=("folder",)),
+    ] = "target"
+    resize: Annotated[
+        Literal["refuse", "crop", "stretch"],
+        key("What happens to videos of a plain folder of another size than the true clips.", by=("folder",)),
+    ] = "refuse"
     average: Annotated[
         Literal["frames", "videos"],
         key("VBench's means: over all frames (as on one device) or over videos (as on several).", by=("eval",)),

@@ -38,7 +38,7 @@ from hmcli.stages.sampling.rollout import roll_out
 from hmcli.stages.scoring import evaluate
 from hmcli.stages.training import blocks, codec, train
 from hmcli.store.files import read_json
-from hmcli.store.video import write_video
+from hmcli.store.video import read_video, write_video
 from hmcli.world.views.cameras import unreal_from_world
 
 FOV = "model.memory.policy=fov"
@@ -167,6 +167,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
         "eval.metrics=[found] eval.detector=transformers eval.detector_path=DETECTOR",
         "nowhere",
     ),
+    "eval.videos": ("folder", "", "joined"),
+    "eval.resize": ("folder", "", "stretch"),
     "eval.average": ("average", "", "videos"),
 }
 ALWAYS = {
@@ -176,7 +178,7 @@ ALWAYS = {
     "data.size=[16,24] model.patch=[1,1,1]",
     "blocks": "train.part=blocks codec.stride=4 data.size=[16,24] train.steps=40 train.lr=3e-4 train.warmup=10 "
     "train.checkpoint_every=20",
-    "eval": "eval.metrics=[psnr]",
+    "eval": "eval.metrics=[psnr]", "folder": "eval.metrics=[psnr]",
 }  # fmt: skip
 
 
@@ -298,6 +300,18 @@ class Stages:
     def eval(self, recipe: Recipe, out: Path) -> str:
         evaluate.run(
             recipe, generation=self.generation, reference=None, metrics=recipe.eval.metrics, out=out, reporter=Silent()
+        )
+        return json.dumps(read_json(out / "scores.json"))
+
+    def folder(self, recipe: Recipe, out: Path) -> str:
+        """True targets at half their size, as a plain folder."""
+        videos = self.place / "foreign"
+        videos.mkdir(exist_ok=True)
+        for source in open_dataset(self.clips, recipe.poses).clips:
+            target = read_video(source.files["target"])
+            write_video(videos / f"{source.id}.mp4", target[:, ::2, ::2], fps=10)
+        evaluate.run(
+            recipe, generation=videos, reference=self.clips, metrics=recipe.eval.metrics, out=out, reporter=Silent()
         )
         return json.dumps(read_json(out / "scores.json"))
 

@@ -16,6 +16,7 @@ from hmcli.errors import DataError
 from hmcli.recipe.sections import DataConfig
 from hmcli.stages.data import pieces
 from hmcli.stages.data.opening import ClipSource
+from hmcli.stages.sampling.foreign import read_foreign
 from hmcli.stages.sampling.generations import Generated
 from hmcli.store.hashing import hash_bytes, hash_file
 from hmcli.store.video import plays_in_browsers, read_video, write_video
@@ -46,6 +47,8 @@ def generated_video(generated: Generated, clip: str) -> bytes:
         raise DataError("it was not generated")
     row = generated.rows[clip]
     place = generated.path / row.video
+    if generated.foreign is not None:
+        return written(read_foreign(place, row, generated.foreign), row.fps)
     if not place.is_file():
         raise DataError("its video is missing")
     records = (record for record in generated.manifest.items.values() if record.get("path") == row.video)

@@ -14,7 +14,7 @@ from hmcli.errors import DataError
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.stages.data.opening import Dataset, open_dataset
-from hmcli.stages.sampling.layout import KIND, LIST, GenerationAttributes, ModelFree, Row
+from hmcli.stages.sampling.layout import KIND, LIST, Foreign, GenerationAttributes, ModelFree, Row
 from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import inside, parse_json_lines
 from hmcli.store.listed import listed
@@ -37,6 +37,7 @@ class Generated:
     source: str  # folder of clips it was made from; empty when it does not say
     source_fingerprint: str
     model_free: ModelFree | None  # which row without a model it is
+    foreign: Foreign | None = None  # no artifact: a plain folder, and how it is read
 
     @property
     def count(self) -> int:
@@ -78,6 +79,8 @@ def find_reference(generated: Generated, path: Path | None) -> tuple[Dataset | N
             fix = "name a folder whose clips have target videos"
             raise DataError("no clip of the reference has a target video", where={"reference": path}, fix=fix)
         return dataset, ""
+    if generated.foreign is not None:
+        return None, "a plain folder of videos does not say what truly happens"
     if not generated.source:
         return None, "the generation does not say which folder of clips it was made from"
     if not Path(generated.source).is_dir():

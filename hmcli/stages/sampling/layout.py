@@ -80,6 +80,16 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """How a plain folder of other people's videos is read (hmcli.stages.sampling.foreign)."""
+
+    videos: Literal["target", "joined"]  # what they hold: the target, or the context before it
+    resize: Literal["refuse", "crop", "stretch"]
+    size: tuple[int, int]  # height, width at which they are compared
+    extra: tuple[str, ...] = ()  # videos of no true clip
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFree:
     """Which model-free row a generation is, what it reads of a clip, and what it shows."""
 

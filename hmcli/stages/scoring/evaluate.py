@@ -23,7 +23,8 @@ from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import DataConfig, EvalConfig, Recipe
 from hmcli.registry import find, names, normal
-from hmcli.stages.data.opening import Dataset
+from hmcli.stages.data.opening import Dataset, open_dataset
+from hmcli.stages.sampling.foreign import is_plain_folder, open_foreign
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
 from hmcli.stages.scoring.clip import INPUTS, Clip, Found, annotations_of, item_name, lacking, reads_reference
 from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, Values, number
@@ -59,7 +60,7 @@ def run(
 
     Raises UsageError for a metric asked for whose input is missing, MissingPartError for absent weights.
     """
-    generated = open_generation(generation, recipe.poses)
+    generated = _opened(generation, reference, recipe, reporter)
     own = share(shard, generated.clips)
     plan = _plan(recipe, generated, own.clips, reference, metrics, device, reporter)
     labels = [column.label for column in plan.columns]
@@ -76,6 +77,7 @@ def run(
     used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
     features: list[Reader] = ["features"] if any(BACKBONE in metric.needs for metric in plan.metrics) else []
     features += ["lpips"] if any(LPIPS in metric.needs for metric in plan.metrics) else []
+    features += ["folder"] if generated.foreign is not None else []
     features += ["detections"] if any(DETECTIONS in metric.needs for metric in plan.metrics) else []
     inputs = {"generation": generated.manifest.fingerprint}
     if plan.reference is not None:
@@ -98,6 +100,21 @@ def run(
 
 
 # --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def _opened(path: Path, reference: Path | None, recipe: Recipe, reporter: Reporter) -> Generated:
+    """A generation, or a plain folder of videos."""
+    if not is_plain_folder(path):
+        return open_generation(path, recipe.poses)
+    truth = None if reference is None else open_dataset(reference, recipe.poses)
+    generated = open_foreign(path, truth, recipe.eval, recipe.poses)
+    if truth is None:
+        reporter.note("without --reference only what needs no truth is scored; no video can be missed")
+    if generated.foreign is not None and (extra := generated.foreign.extra):
+        reporter.note(f"{len(extra)} videos of the folder are of no true clip, and not scored: {', '.join(extra[:5])}")
+    if left_out := generated.manifest.quarantined:
+        reporter.warn(f"{len(left_out)} of {len(generated.clips)} true clips have no video that fits")
+    return generated
 
 
 def _plan(

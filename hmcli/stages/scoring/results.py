@@ -218,6 +218,7 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
             "generation": generated.manifest.fingerprint,
             "frames": "all target frames, decoded to uint8 RGB from the generation's videos (compressed once)",
             "frames x height x width": ", ".join(f"{t}x{h}x{w}" for t, h, w in _shapes(generated)),
+            **_foreign(generated),
             **_sampled(generated),
             **_several(generated),
             **_without_model(generated),
@@ -242,6 +243,20 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
         card["Detector"] = {"name": detector.name, **detector.about}
     card["Versions"] = dict(plan.versions)
     return card
+
+
+def _foreign(generated: Generated) -> dict[str, str]:
+    """What a plain folder of videos is, and what was done to them."""
+    if (how := generated.foreign) is None:
+        return {}
+    held = {"target": "the target alone", "joined": "context and target, of which the target is judged"}
+    resized = {"refuse": "never", "crop": "the middle cut out", "stretch": "both sides scaled"}
+    return {
+        "frames": "of a plain folder of videos or pictures named by clip id, decoded to uint8 RGB; zero-shot",
+        "eval.videos": f"{how.videos}: {held[how.videos]}",
+        "eval.resize": f"{how.resize}: {resized[how.resize]}",
+        "videos of no true clip": f"{len(how.extra)}, not scored",
+    }
 
 
 def _sampled(generated: Generated) -> dict[str, str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from hmcli.errors import DataError
+from hmcli.stages.sampling.foreign import hash_foreign, read_foreign
 from hmcli.stages.sampling.generations import Generated
 from hmcli.stages.sampling.layout import Row
 from hmcli.store.files import inside
-from hmcli.store.hashing import HashCache, hash_file, read_content
+from hmcli.store.hashing import HashCache, hash_file, hash_json, read_content
 from hmcli.store.video import read_video
 
 
@@ -25,7 +26,8 @@ class ClipVideos:
         """One of each sample; all clips of a generation have as many."""
         if self._clip not in self._generated.samples:
             reasons = {row["item"]: row["reason"] for row in self._generated.manifest.quarantined}
-            raise DataError(f"it was not generated: {reasons[self._clip]}")
+            left_out = "it was not generated: " if self._generated.foreign is None else ""
+            raise DataError(f"{left_out}{reasons[self._clip]}")
         rows = self._generated.samples[self._clip]
         if len(rows) != self._generated.count:
             raise DataError(f"{len(rows)} of its {self._generated.count} samples were generated")
@@ -38,6 +40,8 @@ class ClipVideos:
     def read(self, row: Row) -> np.ndarray:
         """(T, H, W, 3) uint8 of one sample."""
         file = self._file(row)
+        if (how := self._generated.foreign) is not None:
+            return read_foreign(file, row, how)
         content = read_content(file)
         self._as_recorded(content.hash, file)
         frames = read_video(content)
@@ -57,6 +61,8 @@ class ClipVideos:
         return inside(self._generated.path, row.video)
 
     def _hash(self, video: Path) -> str:
+        if (how := self._generated.foreign) is not None:
+            return hash_json([hash_foreign(video, self._cache), how.videos, how.resize, how.size])
         if not video.is_file():
             raise DataError("the generated video is missing", where={"file": video})
         return self._as_recorded(hash_file(video, cache=self._cache), video)
