@@ -55,6 +55,7 @@ NOT_READ = [  # command, keys that it cannot use, and who reads them
     ("eval GENERATION", "poses.repair=reference", "videos that do not say how their cameras were read"),
     ("eval GENERATION --metric psnr", "eval.backbone=dino", "hm eval with a metric that needs a backbone"),
     ("eval GENERATION --metric psnr", "eval.lpips=vgg", "hm eval with the metric lpips"),
+    ("eval GENERATION --metric psnr", "eval.videos=joined", "hm eval of a plain folder of videos"),
     ("convert RUN", "train.lr=1", "hm train"),
     ("convert RUN", "model.base=mini", "hm train"),
     ("convert RUN --to released", "sample.steps=3", "hm convert --to checkpoint"),
