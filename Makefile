@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # One thread per test process: two processes share two cores.
 WORKERS ?= 2
 
-.PHONY: demo test test-unlinted test-lowest test-all lint install browser clean
+.PHONY: demo test test-unlinted test-lowest test-all lint install mutants browser clean
 
 install: $(STAMP)
 
@@ -43,9 +43,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Small faults in a copy of the code: does a test notice? MUTANTS="--count 50 --seed 3"; goes on where it was stopped.
+mutants: $(STAMP)
+	OMP_NUM_THREADS=1 PYTHONPATH=tools nice -n 15 $(BIN)/python -m mutants $(MUTANTS)
+
 # Needs Chromium (Debian: apt-get install chromium).
 browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser
 
 clean:
-	rm -rf $(VENV) .venv-lowest demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .mutants demo .pytest_cache .mypy_cache .ruff_cache
