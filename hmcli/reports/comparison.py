@@ -14,6 +14,7 @@ from hmcli.reports.tables import NO_VALUE, markdown_table, score_text
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 MINUS = "\N{MINUS SIGN}"
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class Difference:
 
     @property
     def told_apart(self) -> bool:
-        """Is 0 outside of the interval?"""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        """Is 0 outside of the interval, by more than rounding?"""
+        return self.low is not None and self.high is not None and (self.low > _ROUNDING or self.high < -_ROUNDING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +228,10 @@ def _one_line(text: str) -> str:
 
 
 def best_rows(table: Comparison, column: int) -> set[int]:
-    """Rows with the best mean of a column among those that a model made."""
+    """Rows with the best mean of a column, as it is shown, among those that a model made."""
+    places = digits(table.columns[column])
     means: Sequence[tuple[int, float]] = [
-        (index, cell.mean)
+        (index, round(cell.mean, places))
         for index, row in enumerate(table.rows)
         if not row.model_free and (cell := row.cells[column]) is not None and cell.mean is not None
     ]

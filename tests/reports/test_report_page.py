@@ -21,6 +21,7 @@ from hmcli.reports.comparison import (
     as_csv,
     as_latex,
     as_markdown,
+    best_rows,
 )
 from hmcli.reports.line_plot import Point, Series, line_plot
 from hmcli.reports.report_page import ClipView, Lane, Plot, ReportPage, Span, report_page
@@ -154,6 +155,17 @@ def test_differences_of_protocol_cards_stand_above_the_table():
     assert "cards differ" not in report_page(page(), {}, embed=True)
     assert "do not compare as they stand" in as_markdown(comparison(cards=(card,)))
     assert "% Reference, resize: ours: to 8x8; b: to 16x16" in as_latex(comparison(cards=(card,)))
+
+
+def test_what_differs_by_rounding_alone_is_neither_better_nor_told_apart():
+    assert not Difference(mean=1e-16, low=1e-16, high=2e-16, clips=3).told_apart
+    assert Difference(mean=-0.1, low=-0.2, high=-1e-3, clips=3).told_apart
+    column = Column(label="psnr", unit="dB", better="higher")
+    rows = tuple(
+        TableRow(name=name, model_free=free, cells=(cell(mean),))
+        for name, free, mean in (("a", "", 20.25), ("b", "", 20.25 + 1e-14), ("c", "", 20.2), ("d", "frozen", 30.0))
+    )
+    assert best_rows(Comparison(columns=(column,), rows=rows, cards=(), notes=()), 0) == {0, 1}
 
 
 def test_the_table_as_markdown():

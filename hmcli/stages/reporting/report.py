@@ -87,10 +87,12 @@ def _missing(browser: Browser) -> list[str]:
     said += [browser.dataset] if isinstance(browser.dataset, str) else []
     for one, generated in zip(browser.rows, browser.generations, strict=True):
         if len(one.members) > 1:
-            said.append(f"{one.name} has {len(one.members)} seeds: videos are of the first, numbers of all")
+            said.append(
+                f"of {one.name} ({len(one.members)} seeds) the videos are those of the first, the numbers of all"
+            )
         if not isinstance(generated, str) and generated.count > 1:
             said.append(
-                f"{one.name} has {generated.count} samples of its clips: the first is shown, numbers are of all"
+                f"of {one.name} ({generated.count} samples of a clip) the first is shown, the numbers are of all"
             )
     return [f"{text[0].upper()}{text[1:]}." for text in said]
 
