@@ -109,6 +109,8 @@ def test_a_seed_always_chooses_the_same_and_more_of_them_keep_those_of_fewer(roo
     assert chosen(root, rooms, 7, 8) == many
     assert chosen(root, rooms, 8, 8) != many
     assert {room for room, _ in many} == {"a"}  # a file belongs to the first room that has it
+    assert chosen(root, rooms, 7, 8, only=("a",)) == many
+    assert chosen(root, rooms, 7, 8, only=("b",)) == []
 
 
 def test_every_mutant_is_one_change_that_compiles_and_knows_its_line():

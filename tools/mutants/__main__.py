@@ -24,7 +24,7 @@ TESTS = (
 
 def run(
     root: Path, work: Path, *, rooms: Rooms, tests: tuple[str, ...], package: str, seed: int, count: int, limit: float,
-    recording: float,
+    recording: float, only: tuple[str, ...] | None = None,
 ) -> list[Result]:  # fmt: skip
     """Results of the chosen mutants, in the order of the choice; what is known and still holds is not tried again."""
     work.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def run(
     log = work / "results.jsonl"
     old = known(log, tree, code, tested)
     results = []
-    for room, mutant in chosen(tree, rooms, seed, count):
+    for room, mutant in chosen(tree, rooms, seed, count, only):
         if mutant.name not in old:
             done = tried(room, mutant, tree, reached, Notes(work / "tests.jsonl"), code, tested, limit)
             append(log, done)
@@ -53,13 +53,17 @@ def main() -> None:
     read.add_argument(
         "--recording", type=float, default=60.0, help="seconds a file of tests, while coverage is recorded"
     )
+    read.add_argument("--rooms", nargs="+", choices=list(ROOMS), default=list(ROOMS))
+    read.add_argument(
+        "--tests", nargs="+", default=list(TESTS), metavar="PATTERN", help="files of tests, from the root"
+    )
     read.add_argument("--work", type=Path, default=Path(".mutants"), help="the copy, what was recorded, the results")
     given = read.parse_args()
     load_libraries()
     root = Path(__file__).resolve().parents[2]
     results = run(
-        root, given.work.resolve(), rooms=ROOMS, tests=TESTS, package="hmcli", seed=given.seed, count=given.count,
-        limit=given.limit, recording=given.recording,
+        root, given.work.resolve(), rooms=ROOMS, tests=tuple(given.tests), package="hmcli", seed=given.seed,
+        count=given.count, limit=given.limit, recording=given.recording, only=tuple(given.rooms),
     )  # fmt: skip
     print(f"\nseed {given.seed}\n{table(results)}\n\n{unnoticed(results)}")
 

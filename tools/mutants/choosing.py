@@ -23,8 +23,10 @@ ROOMS: Rooms = {
 }  # fmt: skip
 
 
-def chosen(root: Path, rooms: Rooms, seed: int, count: int) -> list[tuple[str, Mutant]]:
-    """Rooms and mutants, the rooms taking turns: `count` in all, fewer when the rooms have no more."""
+def chosen(
+    root: Path, rooms: Rooms, seed: int, count: int, only: Sequence[str] | None = None
+) -> list[tuple[str, Mutant]]:
+    """Rooms and mutants, the rooms (or `only` those) taking turns: `count` in all, fewer when they have no more."""
     taken: set[Path] = set()
     drawn: list[list[tuple[str, Mutant]]] = []
     for room, patterns in rooms.items():
@@ -32,7 +34,8 @@ def chosen(root: Path, rooms: Rooms, seed: int, count: int) -> list[tuple[str, M
         taken.update(files)
         every = [one for file in files for one in mutants_of(file.read_bytes(), file.relative_to(root).as_posix())]
         random.Random(f"{seed} {room}").shuffle(every)
-        drawn.append([(room, one) for one in every])
+        if only is None or room in only:
+            drawn.append([(room, one) for one in every])
     turns = [pair for pair in chain.from_iterable(zip_longest(*drawn)) if pair is not None]
     return turns[:count]
 
