@@ -76,6 +76,20 @@ def test_a_stretch_ends_where_the_subject_is_gone_again_and_others_are_not_judge
     assert psnr_stretch(prediction=changed, **judge) != found
 
 
+def test_a_stretch_ends_at_the_next_of_several_and_one_of_a_single_frame_is_judged():
+    prediction, reference = pair()
+    first, second, third = stretch(0, 1), stretch(0, 3, first=12, last=12), stretch(0, None, first=14, last=15)
+    found = psnr_stretch(
+        prediction=prediction, reference=reference, boxes=boxes(LEFT), tracks=tracks((first, second, third))
+    )
+    inside = np.zeros((H, W), bool)
+    inside[2:6, 1:4] = True
+    assert found == {
+        first: pytest.approx(by_hand(prediction[1], reference[1], inside)),  # frame 1 is frame 11 of the clip
+        second: pytest.approx(by_hand(prediction[3], reference[3], inside)),
+    }
+
+
 def test_nothing_is_judged_where_nobody_comes_back():
     prediction, reference = pair()
     with pytest.raises(NothingToJudge):
