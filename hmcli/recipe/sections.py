@@ -463,12 +463,12 @@ class EvalConfig:
     ] = ""
     detector: Annotated[
         str,
-        key("What finds the subjects of a prediction: segmenter (HM-World's subjects), transformers (an "
+        key("What finds the subjects of a prediction: segmenter (HM-World's subjects, offline), transformers (an "
             "object detector at detector_path). Empty: none, and metrics of detections are left out.",
             by=("detections",), names="detector", also=("",)),
-    ] = ""  # fmt: skip
+    ] = "segmenter"  # fmt: skip
     detector_path: Annotated[
-        str, key("Folder of the detector's weights (or owner/name of the hub); empty: it needs none.",
+        str, key("Folder of the detector's weights (or owner/name of the hub); empty: the packaged ones (segmenter).",
                  by=("detections",))
     ] = ""  # fmt: skip
     videos: Annotated[

@@ -249,7 +249,10 @@ def test_without_a_detector_its_metrics_are_left_out_or_refused_by_name(
 ):
     known(FOUND)
     with pytest.raises(UsageError, match="needs a detector"):
-        score("found", reference=None)
+        evaluate.run(
+            load_recipe(None, ["eval.detector=''"]), generation=generation, reference=None, metrics=("found",),
+            out=tmp_path / "none", reporter=Silent(),
+        )  # fmt: skip
     monkeypatch.setitem(registry.BUILT_IN["metric"], "found", "small_detector:FOUND")
     notes: list[str] = []
 
@@ -258,7 +261,7 @@ def test_without_a_detector_its_metrics_are_left_out_or_refused_by_name(
             notes.append(text)
 
     evaluate.run(
-        load_recipe(None, ["eval.backbone=hog"]), generation=generation, reference=None, metrics=(),
+        load_recipe(None, ["eval.backbone=hog", "eval.detector=''"]), generation=generation, reference=None, metrics=(),
         out=tmp_path / "all", reporter=Notes(), dry_run=True,
     )  # fmt: skip
     assert any(note.startswith("without found: eval.detector is empty") for note in notes)

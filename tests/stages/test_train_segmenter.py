@@ -113,7 +113,7 @@ def test_what_has_no_effect_on_it_is_refused_and_another_run_is_not_overwritten(
 def test_the_command_trains_what_the_recipe_says(hm, clips: Path, tmp_path: Path):
     planned = hm("train", "mini/segmenter", "--latents", clips, "--out", tmp_path / "x", "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "steps of 20 frames" in planned.stderr
+    assert "steps of 24 frames" in planned.stderr
     refused = hm("train", "mini/segmenter", "--latents", clips, "--set", "train.text_dropout=0.2", "--dry-run")
     assert refused.returncode == 2
     assert "train.part=transformer" in refused.stderr

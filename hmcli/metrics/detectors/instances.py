@@ -11,7 +11,7 @@ from skimage.measure import label
 
 from hmcli.metrics.contract import Detection
 
-LEAST_PIXELS = 12  # a smaller spot is nobody
+LEAST_PIXELS = 24  # a smaller spot is nobody
 SPECK = 4  # pixels: a smaller part belongs to nobody
 SAME = 0.45  # of a subject's size (the root of its pixels): parts whose middles are nearer are one subject
 APART = 0.6  # of the smaller one's size: pixels of one spot that point to middles further apart are two subjects ...

@@ -1,6 +1,6 @@
 """How well a detector finds subjects whose true masks are known: overlap, recall by size, false alarms.
 
-A true subject counts in a frame where at least LEAST_PIXELS of it are seen. It is found by a detection whose mask
+A true subject counts in a frame where at least COUNTED of it are seen. It is found by a detection whose mask
 overlaps its own by SAME (intersection over union); each detection finds one subject at most.
 """
 
@@ -13,10 +13,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from hmcli.metrics.contract import Detection
-from hmcli.metrics.detectors.instances import LEAST_PIXELS
 
 SAME = 0.5  # intersection over union from which on two masks are of one subject
-SIZES = (LEAST_PIXELS, 64, 256)  # pixels: where small, middling and large subjects begin
+COUNTED = 12  # pixels: of a subject that counts, at least
+SIZES = (COUNTED, 64, 256)  # pixels: where small, middling and large subjects begin
 
 
 @dataclass(kw_only=True)
@@ -66,7 +66,7 @@ class Tally:
         if not shown.any():
             self.empty, self.alarmed = self.empty + 1, self.alarmed + bool(seen)
         truth = [labels_HW == number for number in np.unique(labels_HW[shown])]
-        truth = [mask for mask in truth if mask.sum() >= LEAST_PIXELS]
+        truth = [mask for mask in truth if mask.sum() >= COUNTED]
         overlap = np.array([_overlap(mask, true) for mask in masks for true in truth]).reshape(len(masks), len(truth))
         rows, columns = linear_sum_assignment(overlap, maximize=True)
         same = set(columns[overlap[rows, columns] >= SAME].tolist())

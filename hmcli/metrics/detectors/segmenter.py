@@ -25,7 +25,7 @@ NAME = "segmenter"
 WEIGHTS = "segmenter.safetensors"
 PACKAGED = Path(__file__).parents[2] / "weights" / NAME / WEIGHTS
 THRESHOLD = 0.5  # of a pixel's chance to show a subject
-SURE = 0.75  # mean chance over a subject's pixels: below it, it is nobody
+SURE = 0.88  # mean chance over a subject's pixels: below it, it is nobody (the packaged weights' card says why)
 _WIDTHS = "widths"  # in the file's metadata
 
 

@@ -176,7 +176,7 @@ def _with_networks(
         found = tuple(metric for metric in found if metric not in without)
     if not settings.detector and (blind := [metric for metric in wanted if DETECTIONS in metric.needs]):
         names = ", ".join(metric.name for metric in blind)
-        fix = "--set eval.detector=NAME names what finds the subjects of predictions (docs/metrics.md)"
+        fix = "--set eval.detector=segmenter finds the subjects of predictions (docs/metrics.md)"
         if asked:
             raise UsageError(f"{names} needs a detector, and eval.detector is empty", fix=fix)
         reporter.note(f"without {names}: eval.detector is empty; {fix}")
