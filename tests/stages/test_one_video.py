@@ -97,6 +97,8 @@ def test_a_dry_run_checks_and_writes_nothing(hm: WarmCommand, run: Path, phone: 
     [
         ([], 2, "needs --cameras"),
         (["--cameras", "pan-rihgt"], 2, "did you mean"),
+        (["--cameras", "+".join(["pan-left"] * 60)], 2, "60 camera moves"),
+        (["--cameras", "a\0b"], 2, "unknown camera move"),
         (["--cameras", "gone.json"], 3, "no such camera file"),
         (["--cameras", "still", "--prompt", "a\0b"], 2, "NUL"),
         (["--cameras", "still", "--fov", "200"], 2, "--fov"),

@@ -147,6 +147,25 @@ def test_a_joint_model_sees_the_latest_frames_as_many_as_its_context_has(
         poses = np.concatenate([poses, to])[-clip.context :]
 
 
+@pytest.mark.parametrize(("chunk", "says"), [(9, "=13 or more"), (5, "=13 or more"), (13, ""), (17, "=13 or 21")])
+def test_a_chunk_makes_as_many_slots_as_are_read_and_none_of_its_frames_is_lost_in_silence(job: Job, chunk, says):
+    said: list[str] = []
+
+    class Heard(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    asked = dataclasses.replace(job, reporter=Heard(), recipe=dataclasses.replace(
+        job.recipe, sample=dataclasses.replace(job.recipe.sample, chunk=chunk)))  # fmt: skip
+    asked.__dict__["memory"] = dataclasses.replace(job.memory, top_k=2)
+    try:
+        check_rollout(asked)
+    except UsageError as refused:
+        said.append(f"{refused.what}={refused.fix.removeprefix('set it to ')}")
+    assert says in " ".join(said)
+    assert bool(said) == bool(says)
+
+
 def test_every_sample_has_noise_of_its_own_in_every_chunk(job: Job, tmp_path: Path):
     first, second = rolled(job, tmp_path / "1"), rolled(job, tmp_path / "2", number=2)
     assert all(not np.allclose(a, b, atol=0.1) for a, b in zip(first, second, strict=True))

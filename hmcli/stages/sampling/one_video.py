@@ -105,8 +105,8 @@ def as_folder(video: Path, asked: Asked, data: DataConfig, poses: PosesConfig, o
 def _cameras(asked: Asked, info: VideoInfo, context: int, poses: PosesConfig) -> tuple[np.ndarray, np.ndarray]:
     """(N, 4, 4) and (T, 4, 4) world_from_camera, metres, of the context frames and of a target of 4k+1 frames."""
     file = Path(asked.cameras)
-    if not file.is_file():
-        if file.suffix:
+    if not _is_file(asked.cameras):
+        if file.suffix == ".json":
             raise DataError("there is no such camera file", where={"--cameras": file})
         frames = _four_k_plus_one(asked.frames or context)
         way = preset_poses(parse_preset(asked.cameras), frames)
@@ -127,6 +127,14 @@ def _cameras(asked: Asked, info: VideoInfo, context: int, poses: PosesConfig) ->
     return before[-context:], found.target[: frame_count(wanted, "trim")]
 
 
+def _is_file(cameras: str) -> bool:
+    """A preset may be longer than any path, or no path at all."""
+    try:
+        return Path(cameras).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _four_k_plus_one(frames: int) -> int:
     return -(-(frames - 1) // TIME_STRIDE) * TIME_STRIDE + 1
 
@@ -141,7 +149,7 @@ def _say(
         reporter.note(f"the last {context} of the video's {info.frames} frames are its context")
     if asked.frames and len(after) != asked.frames:
         reporter.note(f"{len(after)} frames, not {asked.frames}: a codec makes 4k+1 of them")
-    if not Path(asked.cameras).is_file():
+    if not _is_file(asked.cameras):
         reporter.note("assumed: the camera stands still while it films the video (else give its poses in a file)")
     if not asked.degrees:
         reporter.note(f"assumed: the video's horizontal field of view is {DEGREES:g} degrees, as HM-World's (--fov)")

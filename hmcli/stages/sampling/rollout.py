@@ -34,7 +34,7 @@ from hmcli.world.views.cameras import relative_camera_rows
 if TYPE_CHECKING:
     from hmcli.core.memory import BlockMemory, ContextMemory
 
-_SHOWS = "visibility_BM"
+_SHOWS, _SLOTS = "visibility_BM", "slots"  # what a policy may use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,27 @@ def check_rollout(job: Job) -> None:
             f"sample.chunk: policy {job.memory.policy} reads what is known of given frames, not of generated ones",
             where={"model": job.model.path}, fix="set sample.chunk=0",
         )  # fmt: skip
-    chunks_of(1, job.sample.chunk)
+    latents = chunks_of(job.sample.chunk, job.sample.chunk)[0].latents
+    memory, config = job.memory, job.model.config()
+    if memory.context == "frozen" and _SLOTS in needs_of_policy(memory.policy):
+        _check_slots(job, latents, config["kernel"][0] // config["patch_size"][0], memory.top_k)
+
+
+def _check_slots(job: Job, latents: int, frames_a_slot: int, top_k: int) -> None:
+    """A chunk is run as context, whose frames choose among its own slots. Raises UsageError for one with too few;
+    says how many of its frames no slot stands for."""
+    if (slots := latents // frames_a_slot) < top_k:
+        raise UsageError(
+            f"sample.chunk={job.sample.chunk}: {latents} latent frames make {slots} memory slots, but "
+            f"model.memory.top_k is {top_k}", where={"model": job.model.path},
+            fix=f"set it to {1 + TIME_STRIDE * (top_k * frames_a_slot - 1)} or more",
+        )  # fmt: skip
+    if left := latents % frames_a_slot:
+        fits = job.sample.chunk - TIME_STRIDE * left
+        job.reporter.note(
+            f"the last {left} of a chunk's {latents} latent frames are in no memory slot and are out of reach once "
+            f"they are past (sample.chunk={fits} or {fits + TIME_STRIDE * frames_a_slot} leaves none out)"
+        )
 
 
 def roll_out(job: Job, clip: LatentClip, number: int, place: Path) -> Iterator[np.ndarray]:
