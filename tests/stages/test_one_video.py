@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from warm import WarmCommand, ok
 
-from hmcli.recipe.sections import PosesConfig
+from hmcli.contracts import Reporter
+from hmcli.errors import DataError, UsageError
+from hmcli.recipe.sections import DataConfig, PosesConfig
+from hmcli.runtime import Heard, Silent
 from hmcli.stages.data.opening import open_dataset, read_cameras
 from hmcli.stages.sampling.generations import open_generation
+from hmcli.stages.sampling.one_video import Asked, as_folder
 from hmcli.store.files import read_json, write_json
 from hmcli.store.video import read_video, write_video
 from hmcli.world.views.cameras import pair_file
@@ -60,27 +66,28 @@ def test_a_video_a_prompt_and_a_preset_make_a_video(hm: WarmCommand, run: Path, 
     assert "1 items kept" in again.stderr
 
 
+def folder(video: Path, out: Path, reporter: Reporter | None = None, **asked: Any) -> Path:
+    """The clip alone, without what is generated after it."""
+    data = DataConfig(size=(32, 48))
+    return as_folder(video, Asked(**{"cameras": "still", **asked}), data, PosesConfig(), out, reporter or Silent())
+
+
 @pytest.mark.parametrize(
-    "more",
-    [["--prompt", "a cat"], ["--cameras", "pan-left"], ["--frames", "9"], ["--fov", "60"]],
-    ids=lambda m: m[0][2:],
+    "more", [{"prompt": "a cat"}, {"cameras": "pan-left"}, {"frames": 9}, {"degrees": 60.0}], ids=str
 )
-def test_another_wish_is_another_clip(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path, more):
-    usual = {"--prompt": "a dog", "--cameras": "still", "--frames": "5"}
-    ok(after(hm, run, phone, tmp_path / "gen", *(x for pair in usual.items() for x in pair)))
-    key = read_json(tmp_path / "gen.clip" / "made-from.json")["key"]
-    other = {**usual, more[0]: more[1]}
-    ok(after(hm, run, phone, tmp_path / "gen", *(x for pair in other.items() for x in pair)))
-    assert read_json(tmp_path / "gen.clip" / "made-from.json")["key"] != key
+def test_another_wish_is_another_clip(phone: Path, tmp_path: Path, more):
+    def key(**asked: Any) -> str:
+        return str(read_json(folder(phone, tmp_path / "clip", **asked) / "made-from.json")["key"])
+
+    assert key(frames=5) == key(frames=5) != key(**{"frames": 5, **more})
 
 
-def test_cameras_of_a_file_are_taken_as_they_are(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):
-    way = preset_poses(parse_preset("truck-left:3m"), 34)
+def test_cameras_of_a_file_are_taken_as_they_are(phone: Path, tmp_path: Path):
+    way, said = preset_poses(parse_preset("truck-left:3m"), 34), Heard()
     write_json(tmp_path / "cameras.json", pair_file({"context": way[:26], "target": way[26:]}))
-    made = after(hm, run, phone, tmp_path / "gen", "--cameras", tmp_path / "cameras.json")
-    ok(made)
-    assert "stands still" not in made.stderr
-    cameras = read_cameras(open_dataset(tmp_path / "gen.clip", PosesConfig()).clips[0])
+    made = folder(phone, tmp_path / "clip", said, cameras=str(tmp_path / "cameras.json"))
+    assert all("stands still" not in text for _, text in said.said)
+    cameras = read_cameras(open_dataset(made, PosesConfig()).clips[0])
     np.testing.assert_allclose(cameras.context, way[1:26], atol=1e-9)  # of the last 25 frames
     np.testing.assert_allclose(cameras.target, way[26:35], atol=1e-9)
 
@@ -110,19 +117,19 @@ def test_what_cannot_be_is_said(hm: WarmCommand, run: Path, phone: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_camera_files_that_do_not_fit_are_refused_with_both_numbers(
-    hm: WarmCommand, run: Path, phone: Path, tmp_path: Path
-):
+def test_camera_files_that_do_not_fit_are_refused_with_both_numbers(phone: Path, tmp_path: Path):
     way = preset_poses(parse_preset("still"), 30)
     file = tmp_path / "c.json"
-    for content, more, says in (
-        ({"context": way[:20], "target": way[20:]}, [], "20 context cameras for 26 video frames"),
-        ({"context": way[:26]}, [], "no poses of a target"),
-        ({"target": way[26:]}, ["--frames", 9], "--frames 9: the camera file has 5 target cameras"),
+    for content, frames, says in (
+        ({"context": way[:20], "target": way[20:]}, 0, "20 context cameras for 26 video frames"),
+        ({"context": way[:26]}, 0, "no poses of a target"),
+        ({"target": way[26:]}, 9, "--frames 9: the camera file has 5 target cameras"),
     ):
         write_json(file, pair_file(content))
-        refused = after(hm, run, phone, tmp_path / "gen", "--cameras", file, *more)
-        assert (refused.returncode, says in refused.stderr) == (3, True), refused.stderr
+        with pytest.raises(DataError, match=re.escape(says)) as refused:
+            folder(phone, tmp_path / "clip", cameras=str(file), frames=frames)
+        assert refused.value.where["--cameras"] == file
+    assert not (tmp_path / "clip").exists()
 
 
 def test_clips_bring_their_own_prompt_and_cameras(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path):
@@ -131,12 +138,11 @@ def test_clips_bring_their_own_prompt_and_cameras(hm: WarmCommand, run: Path, la
     assert "--prompt, --fov" in refused.stderr
 
 
-def test_a_folder_of_somebody_else_is_not_written_into(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):
-    (tmp_path / "gen.clip").mkdir()
-    (tmp_path / "gen.clip" / "mine.txt").write_text("mine")
-    refused = after(hm, run, phone, tmp_path / "gen", "--cameras", "still")
-    assert (refused.returncode, "holds something else" in refused.stderr) == (2, True)
-    assert [file.name for file in (tmp_path / "gen.clip").iterdir()] == ["mine.txt"]
-    (tmp_path / "gen.clip" / "mine.txt").unlink()
-    (tmp_path / "gen.clip" / "made-from.json").write_text(json.dumps({"key": "other"}))
-    ok(after(hm, run, phone, tmp_path / "gen", "--cameras", "still", "--frames", 5))
+def test_a_folder_of_somebody_else_is_not_written_into(phone: Path, tmp_path: Path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds something else"):
+        folder(phone, tmp_path / "clip")
+    assert [file.name for file in (tmp_path / "clip").iterdir()] == ["mine.txt"]
+    (tmp_path / "clip" / "made-from.json").write_text(json.dumps({"key": "other"}))
+    assert len(open_dataset(folder(phone, tmp_path / "clip"), PosesConfig()).clips) == 1

@@ -15,7 +15,7 @@ from hmcli.core.memory import Held, Joined
 from hmcli.core.sampler import sample
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.reading import load_recipe
-from hmcli.runtime import Silent
+from hmcli.runtime import Heard, Silent
 from hmcli.stages.memory.kept import anchor_of, compute_memory, rows_from
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.sampling.job import Job, open_job
@@ -149,19 +149,15 @@ def test_a_joint_model_sees_the_latest_frames_as_many_as_its_context_has(
 
 @pytest.mark.parametrize(("chunk", "says"), [(9, "=13 or more"), (5, "=13 or more"), (13, ""), (17, "=13 or 21")])
 def test_a_chunk_makes_as_many_slots_as_are_read_and_none_of_its_frames_is_lost_in_silence(job: Job, chunk, says):
-    said: list[str] = []
-
-    class Heard(Silent):
-        def note(self, text: str) -> None:
-            said.append(text)
-
-    asked = dataclasses.replace(job, reporter=Heard(), recipe=dataclasses.replace(
+    heard, said = Heard(), list[str]()
+    asked = dataclasses.replace(job, reporter=heard, recipe=dataclasses.replace(
         job.recipe, sample=dataclasses.replace(job.recipe.sample, chunk=chunk)))  # fmt: skip
     asked.__dict__["memory"] = dataclasses.replace(job.memory, top_k=2)
     try:
         check_rollout(asked)
     except UsageError as refused:
         said.append(f"{refused.what}={refused.fix.removeprefix('set it to ')}")
+    said += [text for _, text in heard.said]
     assert says in " ".join(said)
     assert bool(said) == bool(says)
 
