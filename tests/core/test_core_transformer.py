@@ -155,6 +155,16 @@ def test_a_joint_model_refuses_memory_with_the_reason():
         frozen(**inputs, num_context_frames=5, memory=memory)
 
 
+def test_memory_of_other_samples_or_of_another_grid_is_refused():
+    inputs, frozen = clip(9), small(context="frozen")
+    latents, camera = inputs["hidden_states"], inputs["camera"]
+    fewer = frozen.encode_context(latents[:1, :, :5], camera[:1, :5])
+    narrower = frozen.encode_context(latents[:, :, :5, :, :4], camera[:, :5])
+    for memory, what in ((fewer, "memory of 1 samples"), (narrower, "memory of 2 samples")):
+        with pytest.raises(ValueError, match=what):
+            frozen(**target_of(inputs, 5), num_context_frames=0, memory=memory)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -278,11 +278,18 @@ BOX = np.array([0.0, 0.0, 4.0, 4.0])
         ([[Detection(box_4=BOX, score=1.5)]], "from 1 down to 0"),
         ([[Detection(box_4=BOX * np.nan, score=0.2)]], "no box"),
         ([[Detection(box_4=BOX, score=0.2, mask_HW=np.zeros((3, 4), bool))]], "mask"),
+        ([[Detection(box_4=BOX, score=0.2, mask_HW=np.zeros((6, 8), np.uint8))]], "mask"),
+        ([[Detection(box_4=BOX[:3], score=0.2)]], "no box"),
     ],
 )
 def test_a_detector_that_breaks_its_promise_is_refused(found: Any, says: str):
     with pytest.raises(DataError, match=says):
         scored.checked_detections(found, np.zeros((1, 6, 8, 3), np.uint8))
+
+
+def test_detections_with_and_without_masks_are_taken_as_they_are():
+    found = [[Detection(box_4=BOX, score=1.0, mask_HW=np.ones((6, 8), bool)), Detection(box_4=BOX, score=0.0)], []]
+    assert scored.checked_detections(found, np.zeros((2, 6, 8, 3), np.uint8)) is found
 
 
 # --- values of every grain -------------------------------------------------------------------------------------------

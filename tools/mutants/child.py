@@ -18,16 +18,9 @@ import psutil
 import pytest
 
 _LOADED = (
-    "numpy",
-    "scipy.ndimage",
-    "torch",
-    "pydantic",
-    "hypothesis",
-    "zarr",
-    "skimage.metrics",
-    "yaml",
-    "safetensors",
-)
+    "numpy", "scipy.ndimage", "torch", "pydantic", "zarr", "yaml", "safetensors.torch", "skimage.feature",
+    "skimage.metrics", "av", "accelerate", "peft", "transformers", "diffusers.models",
+)  # fmt: skip
 _MEMORY = 12 << 30  # bytes of data a child may hold: a mutant may ask for any
 
 
