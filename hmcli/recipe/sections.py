@@ -163,6 +163,11 @@ class DataConfig:
         Literal["refuse", "trim", "pad"],
         key("What happens to a frame count that is not 4k+1.", by=_CLIPS),
     ] = "refuse"
+    fps: Annotated[
+        float | None,
+        key("Rate that videos are brought to, by leaving out frames; null: all frames, as the files have them.",
+            by=(*_CLIPS, *_FOOTAGE), unit="frames per second", gt=0),
+    ] = None  # fmt: skip
     split: SplitConfig | None = None
 
 

@@ -18,7 +18,7 @@ import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -47,6 +47,7 @@ class VideoInfo:
     fps: float
     varies: bool = False  # are frames further apart here than there?
     notes: tuple[str, ...] = ()  # what is done to its pictures, and what varies
+    times: tuple[float, ...] = field(default=(), repr=False, compare=False)  # seconds from the first frame to each
 
 
 Video = Path | str | Content  # a file, or its bytes as they were read
@@ -57,7 +58,7 @@ def probe_video(path: Video) -> VideoInfo:
 
     Raises DataError when the file is missing, no video, empty, or shorter than its header says.
     """
-    return _looked(path)[0]
+    return _looked(path)
 
 
 def plays_in_browsers(path: Video) -> bool:
@@ -69,11 +70,10 @@ def plays_in_browsers(path: Video) -> bool:
 
 def frame_times(path: Video) -> np.ndarray:
     """(T,) seconds from the first frame to each, as the file says when they are shown."""
-    return _looked(path)[1]
+    return np.array(_looked(path).times)
 
 
-def _looked(path: Video) -> tuple[VideoInfo, np.ndarray]:
-    """What a video is, and when its frames are shown."""
+def _looked(path: Video) -> VideoInfo:
     with _opened(path) as container:
         stream, where = container.streams.video[0], _where(path)
         stream.codec_context.thread_count = 1  # the first frame after as few packets as can be
@@ -102,11 +102,10 @@ def _looked(path: Video) -> tuple[VideoInfo, np.ndarray]:
         if varies:
             fps = (len(times) - 1) / times[-1]
         said = (f"frames are {np.diff(times).min():.3f} to {np.diff(times).max():.3f} s apart",) if varies else ()
-        info = VideoInfo(
+        return VideoInfo(
             frames=found - lead, height=height, width=width, fps=float(fps), varies=varies,
-            notes=(*display.notes, *said),
+            notes=(*display.notes, *said), times=tuple(times.tolist()),
         )  # fmt: skip
-        return info, times
 
 
 def _first_of(packet: Any) -> Any:

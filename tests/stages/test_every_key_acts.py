@@ -77,6 +77,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "data.size": ("encode", "", "[32, 32]"),
     "data.fit": ("encode", "data.size=[32,32]", "stretch"),
     "data.frames": ("encode home", "", "trim"),
+    "data.fps": ("encode", "", "8"),
     "data.split.context": ("encode", SPLIT, "13"),
     "data.split.target": ("encode", SPLIT, "9"),
     "codec.name": ("encode", "", "wan2.1"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import DataError
 from hmcli.recipe.sections import DataConfig, SplitConfig
 from hmcli.stages.data.opening import ClipSource, at, read_cameras, read_role
+from hmcli.stages.data.timing import said, taken
 from hmcli.store.video import VideoInfo, read_video
 from hmcli.world.files import schema
 from hmcli.world.views import framing
@@ -58,10 +59,22 @@ class _Part:
         )
         return _Part(video=video, poses=poses, mask=mask)
 
+    def at_rate(self, frames_N: np.ndarray, of: int) -> _Part:
+        """The frames taken of all `of`; the video has no others. Raises DataError for rows per latent frame."""
+        if len(frames_N) == of:
+            return self
+        if self.rows is not None:
+            raise DataError(
+                "cameras given as rows per latent frame cannot be resampled",
+                fix="give 4x4 cameras, one per video frame, or leave data.fps out",
+            )
+        poses, mask = (None if values is None else values[frames_N] for values in (self.poses, self.mask))
+        return _Part(video=self.video, poses=poses, mask=mask)
+
 
 def load_clip(source: ClipSource, data: DataConfig) -> LoadedClip:
     """Decode one clip and bring it to the recipe's size and length. Raises DataError; `notes` say what was changed."""
-    notes = list(source.notes)
+    notes = [*source.notes, *_differing_rates(source, data)]
     with at(clip=source.id):
         cameras = read_cameras(source)
         notes += [f"the camera file's {key} is not read" for key in cameras.ignored]
@@ -73,11 +86,18 @@ def load_clip(source: ClipSource, data: DataConfig) -> LoadedClip:
         intrinsics = framed_intrinsics(source, data)
     assert context.video is not None  # every clip has a context video
     return LoadedClip(
-        id=source.id, caption=source.caption, fps=source.context_info.fps, intrinsics=intrinsics, notes=tuple(notes),
+        id=source.id, caption=source.caption, fps=rate(source, data), intrinsics=intrinsics, notes=tuple(notes),
         context=context.video, target=target.video, context_poses=context.poses, target_poses=target.poses,
         context_mask=context.mask, target_mask=target.mask,
         camera_rows=np.concatenate(rows), context_latent_frames=len(rows[0]),
     )  # fmt: skip
+
+
+def _differing_rates(source: ClipSource, data: DataConfig) -> list[str]:
+    context, target = source.context_info, source.target_info
+    if data.fps is not None or target is None or abs(target.fps - context.fps) <= 0.01 * context.fps:
+        return []
+    return [f"context has {context.fps:g} frames per second, target {target.fps:g}"]
 
 
 def _whole(source: ClipSource, cameras: Cameras, data: DataConfig, notes: list[str]) -> tuple[_Part, _Part]:
@@ -85,14 +105,18 @@ def _whole(source: ClipSource, cameras: Cameras, data: DataConfig, notes: list[s
     if cameras.target is None and cameras.target_rows is None:
         fix = "add target cameras, or set data.split to cut the clip into context and target"
         raise DataError("there is neither a target video nor are there target cameras", fix=fix)
+    info, target_info = source.context_info, _target_info(source, cameras)
     context = _Part(
-        video=framed_video(source, "context", source.context_info, data),
+        video=framed_video(source, "context", info, data),
         poses=cameras.context, rows=cameras.context_rows, mask=context_labels(source, cameras, data),
     )  # fmt: skip
     target = _Part(
-        video=framed_video(source, "target", source.target_info, data) if source.target_info else None,
+        video=framed_video(source, "target", target_info, data) if source.target_info else None,
         poses=cameras.target, rows=cameras.target_rows, mask=target_labels(source, cameras, data),
     )  # fmt: skip
+    context = context.at_rate(taken(info, data.fps), info.frames)
+    target = target.at_rate(taken(target_info, data.fps), target_info.frames)
+    notes += [*said("context", info, data.fps), *said("target", target_info, data.fps)]
     return _to_length(context, "context", data, notes), _to_length(target, "target", data, notes)
 
 
@@ -100,16 +124,18 @@ def _split(
     source: ClipSource, cameras: Cameras, data: DataConfig, split: SplitConfig, notes: list[str]
 ) -> tuple[_Part, _Part]:
     """The context video cut in two; its own cameras and masks go with it, and the clip's target is left out."""
-    wanted, frames = split.context + split.target, source.context_info.frames
-    if frames < wanted:
+    info, wanted = source.context_info, split.context + split.target
+    if (frames := len(taken_N := taken(info, data.fps))) < wanted:
         what = f"data.split needs {split.context} + {split.target} = {wanted} frames, the video has {frames}"
+        what += "" if frames == info.frames else f" at data.fps={data.fps:g}"
         raise DataError(what, fix="choose smaller data.split.context and data.split.target, each 4k+1")
     if cameras.context is None:
         fix = "give 4x4 cameras, one per video frame, or leave data.split out"
         raise DataError("cameras given as rows per latent frame cannot be split", fix=fix)
     mask = context_labels(source, cameras, data)
-    video = framed_video(source, "context", source.context_info, data, count=wanted)
-    whole = _Part(video=video, poses=cameras.context, mask=mask)
+    video = framed_video(source, "context", info, data, count=wanted)
+    whole = _Part(video=video, poses=cameras.context, mask=mask).at_rate(taken_N, info.frames)
+    notes += said("context", info, data.fps)
     if frames > wanted:
         notes.append(f"the last {frames - wanted} of {frames} frames are left out by data.split")
     if source.target_info is not None:
@@ -152,12 +178,27 @@ def _camera_rows(context: _Part, target: _Part) -> tuple[np.ndarray, np.ndarray]
 def framed_video(
     source: ClipSource, role: str, info: VideoInfo, data: DataConfig, count: int | None = None
 ) -> np.ndarray:
-    """(T, *size, 3) uint8: a video of the clip, or its first `count` frames."""
+    """(T, *size, 3) uint8: the frames of a video of the clip that data.fps takes, or the first `count` of them."""
     with at(file=source.files[role]):
-        video = read_video(source.read(role), count=count)
-        if len(video) != (wanted := info.frames if count is None else count):
-            raise DataError(f"{len(video)} of {wanted} frames can be decoded")
+        frames_N = taken(info, data.fps)[:count]
+        video = read_video(source.read(role), count=int(frames_N[-1]) + 1)
+        if len(video) <= frames_N[-1]:
+            raise DataError(f"{len(video)} of {frames_N[-1] + 1} frames can be decoded")
+        video = video if len(video) == len(frames_N) else video[frames_N]
     return framing.resize_frames(video, data.size, data.fit)
+
+
+def rate(source: ClipSource, data: DataConfig) -> float:
+    """Frames per second of a clip at the recipe's rate."""
+    return source.context_info.fps if data.fps is None else data.fps
+
+
+def _target_info(source: ClipSource, cameras: Cameras) -> VideoInfo:
+    """Target cameras without a video are as far apart as the frames of the context."""
+    if source.target_info is not None:
+        return source.target_info
+    info, frames = source.context_info, _target_frames(source, cameras)
+    return replace(info, frames=frames, varies=False, times=tuple((np.arange(frames) / info.fps).tolist()))
 
 
 def context_labels(source: ClipSource, cameras: Cameras, data: DataConfig) -> np.ndarray | None:

@@ -20,6 +20,7 @@ import numpy as np
 from hmcli.contracts import Quarantined
 from hmcli.errors import DataError
 from hmcli.recipe.sections import PosesConfig
+from hmcli.stages.data.timing import taken
 from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import check_inside, parse_json, read_csv, read_json_lines
 from hmcli.store.hashing import Content, HashCache, forget, hash_file, hash_json, read_content
@@ -85,11 +86,12 @@ class Dataset:
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
-def open_dataset(path: Path, poses: PosesConfig, *, needs_captions: bool = True) -> Dataset:
+def open_dataset(path: Path, poses: PosesConfig, *, needs_captions: bool = True, fps: float | None = None) -> Dataset:
     """Find the clips of a folder. Raises DataError when it is no data set, or none of its clips can be used.
 
     A clip without a caption has an empty one, and that is noted. Captions of which nobody can say whose they are raise
-    too, unless a command does not need them: then all are empty, and the caption file is set aside.
+    too, unless a command does not need them: then all are empty, and the caption file is set aside. With `fps`, clips
+    that cannot be brought to that rate are none that can be used, and that rates differ is not worth a note.
     """
     path = Path(path)
     if not path.is_dir():
@@ -118,7 +120,8 @@ def open_dataset(path: Path, poses: PosesConfig, *, needs_captions: bool = True)
             found = _file_hashes(clip, files, cache)
             seen |= {clip.files[role]: value for role, value in found.items()}
             hashes[clip.id] = _clip_hash(clip, found, captions[clip.id])
-            clips.append(_clip_source(clip, files, captions[clip.id], hashes[clip.id], poses, found))
+            source = _clip_source(clip, files, captions[clip.id], hashes[clip.id], poses, found)
+            clips.append(source if fps is None else _at_rate(source, fps))
         except DataError as error:
             quarantined.append(Quarantined(item=clip.id, reason=str(error)))
     if not clips:
@@ -132,7 +135,7 @@ def open_dataset(path: Path, poses: PosesConfig, *, needs_captions: bool = True)
         captions=captions,
         quarantined=tuple(quarantined),
         fingerprint=manifest.fingerprint if manifest and not changes else hash_json(["clips", hashes]),
-        notes=(*_folder_notes(layout, captions), *_rates(clips), *changes),
+        notes=(*_folder_notes(layout, captions), *(_rates(clips) if fps is None else ()), *changes),
     )
 
 
@@ -255,8 +258,6 @@ def _clip_source(
             sizes = f"{context.height}x{context.width} and {target.height}x{target.width}"
             raise DataError(f"context and target video differ in size: {sizes}")
         notes = [f"not in the data set: {', '.join(clip.missing)}"] if clip.missing else []
-        if target and abs(target.fps - context.fps) > 0.01 * context.fps:
-            notes.append(f"context has {context.fps:g} frames per second, target {target.fps:g}")
         for role, info in (("context", context), ("target", target)):
             notes += [f"{role}: {note}" for note in (info.notes if info else ())]
         source = ClipSource(
@@ -265,6 +266,15 @@ def _clip_source(
         )  # fmt: skip
         read_cameras(source)
         return source
+
+
+def _at_rate(source: ClipSource, fps: float) -> ClipSource:
+    """The same clip. Raises DataError where a video cannot be brought to this rate."""
+    for role, info in (("context", source.context_info), ("target", source.target_info)):
+        if info is not None:
+            with at(clip=source.id, file=source.files[role]):
+                taken(info, fps)
+    return source
 
 
 def _rates(clips: Iterable[ClipSource]) -> Iterator[str]:

@@ -9,10 +9,11 @@ import numpy as np
 
 from hmcli.errors import DataError
 from hmcli.metrics.contract import ClipCameras, ClipDepth
-from hmcli.recipe.sections import DataConfig
+from hmcli.recipe.sections import DataConfig, SplitConfig
 from hmcli.stages.data.annotations import read_depth
 from hmcli.stages.data.loading import context_labels, framed_intrinsics, framed_video, target_labels
 from hmcli.stages.data.opening import ClipSource, at, read_cameras
+from hmcli.stages.data.timing import taken
 from hmcli.store.hashing import Content
 from hmcli.world.views import framing
 
@@ -20,22 +21,31 @@ from hmcli.world.views import framing
 def context_frames(source: ClipSource, data: DataConfig) -> list[int]:
     """Which of the clip's frames, counted over context and target together, the framed context shows."""
     if data.split is not None:
-        return list(range(data.split.context))
-    return _cut(np.arange(source.context_info.frames), data)
+        return _split(source, data, data.split)[: data.split.context]
+    return _cut(taken(source.context_info, data.fps), data)
 
 
 def target_frames(source: ClipSource, data: DataConfig) -> list[int]:
     """The same of the framed target. Raises DataError when there is no target."""
     if data.split is not None:
-        return list(range(data.split.context, data.split.context + data.split.target))
+        return _split(source, data, data.split)[data.split.context :]
     if source.target_info is None:
         raise DataError("its reference has no target video")
-    return _cut(np.arange(source.target_info.frames) + source.context_info.frames, data)
+    return _cut(taken(source.target_info, data.fps) + source.context_info.frames, data)
 
 
 def all_frames(source: ClipSource) -> int:
     """Frames of context and target together."""
     return source.context_info.frames + (source.target_info.frames if source.target_info else 0)
+
+
+def _split(source: ClipSource, data: DataConfig, split: SplitConfig) -> list[int]:
+    """Frames of the context video that become context and target."""
+    wanted, frames = split.context + split.target, taken(source.context_info, data.fps)
+    if len(frames) < wanted:
+        raise DataError(f"data.split needs {wanted} frames, the video has {len(frames)}")
+    found: list[int] = frames[:wanted].tolist()
+    return found
 
 
 def _cut(frames: np.ndarray, data: DataConfig) -> list[int]:
@@ -58,10 +68,9 @@ def target_video(source: ClipSource, data: DataConfig) -> np.ndarray:
 def _video(source: ClipSource, role: str, frames: list[int], data: DataConfig) -> np.ndarray:
     info = source.context_info if role == "context" else source.target_info
     assert info is not None
-    if max(frames) >= info.frames:
-        raise DataError(f"data.split needs {max(frames) + 1} frames, the video has {info.frames}")
-    count = None if data.split is None else max(frames) + 1
-    return framed_video(source, role, info, data, count)[frames]
+    places = np.searchsorted(taken(info, data.fps), frames)
+    count = None if data.split is None else int(places[-1]) + 1
+    return framed_video(source, role, info, data, count)[places]
 
 
 def target_masks(source: ClipSource, data: DataConfig) -> np.ndarray:

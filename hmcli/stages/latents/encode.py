@@ -71,7 +71,7 @@ def run(
 
     Clips that cannot be used are quarantined with the reason; what was encoded of one earlier stays.
     """
-    dataset, part = _own(open_dataset(data, recipe.poses), shard)
+    dataset, part = _own(open_dataset(data, recipe.poses, fps=recipe.data.fps), shard)
     for note in dataset.notes:
         reporter.note(note)
     codec_key, text_key = codec_hash(recipe.codec), text_hash(recipe.text)

@@ -15,6 +15,7 @@ import numpy as np
 from hmcli.errors import DataError
 from hmcli.recipe.sections import DataConfig
 from hmcli.stages.data import pieces
+from hmcli.stages.data.loading import rate
 from hmcli.stages.data.opening import ClipSource
 from hmcli.stages.sampling.foreign import read_foreign
 from hmcli.stages.sampling.generations import Generated
@@ -62,7 +63,7 @@ def context_video(source: ClipSource, data: DataConfig) -> bytes:
     shown = list(range(source.context_info.frames))
     if _as_stored(source, "context", data) and pieces.context_frames(source, data) == shown:
         return source.read("context").data
-    return written(pieces.context_video(source, data), source.context_info.fps)
+    return written(pieces.context_video(source, data), rate(source, data))
 
 
 def target_video(source: ClipSource, data: DataConfig) -> bytes:
@@ -71,7 +72,7 @@ def target_video(source: ClipSource, data: DataConfig) -> bytes:
     shown = list(range(first, pieces.all_frames(source)))
     if data.split is None and frames == shown and _as_stored(source, "target", data):
         return source.read("target").data
-    return written(pieces.target_video(source, data), source.context_info.fps)
+    return written(pieces.target_video(source, data), rate(source, data))
 
 
 def _as_stored(source: ClipSource, role: str, data: DataConfig) -> bool:

@@ -32,7 +32,7 @@ class Generated:
     manifest: Manifest
     rows: Mapping[str, Row]
     samples: Mapping[str, tuple[Row, ...]]
-    data: DataConfig  # the size, fit, frames and split its videos were made at
+    data: DataConfig  # the size, fit, frames, rate and split its videos were made at
     poses: PosesConfig
     source: str  # folder of clips it was made from; empty when it does not say
     source_fingerprint: str

@@ -102,7 +102,7 @@ class ModelFree:
 class GenerationAttributes:
     """What the manifest of a generation says besides."""
 
-    data: DataConfig  # size, fit, frames and split of the videos
+    data: DataConfig  # size, fit, frames, rate and split of the videos
     source_dataset: str  # folder of the clips, as an absolute path; empty: not known
     source_dataset_fingerprint: str
     model: str  # as an absolute path; empty: no model made it

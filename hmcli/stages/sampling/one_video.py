@@ -16,6 +16,7 @@ from hmcli.contracts import TIME_STRIDE, Reporter
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import DataConfig, PosesConfig, Recipe
 from hmcli.stages.data.importing import checked_caption, checked_name
+from hmcli.stages.data.timing import said, taken
 from hmcli.store.files import read_json, write_json, write_json_lines
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.lock import ArtifactLock, writing_output
@@ -55,7 +56,7 @@ def refuse_without_video(asked: Asked, source: Path) -> None:
 
 def with_chunks(recipe: Recipe, video: Path, asked: Asked, reporter: Reporter) -> Recipe:
     """A target longer than the context is made in chunks of the context's length, unless the recipe says otherwise."""
-    context = frame_count(min(check_video(video).frames, LONGEST), "trim")
+    context = frame_count(min(len(taken(check_video(video), recipe.data.fps)), LONGEST), "trim")
     if asked.frames <= context or recipe.sample.chunk:
         return recipe
     reporter.note(f"{asked.frames} frames are made {context} at a time (sample.chunk)")
@@ -72,9 +73,19 @@ def as_folder(video: Path, asked: Asked, data: DataConfig, poses: PosesConfig, o
             "a video needs --cameras: where its camera goes next", fix="for example --cameras pan-right-return:40deg"
         )
     name, caption, info = checked_name(video.stem), checked_caption(asked.prompt), check_video(video)
-    context = frame_count(min(info.frames, LONGEST), "trim")
-    before, after = _cameras(asked, info, context, poses)
-    _say(asked, info, context, after, np.concatenate([before[-1:], after]), reporter)
+    frames_N, fps = taken(info, data.fps), data.fps or info.fps
+    for note in said("the video", info, data.fps):
+        reporter.note(note)
+    context = frame_count(min(len(frames_N), LONGEST), "trim")
+    before, after = _cameras(asked, info, frames_N[-context:], poses)
+    _say(
+        asked,
+        replace(info, frames=len(frames_N), fps=fps),
+        context,
+        after,
+        np.concatenate([before[-1:], after]),
+        reporter,
+    )
     height, width = info.height, info.width
     focal = focal_length(float(np.deg2rad(asked.degrees or DEGREES)), width)
     lens = np.array([focal, focal, width / 2, height / 2])
@@ -88,12 +99,13 @@ def as_folder(video: Path, asked: Asked, data: DataConfig, poses: PosesConfig, o
         _refuse_foreign(out)
         out.mkdir(parents=True, exist_ok=True)
         (out / MADE).unlink(missing_ok=True)
-        frames = resize_frames(read_video(video, start=info.frames - context), data.size, data.fit)
+        start = int(frames_N[-context])
+        frames = resize_frames(read_video(video, start=start)[frames_N[-context:] - start], data.size, data.fit)
         row = plain_row(
             id=name, video=f"{name}.mp4", caption=caption, cameras=f"{name}.camera.json",
             intrinsics=f"{name}.intrinsics.json",
         )  # fmt: skip
-        write_video(out / f"{name}.mp4", frames, fps=info.fps)
+        write_video(out / f"{name}.mp4", frames, fps=fps)
         write_json(out / f"{name}.camera.json", pair_file({"context": before, "target": after}))
         framed = resize_intrinsics(lens, (height, width), data.size, data.fit)
         write_json(out / f"{name}.intrinsics.json", intrinsics_json(framed, data.size))
@@ -102,15 +114,17 @@ def as_folder(video: Path, asked: Asked, data: DataConfig, poses: PosesConfig, o
     return out
 
 
-def _cameras(asked: Asked, info: VideoInfo, context: int, poses: PosesConfig) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4, 4) and (T, 4, 4) world_from_camera, metres, of the context frames and of a target of 4k+1 frames."""
+def _cameras(
+    asked: Asked, info: VideoInfo, frames_N: np.ndarray, poses: PosesConfig
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """(N, 4, 4) and (T, 4, 4) world_from_camera, metres, of these context frames and of a target of 4k+1 frames."""
     file = Path(asked.cameras)
     if not _is_file(asked.cameras):
         if file.suffix == ".json":
             raise DataError("there is no such camera file", where={"--cameras": file})
-        frames = _four_k_plus_one(asked.frames or context)
+        frames = _four_k_plus_one(asked.frames or len(frames_N))
         way = preset_poses(parse_preset(asked.cameras), frames)
-        return np.repeat(way[:1], context, axis=0), way[1:]
+        return np.repeat(way[:1], len(frames_N), axis=0), way[1:]
     try:
         found = parse_cameras(read_json(file), frames=info.frames, repair=poses.repair)
         if found.target is None:
@@ -124,7 +138,7 @@ def _cameras(asked: Asked, info: VideoInfo, context: int, poses: PosesConfig) ->
         error.where = {"--cameras": file, **error.where}
         raise
     before = np.repeat(found.target[:1], info.frames, axis=0) if found.context is None else found.context
-    return before[-context:], found.target[: frame_count(wanted, "trim")]
+    return before[frames_N], found.target[: frame_count(wanted, "trim")]
 
 
 def _is_file(cameras: str) -> bool:

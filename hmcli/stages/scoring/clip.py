@@ -80,6 +80,8 @@ class Clip:
         """What of the reference's clip a metric reads: no other file changes its values."""
         source, data = self._source(), self._plan.generated.data
         roles = {role for name in metric.needs for role in INPUTS[name].roles(source, data)}
+        if data.fps is not None:  # times of the videos say which frames of everything are taken
+            roles |= {"context", "target"}
         files = {role: source.hashes[role] for role in sorted(roles) if role in source.files}
         files |= {name: hash_file(self._annotation(name), cache=self._cache) for name in annotations_of(metric)}
         infos = [info for info in (source.context_info, source.target_info) if info is not None]

@@ -232,6 +232,9 @@ def _protocol(plan: Plan) -> dict[str, dict[str, str]]:
             "frames": "target video of the clip of the same id, frame by frame; never compressed again",
             "resize": f"to {data.size[0]}x{data.size[1]} (height x width), data.fit={data.fit}",
             "length": f"data.frames={data.frames}, split: {split}",
+            "frame rate": "as the videos have it"
+            if data.fps is None
+            else f"data.fps={data.fps:g}, by leaving out frames",
         }
     for name, backbone in plan.backbones.items():
         columns = [column for column in plan.columns if column.backbone == name]

@@ -48,7 +48,7 @@ def run(
     that have no effect on it, DataError when no clip can be learned from.
     """
     refuse_unread(recipe.train, "blocks")
-    dataset = open_dataset(data, recipe.poses)
+    dataset = open_dataset(data, recipe.poses, fps=recipe.data.fps)
     inputs, read = {"clips": dataset.fingerprint}, reads(recipe, "blocks")
     key = hash_json({**read, "inputs": inputs})
     asked = Asked(keys={VAE: key}, seeded=False)

@@ -61,7 +61,7 @@ def run(
     when no clip can be trained on, StoppedEarly on SIGTERM.
     """
     refuse_unread(recipe.train, "codec")
-    dataset = open_dataset(data, recipe.poses)
+    dataset = open_dataset(data, recipe.poses, fps=recipe.data.fps)
     inputs = {"clips": dataset.fingerprint}
     if recipe.codec.path:
         inputs["base"] = codec_hash(recipe.codec)

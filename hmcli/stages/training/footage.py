@@ -16,6 +16,7 @@ from hmcli.recipe.keys import value_at
 from hmcli.recipe.readers import KEYS
 from hmcli.recipe.sections import DataConfig, Recipe, TrainConfig
 from hmcli.stages.data.opening import ClipSource, Dataset
+from hmcli.stages.data.timing import taken
 from hmcli.stages.models.layout import CodecAttributes
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.video import read_video
@@ -112,7 +113,9 @@ def _videos(source: ClipSource, data: DataConfig, *, masked: bool, instances: bo
     for role in ("context", "target"):
         if role not in source.files:
             continue
-        frames = resize_frames(read_video(source.read(role)), data.size, data.fit)
+        video = read_video(source.read(role))
+        frames_N = _taken(source, role, data)
+        frames = resize_frames(video if len(frames_N) == len(video) else video[frames_N], data.size, data.fit)
         if instances and f"{role}_instances" not in source.files:
             raise DataError(f"the {role} video has no masks that tell subjects apart", fix="leave the clip out")
         subjects = _subjects(source, role, data)
@@ -121,8 +124,10 @@ def _videos(source: ClipSource, data: DataConfig, *, masked: bool, instances: bo
                 f"the {role} video has no masks, train.subject_weight needs them",
                 fix="set train.subject_weight=0, or leave the clip out",
             )
-        if subjects is not None and len(subjects) != len(frames):
-            raise DataError(f"{len(subjects)} mask frames for {len(frames)} frames of the {role} video")
+        if subjects is not None:
+            if len(subjects) != len(video):
+                raise DataError(f"{len(subjects)} mask frames for {len(video)} frames of the {role} video")
+            subjects = subjects[frames_N]
         found.append(
             Footage(
                 clip=source.id,
@@ -131,6 +136,12 @@ def _videos(source: ClipSource, data: DataConfig, *, masked: bool, instances: bo
             )
         )
     return found
+
+
+def _taken(source: ClipSource, role: str, data: DataConfig) -> np.ndarray:
+    info = source.context_info if role == "context" else source.target_info
+    assert info is not None
+    return taken(info, data.fps)
 
 
 def _subjects(source: ClipSource, role: str, data: DataConfig) -> np.ndarray | None:

@@ -64,7 +64,7 @@ def run(
     no clip can be trained on, StoppedEarly on SIGTERM.
     """
     refuse_unread(recipe.train, "segmenter")
-    dataset = open_dataset(data, recipe.poses, needs_captions=False)
+    dataset = open_dataset(data, recipe.poses, needs_captions=False, fps=recipe.data.fps)
     inputs = {"clips": dataset.fingerprint}
     key = run_key(recipe, inputs)
     if dry_run:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.sections import PosesConfig
+from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.reports.contact_sheet import save_png
 from hmcli.reports.strip import FORMATS, StripRow, animate, save_animation, stills
 from hmcli.stages.data import pieces
+from hmcli.stages.data.loading import rate
 from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
 from hmcli.stages.scoring.videos import ClipVideos
@@ -56,7 +57,7 @@ def run(
             rows.append(_row(_source(dataset, clip), generations, clip, cache))
             advance(1)
     names = ["context", "truth", *(labels or [path.name for path in paths])]
-    fps = float(_source(dataset, chosen[0]).context_info.fps)
+    fps = float(rate(_source(dataset, chosen[0]), generations[0].data))
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         if out.suffix.lower() == STILL:
@@ -90,14 +91,19 @@ def _source(dataset: Dataset, clip: str) -> ClipSource:
     raise DataError("the reference has no clip of this id", where={"reference": dataset.path, "clip": clip})
 
 
+def _of(data: DataConfig) -> tuple[object, ...]:
+    """What of it must be alike, for frames to be the same ones."""
+    return data.size, data.frames, data.fps, data.split
+
+
 def _row(source: ClipSource, generations: Sequence[Generated], clip: str, cache: HashCache) -> StripRow:
     """The first sample of each. Raises DataError where sizes or lengths differ."""
     data = generations[0].data
     made = []
     for one in generations:
-        if (one.data.size, one.data.frames, one.data.split) != (data.size, data.frames, data.split):
+        if _of(one.data) != _of(data):
             raise UsageError(
-                "the generations differ in size, frames or split",
+                "the generations differ in size, frames, frame rate or split",
                 where={"one": generations[0].path, "other": one.path},
             )
         videos = ClipVideos(one, clip, cache)
