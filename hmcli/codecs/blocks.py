@@ -25,6 +25,7 @@ from hmcli.codecs.wan_files import first_line, refuse_wrong_keys
 from hmcli.contracts import SIDE_STEP, TIME_STRIDE
 from hmcli.errors import DataError, MissingPartError, NotFiniteError, RecipeError
 from hmcli.recipe.sections import CodecConfig
+from hmcli.tensors.impostors import check_no_impostors_in
 
 COLOURS = 3
 
@@ -161,6 +162,7 @@ def load_blocks(path: Path, dtype: torch.dtype) -> LinearBlocks:
             "there is no code of blocks at this path", where={"codec.path": path},
             fix="set codec.path to what hm train with train.part=blocks wrote",
         )  # fmt: skip
+    check_no_impostors_in(folder)
     try:
         config: Any = LinearBlocks.load_config(str(folder), local_files_only=True)
         named = config.get("_class_name") if isinstance(config, dict) else "list"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hmcli.errors import DataError, MissingPartError, UsageError
 from hmcli.metrics.backbones.networks import file_hash, versions
 from hmcli.metrics.perceptual import frame_distance
+from hmcli.tensors.impostors import check_no_impostor
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in [-1, 1]; the package's
 # By network: torchvision's file, the package's file (lpips/weights/v0.1), and the width of each of the five maps.
@@ -146,6 +147,7 @@ def _file(network: str, folder: str, name: str) -> Path:
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
+    check_no_impostor(file)
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:

@@ -15,6 +15,7 @@ _READ = 4096  # bytes looked at
 _SHOWN = 160  # characters of a text that is quoted
 _LFS = b"version https://git-lfs.github.com/spec/"
 _FETCH = "hm fetch NAME (hm fetch lists what it knows)"
+_OF_WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 _MAGIC = {  # first bytes -> (what it is, suffixes under which it is right)
     b"PK\x03\x04": ("a zip archive, as torch saves (.pth, .pt, .ckpt, .bin)", (".pth", ".pt", ".ckpt", ".bin")),
     b"GGUF": ("a GGUF file", ()),
@@ -40,6 +41,13 @@ def check_no_impostor(file: Path) -> None:
             where={"file": file, "bytes": file.stat().st_size} | ({"it says": more} if more else {}),
             fix=fix,
         )
+
+
+def check_no_impostors_in(folder: Path) -> None:
+    """The same for every file of a folder that has a name of weights: before libraries load it by its names."""
+    for file in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if file.suffix in _OF_WEIGHTS and file.is_file():
+            check_no_impostor(file)
 
 
 def _what_it_is(head: bytes, file: Path) -> tuple[str, str, str] | None:

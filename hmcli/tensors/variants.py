@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from hmcli.errors import DataError
-from hmcli.tensors.impostors import check_no_impostor
+from hmcli.tensors.impostors import check_no_impostors_in
 
 _OWN = r"(?:diffusion_pytorch_model|model)"
 _WORD = r"((?:(?!-\d+-of-)[\w-])+)"  # fp16, but not fp16-00001-of-00002
@@ -38,6 +38,5 @@ def only_variant(folder: Path) -> str:
             "the folder has several variants of the weights, and none without one", where={
                 "folder": folder, "variants": ", ".join(found)}, fix="leave one of them in a folder of its own",
         )  # fmt: skip
-    for file in folder.glob("*.safetensors"):
-        check_no_impostor(file)
+    check_no_impostors_in(folder)
     return "" if "" in found or not found else next(iter(found))

@@ -136,7 +136,7 @@ def test_weights_that_are_none_and_places_without_any_are_refused(tmp_path: Path
         load(str(tmp_path), "cpu")
     bad = tmp_path / WEIGHTS
     bad.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no weights of a segmenter"):
+    with pytest.raises(DataError, match="the file is plain text, not weights"):
         load(str(bad), "cpu")
     state, about = packed(random_net())
     del state["head.bias"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hmcli.errors import DataError, MissingPartError
 from hmcli.metrics.backbones.networks import Network, file_hash, shorter_side, versions
 from hmcli.metrics.backbones.paths import refuse_path
+from hmcli.tensors.impostors import check_no_impostor
 
 if TYPE_CHECKING:
     from hmcli.metrics.backbones.efficientnet import EfficientNetLite0
@@ -67,6 +68,7 @@ def load_effnet(device: str) -> EfficientNetLite0:
     from hmcli.metrics.backbones.efficientnet import EfficientNetLite0, renamed
 
     file = weights_file()
+    check_no_impostor(file)
     network = EfficientNetLite0()
     try:
         network.load_state_dict(renamed(torch.load(file, map_location="cpu", weights_only=True)))

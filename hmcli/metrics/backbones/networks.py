@@ -21,6 +21,7 @@ import numpy as np
 from hmcli.aligned import own_weights, tensor_of
 from hmcli.errors import DataError, MissingPartError
 from hmcli.metrics.contract import check_video
+from hmcli.tensors.impostors import check_no_impostors_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,6 +123,7 @@ def load_network(kind: Any, folder: Path, device: str, **options: Any) -> Any:
     import torch
     from safetensors import SafetensorError
 
+    check_no_impostors_in(folder)
     try:
         with _quiet_loading():  # parts of the folder that are not asked for (a text tower) are no news
             model, info = kind.from_pretrained(

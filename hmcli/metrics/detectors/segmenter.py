@@ -15,6 +15,7 @@ from hmcli.errors import DataError, MissingPartError
 from hmcli.metrics.backbones.networks import BATCH, file_hash, versions
 from hmcli.metrics.contract import Detection, check_video
 from hmcli.metrics.detectors.instances import APART, LEAST_PIXELS, SAME, TWO_HEAPS, subjects_in
+from hmcli.tensors.impostors import check_no_impostor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +82,7 @@ def load_segmenter(file: Path, device: str) -> Segmenter:
 
     from hmcli.metrics.detectors.unet import SubjectNet
 
+    check_no_impostor(file)
     try:
         with safe_open(str(file), framework="pt") as kept:
             widths = tuple(int(width) for width in (kept.metadata() or {})[_WIDTHS].split(","))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hmcli.aligned import own, own_weights
 from hmcli.errors import DataError, MissingPartError
+from hmcli.tensors.impostors import check_no_impostors_in
 
 FRAMES = 4  # of the context, evenly spaced, the first and the last among them
 PROMPT = "These are frames of one video, in order. Describe in one sentence who or what moves in it, how, and where."
@@ -46,6 +47,7 @@ def load_captioner(folder: Path, device: str) -> Callable[[np.ndarray], str]:
 def _loaded(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    check_no_impostors_in(folder)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
