@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -63,3 +64,15 @@ def test_safe_ids_keep_their_name_and_distinct_ids_have_distinct_names():
     assert len(set(names)) == len(ids)
     assert all("/" not in name and len(name.encode()) <= 180 and name not in (".", "..") for name in names)
     assert json.dumps(files.file_name("a\nb")) == '"a%0Ab"'
+
+
+def test_every_file_of_a_tree_is_brought_to_disk(tmp_path, monkeypatch):
+    (tmp_path / "b").mkdir()
+    for name in ("a", "b/c"):
+        (tmp_path / name).write_bytes(b"x")
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), sync(handle)))
+    files.sync_tree(tmp_path, ["a", "b/c"])
+    files.sync_tree(tmp_path / "a", [""])
+    assert synced == [(tmp_path / name).stat().st_ino for name in ("a", "b/c", "a")]

@@ -8,7 +8,16 @@ import time
 import numpy as np
 import pytest
 
-from hmcli.store.hashing import _SETTLED_NS, HashCache, hash_arrays, hash_bytes, hash_file, hash_json, hash_tree
+from hmcli.store.hashing import (
+    _SETTLED_NS,
+    HashCache,
+    hash_arrays,
+    hash_bytes,
+    hash_file,
+    hash_json,
+    hash_tree,
+    read_content,
+)  # fmt: skip
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 BIG = 3 << 20  # bytes: large enough to be remembered
@@ -82,6 +91,14 @@ def test_a_broken_cache_costs_only_time(tmp_path, content):
     file = settled(tmp_path / "f", b"a" * BIG)
     for _ in range(3):
         assert hash_file(file, cache=HashCache(place)) == hash_bytes(b"a" * BIG)
+    assert HashCache(place).get(file, file.stat()) == hash_bytes(b"a" * BIG)  # made anew, it remembers again
+
+
+def test_a_content_in_an_error_shows_its_path_and_not_its_bytes(tmp_path):
+    (tmp_path / "f").write_bytes(b"secret")
+    content = read_content(tmp_path / "f")
+    assert "secret" not in repr(content)
+    assert str(tmp_path / "f") in repr(content)
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):

@@ -138,6 +138,12 @@ def test_a_folder_like_the_published_one_is_read_by_its_own_weights(tmp_path: Pa
     assert weight_files(tmp_path) == [tmp_path / "diffusion_pytorch_model.safetensors"]
 
 
+def test_plain_weights_are_read_where_a_variant_lies_beside_them_in_shards(tmp_path: Path):
+    save_file(STATE, tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors.index.fp16.json").write_text('{"weight_map": {}}')
+    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
+
+
 def test_old_pickles_without_a_zip_around_them_are_read_too(tmp_path: Path):
     torch.save(STATE, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
     assert load_state_dict(tmp_path / "a.pth").keys() == STATE.keys()
