@@ -47,6 +47,7 @@ class VideoInfo:
     fps: float
     varies: bool = False  # are frames further apart here than there?
     notes: tuple[str, ...] = ()  # what is done to its pictures, and what varies
+    stretched_from: tuple[int, int] | None = None  # stored height, width, where pictures are those with square pixels
     times: tuple[float, ...] = field(default=(), repr=False, compare=False)  # seconds from the first frame to each
 
 
@@ -97,7 +98,9 @@ def _looked(path: Video) -> VideoInfo:
             raise DataError("the video has no frame rate", where=where, fix=_FIX)
         times = _seconds(shown, found - lead, float(fps), stream.time_base)
         display = Display() if first is None else display_of(stream, first, where=where)
-        height, width = display.size(stream.codec_context.height, stream.codec_context.width)
+        stored = (stream.codec_context.height, stream.codec_context.width)
+        height, width = display.size(*stored)
+        stretched = display.pixel != 1 and not display.turned
         varies = _varies(times)
         if varies:
             fps = (len(times) - 1) / times[-1]
@@ -105,6 +108,7 @@ def _looked(path: Video) -> VideoInfo:
         return VideoInfo(
             frames=found - lead, height=height, width=width, fps=float(fps), varies=varies,
             notes=(*display.notes, *said), times=tuple(times.tolist()),
+            stretched_from=stored if stretched else None,
         )  # fmt: skip
 
 

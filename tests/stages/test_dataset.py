@@ -7,15 +7,17 @@ import json
 import os
 import pickle
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from hmcli.errors import DataError
 from hmcli.recipe.sections import DataConfig, PosesConfig, SplitConfig
 from hmcli.runtime import Silent
-from hmcli.stages.data.loading import load_clip
+from hmcli.stages.data.loading import framed_intrinsics, load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.sampling.generations import Generated, find_reference
 from hmcli.store.artifact import ArtifactWriter
@@ -453,3 +455,24 @@ def test_sources_can_be_sent_to_worker_processes(tmp_path):
     make_clip(tmp_path / "a")
     source = only_clip(tmp_path)
     assert pickle.loads(pickle.dumps(source)) == source
+
+
+@pytest.mark.parametrize("written", [(32, 48), (32, 64)])
+def test_a_lens_of_stored_or_shown_pixels_is_one_lens(tmp_path: Path, written: tuple[int, int]):
+    height, width = written
+    frames = np.full((5, 32, 48, 3), 90, np.uint8)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=15)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    lens = {"fx": 60 * width / 64, "fy": 55, "cx": 30 * width / 64, "cy": 15, "width": width, "height": height}
+    (tmp_path / "lens.json").write_text(json.dumps(lens), encoding="utf-8")
+    row = {"file_name": "a.mp4", "text": "A wall.", "camera": "static", "intrinsics": "lens.json"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (source,) = open_dataset(tmp_path, PosesConfig()).clips
+    found = framed_intrinsics(source, DataConfig(size=(32, 64)))
+    assert found is not None
+    np.testing.assert_allclose(found, [60, 55, 30, 15])

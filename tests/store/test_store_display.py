@@ -122,6 +122,14 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path: Path, reader: str,
     assert near(v.read_video(file), _stretched(pictures(), size))
 
 
+def test_the_stored_size_is_told_where_stretching_is_all_that_is_done(tmp_path: Path):
+    wide = write(tmp_path / "wide.mp4", sample_aspect_ratio=Fraction(4, 3))
+    assert v.probe_video(wide).stretched_from == (H, W)
+    turned = with_matrix(write(tmp_path / "both.mp4", sample_aspect_ratio=Fraction(2)), 0, 1, -1, 0)
+    assert v.probe_video(turned).stretched_from is None  # whether poses are turned too, nobody says
+    assert v.probe_video(write(tmp_path / "plain.mp4")).stretched_from is None
+
+
 def _stretched(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows = np.arange(size[0]) * H // size[0]
     return frames[:, rows][:, :, np.arange(size[1]) * W // size[1]]

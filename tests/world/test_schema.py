@@ -36,6 +36,17 @@ def test_intrinsics_belong_to_one_size():
         parse_intrinsics(INTRINSICS, (480, 832))
 
 
+def test_intrinsics_of_stored_frames_are_stretched_as_their_pixels_are():
+    wide = parse_intrinsics(INTRINSICS, (64, 168), stretched_from=(64, 112))
+    np.testing.assert_allclose(wide, [150, 101, 84, 32])
+    tall = parse_intrinsics(INTRINSICS, (96, 112), stretched_from=(64, 112))
+    np.testing.assert_allclose(tall, [100, 151.5, 56, 48])
+    shown = parse_intrinsics({**INTRINSICS, "width": 168}, (64, 168), stretched_from=(64, 112))
+    np.testing.assert_array_equal(shown, [100, 101, 56, 32])
+    with pytest.raises(DataError, match="64x112 image, but the video is 64x168 with square pixels, stored as 64x126"):
+        parse_intrinsics(INTRINSICS, (64, 168), stretched_from=(64, 126))
+
+
 @pytest.mark.parametrize("change", [{"fx": 0}, {"fx": "100"}, {"cx": float("nan")}, {"skew": 0.0}, {"fy": True}])
 def test_impossible_intrinsics_are_refused(change):
     with pytest.raises(DataError):

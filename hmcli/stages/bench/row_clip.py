@@ -14,10 +14,10 @@ import numpy as np
 from hmcli.errors import DataError
 from hmcli.stages.bench.redrawing import Origin, Redrawn, redraw
 from hmcli.stages.data.annotations import read_depth
-from hmcli.stages.data.opening import ClipSource, at, own_file, read_cameras, read_role
+from hmcli.stages.data.opening import ClipSource, at, own_file, read_cameras, read_lens
 from hmcli.store.hashing import Content, HashCache, hash_file, read_content
 from hmcli.store.video import read_labels, read_video
-from hmcli.world.files import layout, schema
+from hmcli.world.files import layout
 from hmcli.world.views.cutouts import Cutout, cut_out
 
 DEPTH = "depth"  # as if it were a role of hmcli.world.files.layout
@@ -79,10 +79,9 @@ class RowClip:
     @cached_property
     def intrinsics(self) -> np.ndarray:
         """(4,) fx, fy, cx, cy in pixels of the clip's own size."""
-        info = self.source.context_info
         self._need("intrinsics")
-        with at(clip=self.source.id, file=self.source.files["intrinsics"]):
-            return schema.parse_intrinsics(read_role(self.source, "intrinsics"), (info.height, info.width))
+        with at(clip=self.source.id):
+            return read_lens(self.source)
 
     @cached_property
     def context_labels(self) -> np.ndarray:

@@ -19,7 +19,7 @@ from hmcli.recipe.sections import PosesConfig
 from hmcli.stages.data import claims
 from hmcli.stages.data.explaining import explain
 from hmcli.stages.data.findings import Findings, data_of, frame_name, lines_of, trouble
-from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_role, read_rows
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_lens, read_role, read_rows
 from hmcli.stages.data.presence import find_events, read_masks, read_presence
 from hmcli.store.video import read_video
 from hmcli.world.files import schema
@@ -112,8 +112,7 @@ def _lens(source: ClipSource) -> np.ndarray | None:
     """Written fx, fy, cx, cy in pixels of the video."""
     if "intrinsics" not in source.files:
         return None
-    size = (source.context_info.height, source.context_info.width)
-    return schema.parse_intrinsics(read_role(source, "intrinsics"), size)
+    return read_lens(source)
 
 
 # --- holding things against each other -------------------------------------------------------------------------------

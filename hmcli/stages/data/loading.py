@@ -9,10 +9,9 @@ import numpy as np
 from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import DataError
 from hmcli.recipe.sections import DataConfig, SplitConfig
-from hmcli.stages.data.opening import ClipSource, at, read_cameras, read_role
+from hmcli.stages.data.opening import ClipSource, at, read_cameras, read_lens
 from hmcli.stages.data.timing import said, taken
 from hmcli.store.video import VideoInfo, read_video
-from hmcli.world.files import schema
 from hmcli.world.views import framing
 from hmcli.world.views.cameras import Cameras, latent_poses, relative_camera_rows
 
@@ -257,6 +256,4 @@ def framed_intrinsics(source: ClipSource, data: DataConfig) -> np.ndarray | None
     if "intrinsics" not in source.files:
         return None
     info = source.context_info
-    with at(file=source.files["intrinsics"]):
-        found = schema.parse_intrinsics(read_role(source, "intrinsics"), (info.height, info.width))
-    return framing.resize_intrinsics(found, (info.height, info.width), data.size, data.fit)
+    return framing.resize_intrinsics(read_lens(source), (info.height, info.width), data.size, data.fit)

@@ -36,6 +36,7 @@ from hmcli.world.files.layout import (
     find_metadata,
     read_layout,
 )
+from hmcli.world.files.schema import parse_intrinsics
 from hmcli.world.files.tables import DATASET, RenderedRow
 from hmcli.world.views.cameras import Cameras, parse_cameras
 
@@ -309,6 +310,13 @@ def at(**places: object) -> Iterator[None]:
 def read_role(source: ClipSource, role: str) -> Any:
     """JSON values of one of the clip's files."""
     return parse_json(source.read(role).data, source.files[role])
+
+
+def read_lens(source: ClipSource) -> np.ndarray:
+    """(4,) fx, fy, cx, cy of a clip that has intrinsics, in pixels of its pictures. Raises DataError."""
+    info = source.context_info
+    with at(file=source.files["intrinsics"]):
+        return parse_intrinsics(read_role(source, "intrinsics"), (info.height, info.width), info.stretched_from)
 
 
 # --- cameras ---------------------------------------------------------------------------------------------------------

@@ -20,9 +20,9 @@ from hmcli.recipe.sections import PosesConfig
 from hmcli.reports.contact_sheet import contact_sheet, save_png
 from hmcli.reports.gallery import GalleryClip, Lane, gallery
 from hmcli.reports.top_down import Walked, top_down
-from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_rows
+from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset, read_cameras, read_lens, read_rows
 from hmcli.stages.data.presence import out_of_sight
-from hmcli.store.files import file_name, inside, read_json, write_text
+from hmcli.store.files import file_name, inside, write_text
 from hmcli.store.video import read_video
 from hmcli.world.files import schema
 from hmcli.world.files.layout import RENDERED_INDEX
@@ -144,7 +144,7 @@ def _angle(
     """Horizontal field of view in radians: written, or measured, or not known."""
     info = source.context_info
     if "intrinsics" in source.files:
-        lens = schema.parse_intrinsics(read_json(source.files["intrinsics"]), (info.height, info.width))
+        lens = read_lens(source)
         angle = field_of_view(lens[0], info.width)
         return angle, f"{np.rad2deg(angle):.1f} degrees"
     found = measure(np.concatenate(list(videos.values())) if both else videos["context"], poses)

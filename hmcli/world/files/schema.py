@@ -100,21 +100,28 @@ class SubjectState:
     hidden: tuple[HiddenStretch, ...]
 
 
-def parse_intrinsics(content: Any, size: tuple[int, int]) -> np.ndarray:
+def parse_intrinsics(
+    content: Any, size: tuple[int, int], stretched_from: tuple[int, int] | None = None
+) -> np.ndarray:  # fmt: skip
     """fx, fy, cx, cy in pixels of a video of `size` (height, width), from {"fx", "fy", "cx", "cy", "width", "height"}.
 
-    Raises DataError when a key is missing or unknown, or when it was written for another size.
+    `stretched_from` is the size of its frames before their pixels were made square: intrinsics of that size are
+    stretched too. Raises DataError when a key is missing or unknown, or when it was written for another size.
     """
     numbers = _mapping(content, "intrinsics", _LENS)
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise DataError(f"{value!r} is no number", where={"key": key})
-    if (numbers["height"], numbers["width"]) != size:
-        written = f"{numbers['height']}x{numbers['width']}"
-        raise DataError(f"intrinsics of a {written} image, but the video is {size[0]}x{size[1]}")
+    written = (numbers["height"], numbers["width"])
+    if written not in (size, stretched_from):
+        video = f"{size[0]}x{size[1]}"
+        if stretched_from is not None:
+            video += f" with square pixels, stored as {stretched_from[0]}x{stretched_from[1]}"
+        raise DataError(f"intrinsics of a {written[0]}x{written[1]} image, but the video is {video}")
     if numbers["fx"] <= 0 or numbers["fy"] <= 0:
         raise DataError("focal lengths must be positive", where={"key": "fx, fy"})
-    return np.array([numbers[key] for key in _LENS[:4]], dtype=np.float64)
+    along = np.array([size[1] / written[1], size[0] / written[0]])
+    return np.array([numbers[key] for key in _LENS[:4]], dtype=np.float64) * np.tile(along, 2)
 
 
 def intrinsics_json(intrinsics: np.ndarray, size: tuple[int, int]) -> dict[str, float]:
