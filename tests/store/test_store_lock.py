@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hmcli.errors import LockedError, UsageError
-from hmcli.store.lock import ArtifactLock, writing_output
+from hmcli.store.lock import ArtifactLock, check_writable, writing_output
 
 HOLD = """
 import time
@@ -135,3 +135,13 @@ def test_many_writers_take_turns(tmp_path, start):
     processes = [start(code, tmp_path / "x", counter) for _ in range(3)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
     assert counter.read_text() == "60"
+
+
+def test_whether_a_place_can_be_written_is_said_without_writing_there(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    check_writable(tmp_path)
+    check_writable(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    for place in (tmp_path / "file" / "a", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(UsageError, match="cannot be written there"):
+            check_writable(place)
