@@ -9,7 +9,7 @@ import pytest
 
 from hmcli.errors import DataError
 from hmcli.metrics.contract import Metric
-from hmcli.stages.scoring.clip import Found, as_found, mean_found
+from hmcli.stages.scoring.clip import INPUTS, OF_COLUMN, Found, as_found, mean_found, reads_reference
 
 
 def metric(**changes: Any) -> Metric:
@@ -51,3 +51,8 @@ def test_samples_of_a_clip_are_averaged_place_by_place_where_they_are_judged():
     assert mean_found(samples).values.tolist() == [3.0, None, 3.5]
     with pytest.raises(DataError, match="judged in different frames or stretches"):
         mean_found([samples[0], Found(values=masked(1.0, 2.0))])
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_what_is_not_of_the_generation_is_read_from_the_reference(name: str):
+    assert reads_reference(metric(needs=(name,))) == (name not in OF_COLUMN)

@@ -24,6 +24,7 @@ from hmcli.stages.training import train
 from hmcli.stages.training.learning import batches
 from hmcli.stages.training.muon import Muon
 from hmcli.stages.training.state import read_state
+from hmcli.store.manifest import read_manifest
 from hmcli.store.weights import load_state_dict
 from hmcli.world.views.cameras import relative_camera_rows
 
@@ -130,6 +131,10 @@ def test_a_run_is_training_as_the_recipe_says_it(latents: Path, nano: Path, tmp_
     ).path  # fmt: skip
     log, weights, average = plainly(recipe, view)
     assert [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()] == log
+    said = read_manifest(run).attributes
+    assert (said["loss_first"], said["loss_last_tenth"]) == (log[0]["loss"], log[-1]["loss"]), (
+        "a tenth is one step here"
+    )
     assert any(row["grad_norm"] > recipe.train.clip_norm for row in log), "clipping has something to do"
     found = trained_by(run, recipe)
     assert differing(found["weights"], weights) == []
