@@ -33,6 +33,8 @@ class SmallHub:
     cuts: dict[str, list[int]] = field(default_factory=dict)  # file -> bytes after which answers are cut, one each
     altered: dict[str, bytes] = field(default_factory=dict)  # file -> what is sent in its place
     answers: dict[str, bytes] = field(default_factory=dict)  # repository -> what is said of it in place of its files
+    stalls: dict[str, int] = field(default_factory=dict)  # file -> bytes after which the first answer waits
+    released: threading.Event = field(default_factory=threading.Event)  # what waits then ends
     status: dict[str, list[int]] = field(default_factory=dict)  # repository or file -> answers; the last one stays
     ranges: bool = True  # does it know the Range header?
     url: str = ""
@@ -96,18 +98,25 @@ def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
             start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")) if hub.ranges else None
             sent = data[int(start[1]) :] if start else data
             more = {"Content-Range": f"bytes {start[1]}-{len(data) - 1}/{len(data)}"} if start else {}
+            if self.command == "GET" and (stall := hub.stalls.pop(file, None)) is not None:
+                return self._answer(206 if start else 200, sent, more, stall=stall)
             cuts = hub.cuts.get(file)
             return self._answer(206 if start else 200, sent, more, cut=cuts.pop(0) if cuts else None)
 
-        def _answer(self, code: int, body: bytes, more: dict[str, str] | None = None, cut: int | None = None) -> None:
+        def _answer(
+            self, code: int, body: bytes, more: dict[str, str] | None = None, cut: int | None = None,
+            stall: int | None = None,
+        ) -> None:  # fmt: skip
             self.send_response(code)
             for key, value in {"Content-Length": str(len(body)), **(more or {})}.items():
                 self.send_header(key, value)
             self.end_headers()
             if self.command == "GET":
                 with suppress(OSError):
-                    self.wfile.write(body[:cut])
-            if cut is not None:
+                    self.wfile.write(body[: cut if stall is None else stall])
+            if stall is not None:
+                hub.released.wait(60)
+            if cut is not None or stall is not None:
                 self.close_connection = True
 
     return Handler

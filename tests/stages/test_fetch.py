@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from small_hub import Repo, SmallHub, serving
-from warm import WarmCommand, ok
+from warm import WarmCommand, ok, wait_for
 
 from hmcli import hub as names
 from hmcli.errors import MissingPartError, UsageError
@@ -144,6 +145,43 @@ def test_a_fetch_that_ended_in_the_middle_is_known_as_such_and_the_next_one_goes
     small_hub.asked.clear()
     assert contents(ok(fetch("hydra"))) == FILES | {WEIGHTS: LARGE}
     assert got(small_hub)[0] == f"{WEIGHTS} bytes={CHUNK}-"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept", "damaged"),
+    [(0, 0, False), (11 * MB, CHUNK, False), (25 * MB, 2 * CHUNK, False), (11 * MB, CHUNK, True)],
+)
+def test_a_fetch_that_was_killed_goes_on_and_nothing_of_it_is_taken_for_whole(
+    hm: WarmCommand, fetch: Run, small_hub: SmallHub, cache: Path, tmp_path: Path, sent: int, kept: int, damaged: bool
+):
+    small_hub.repos[HYDRA].files[WEIGHTS] = LARGE
+    small_hub.stalls[WEIGHTS] = sent
+    env = {"HF_ENDPOINT": small_hub.url, "NO_PROXY": "127.0.0.1", "HF_HOME": str(tmp_path / "home")}
+    running = hm.start("fetch", "hydra", cwd=tmp_path, env=env | {"HF_HUB_CACHE": str(cache)})
+    wait_for(lambda: not small_hub.stalls and sum(map(size_of, cache.rglob("*.hm-part"))) >= kept)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait().returncode == -signal.SIGKILL
+    small_hub.released.set()
+    assert not list(cache.rglob("model.ckpt"))
+    with pytest.raises(MissingPartError):
+        names.local(f"hf://{HYDRA}")
+    if damaged:
+        for file in cache.rglob("*.hm-part"):
+            file.write_bytes(bytes(size_of(file)))
+    small_hub.asked.clear()
+    done = fetch("hydra")
+    if damaged:  # what goes on from damage is noticed at its end, and thrown away
+        assert done.returncode == 3, done.stderr
+        assert "did not arrive as the hub states it" in done.stderr
+        assert not list(cache.rglob("model.ckpt"))
+        done = fetch("hydra")
+    else:
+        assert [name for name in got(small_hub) if WEIGHTS in name] == [WEIGHTS + (f" bytes={kept}-" if kept else "")]
+    assert contents(ok(done)) == FILES | {WEIGHTS: LARGE}
+
+
+def size_of(file: Path) -> int:
+    return file.stat().st_size
 
 
 def test_a_server_that_knows_no_ranges_sends_the_whole_file_again(fetch: Run, small_hub: SmallHub):
