@@ -158,7 +158,7 @@ class Metric:
     needs: tuple[str, ...]
     unit: str
     definition: str
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower", "neither"] = "higher"  # neither: read against the truth's own
     published: str = ""
     finder: str = ""
     partial: bool = False  # are there frames, or clips, in which it has nothing to judge?

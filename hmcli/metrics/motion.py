@@ -66,5 +66,6 @@ motion_amount = Metric(
     unit="% of width per frame",
     definition=f"mean length of the flow over pixels and pairs of frames, in percent of the width. Flow: {FLOW}. No "
     "more is better than the truth has: read it beside consistencies, and against the truth's own number",
+    better="neither",
     per="clip",
 )

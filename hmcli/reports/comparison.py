@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hmcli.reports.tables import NO_VALUE, markdown_table, score_text
 
-ARROWS = {"higher": "↑", "lower": "↓"}
+ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 MINUS = "\N{MINUS SIGN}"
 _ROUNDING = 1e-9
 
@@ -59,7 +59,7 @@ class Column:
     @property
     def title(self) -> str:
         unit = f" [{self.unit}]" if self.unit else ""
-        return f"{self.label}{unit} {ARROWS[self.better]}{' *' if self.several_ways else ''}"
+        return f"{self.label}{unit}{ARROWS[self.better]}{' *' if self.several_ways else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +235,7 @@ def best_rows(table: Comparison, column: int) -> set[int]:
         for index, row in enumerate(table.rows)
         if not row.model_free and (cell := row.cells[column]) is not None and cell.mean is not None
     ]
-    if len(means) < 2:
+    if len(means) < 2 or table.columns[column].better == "neither":
         return set()
     choose = max if table.columns[column].better == "higher" else min
     best = choose(mean for _, mean in means)

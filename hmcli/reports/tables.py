@@ -23,10 +23,10 @@ def score_text(value: float | str | None, unit: str = "") -> str:
 
 def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row per metric under HEADER; a clip that failed, or had nothing to judge, is counted."""
-    arrows = {"higher": "↑", "lower": "↓"}
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
     return [
         (
-            f"{label} {arrows[entry['better']]}",
+            f"{label}{arrows[entry['better']]}",
             score_text(entry["mean"], entry["unit"]),
             str(entry["n"]),
             str(entry["frames"]),

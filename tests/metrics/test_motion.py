@@ -40,6 +40,7 @@ def test_motion_is_a_share_of_the_width_and_nothing_in_a_still():
     assert amount == pytest.approx(100 * FOCAL * np.tan(PAN) / W, rel=0.1)
     assert float(motion_amount(prediction=filmed(2 * YAWS))) > 1.5 * amount
     assert float(motion_amount(prediction=np.repeat(reference[:1], 9, 0))) < 0.01
+    assert motion_amount.better == "neither"
     with pytest.raises(ValueError, match="at least 2"):
         motion_amount(prediction=reference[:1])
 

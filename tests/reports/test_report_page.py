@@ -166,6 +166,9 @@ def test_what_differs_by_rounding_alone_is_neither_better_nor_told_apart():
         for name, free, mean in (("a", "", 20.25), ("b", "", 20.25 + 1e-14), ("c", "", 20.2), ("d", "frozen", 30.0))
     )
     assert best_rows(Comparison(columns=(column,), rows=rows, cards=(), notes=()), 0) == {0, 1}
+    neither = replace(column, better="neither")
+    assert best_rows(Comparison(columns=(neither,), rows=rows, cards=(), notes=()), 0) == set()
+    assert (column.title, neither.title) == ("psnr [dB] ↑", "psnr [dB]")
 
 
 def test_the_table_as_markdown():

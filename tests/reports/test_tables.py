@@ -32,6 +32,11 @@ def test_one_evaluation_as_markdown_counts_failed_clips():
     ]
 
 
+def test_a_number_that_is_neither_better_high_nor_low_has_no_arrow():
+    scores = {"metrics": {"motion-amount": {**entry(2.5, "%"), "better": "neither"}}}
+    assert scores_markdown(scores).splitlines()[-1].startswith("| motion-amount | 2.5000 % |")
+
+
 def test_the_terminal_table_shows_the_same_numbers():
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(score_table(SCORES, title="gen"))

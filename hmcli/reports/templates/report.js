@@ -232,7 +232,7 @@ const numbers = clip => {
   head.append(make('th', ''), ...data.rows.map(row => make('th', row.name)));
   data.columns.forEach((column, index) => {
     const line = make('tr');
-    line.append(make('th', `${column.label} ${column.better === 'higher' ? '↑' : '↓'}`));
+    line.append(make('th', `${column.label} ${{higher: '↑', lower: '↓', neither: ''}[column.better]}`));
     data.rows.forEach((_, row) => {
       const cell = make('td', shown(valueOf(clip, row, index), column.digits));
       if (clip.values[row][index][0] === null) cell.title = clip.values[row][index][1];

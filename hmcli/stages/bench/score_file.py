@@ -44,7 +44,7 @@ class MetricEntry:
     """A metric as it was computed: every choice that changes the number."""
 
     unit: str
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "neither"]
     definition: str
     backbone: Mapping[str, str]  # empty for metrics of pixels
 

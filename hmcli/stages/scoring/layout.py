@@ -21,7 +21,7 @@ STRETCH_COLUMNS = (
     "clip", "metric", "subject", "first", "last", "reason", "absent", "hidden_seconds", "value", "unit",
 )  # fmt: skip
 Number = float | Literal["inf", "-inf"]  # JSON has no infinity
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
 Grain = Literal["frame", "stretch", "clip"]  # what one value is of
 Average = Literal["frames", "videos"]  # over what a mean is formed: all frames, or the means of videos
 
