@@ -476,3 +476,13 @@ def test_a_lens_of_stored_or_shown_pixels_is_one_lens(tmp_path: Path, written: t
     found = framed_intrinsics(source, DataConfig(size=(32, 64)))
     assert found is not None
     np.testing.assert_allclose(found, [60, 55, 30, 15])
+
+
+def test_a_nul_in_the_caption_file_sets_its_clip_aside(tmp_path: Path):
+    for name in ("a", "b"):
+        make_clip(tmp_path / name)
+    (tmp_path / "caption.txt").write_text("a\ta\0wall\nb\tA wall.\n", encoding="utf-8")
+    found = open_dataset(tmp_path, REFUSE)
+    assert [clip.caption for clip in found.clips] == ["A wall."]
+    assert [left.item for left in found.quarantined] == ["a"]
+    assert r"holds '\x00', which is no letter" in found.quarantined[0].reason

@@ -118,6 +118,7 @@ def open_dataset(path: Path, poses: PosesConfig, *, needs_captions: bool = True,
     for clip in layout.clips:
         files = {role: path / name for role, name in clip.files.items()}
         try:
+            _check_caption(clip.id, captions[clip.id])
             found = _file_hashes(clip, files, cache)
             seen |= {clip.files[role]: value for role, value in found.items()}
             hashes[clip.id] = _clip_hash(clip, found, captions[clip.id])
@@ -209,6 +210,15 @@ def _file_hashes(clip: ClipFiles, files: Mapping[str, Path], cache: HashCache) -
         return {role: hash_file(file, cache=cache) for role, file in files.items() if file.exists()}
     except OSError as error:
         raise DataError("a file cannot be read", where={"clip": clip.id, "at": error}) from error
+
+
+def _check_caption(clip: str, caption: str) -> None:
+    """Raise DataError for what no text holds, and UTF-8 lets through: a NUL."""
+    if "\0" in caption:
+        raise DataError(
+            r"the caption holds '\x00', which is no letter", where={"clip": clip, "caption": ascii(caption[:80])},
+            fix="write the caption again as UTF-8 text, or leave the clip out",
+        )  # fmt: skip
 
 
 def _clip_hash(clip: ClipFiles, hashes: Mapping[str, str], caption: str) -> str:
