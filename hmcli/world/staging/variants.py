@@ -1,11 +1,11 @@
-"""Variants of a clip: its target alone, as it is, without subjects, or with subjects that stand where they were.
+"""Variants of a clip: its target alone, as it is, without subjects, or with subjects that are otherwise than they were.
 
 The world is deterministic, so what would have been seen otherwise can be drawn: same place, light, camera and textures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +18,8 @@ def target_alone(clip: ClipDescription) -> ClipDescription:
     """The target frames as a clip of their own: nothing of the context is drawn with them."""
     frames = np.arange(clip.context_frames, clip.frames)
     return replace(
-        clip, actors=tuple(_at(actor, frames) for actor in clip.actors), needs=replace(clip.needs, context_frames=0),
-        world_from_camera=clip.world_from_camera[frames],
+        clip, actors=tuple(at_moments(actor, frames) for actor in clip.actors),
+        needs=replace(clip.needs, context_frames=0), world_from_camera=clip.world_from_camera[frames],
     )  # fmt: skip
 
 
@@ -34,11 +34,19 @@ def standing(clip: ClipDescription, since: Mapping[int, int]) -> ClipDescription
     Subjects without a frame are not there.
     """
     moments = {number: np.full(clip.target_frames, frame) for number, frame in since.items()}
-    still = tuple(_at(actor, moments[actor.number]) for actor in clip.actors if actor.number in moments)
+    still = tuple(at_moments(actor, moments[actor.number]) for actor in clip.actors if actor.number in moments)
     return replace(target_alone(clip), actors=still)
 
 
-def _at(actor: Actor, moments_T: np.ndarray) -> Actor:
+def with_instead(clip: ClipDescription, number: int, instead: Callable[[Actor], tuple[Actor, ...]]) -> ClipDescription:
+    """The target alone, with what `instead` makes of one subject in its place. It is given that of the whole clip."""
+    others = target_alone(clip).actors
+    own = next(actor for actor in clip.actors if actor.number == number)
+    actors = [[actor] if actor.number != number else instead(own) for actor in others]
+    return replace(target_alone(clip), actors=tuple(one for of in actors for one in of))
+
+
+def at_moments(actor: Actor, moments_T: np.ndarray) -> Actor:
     """The actor as it was in other frames, one for each frame that is to be drawn."""
     walk = Walk(
         position=actor.walk.position[moments_T], heading=actor.walk.heading[moments_T],
