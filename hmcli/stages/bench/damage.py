@@ -38,7 +38,7 @@ class Returning:
 
 @dataclass(frozen=True, kw_only=True)
 class Damaged:
-    """A target (T, H, W, 3) with the damage, and how many pixels of the subject each frame shows (of two: the smaller)."""
+    """A target (T, H, W, 3) with the damage, and how many pixels of the subject a frame shows (of two: the smaller)."""
 
     video: np.ndarray
     shown_T: np.ndarray
