@@ -29,6 +29,10 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "wan2.1": "hmcli.codecs.video:wan_codec",
         "blocks": "hmcli.codecs.blocks:blocks_codec",
     },
+    "vae": {  # class of a vae/ folder -> a codec around what was loaded from it
+        "AutoencoderKLWan": "hmcli.codecs.video:codec_around",
+        "LinearBlocks": "hmcli.codecs.blocks:codec_around",
+    },
     "text": {"mini": "hmcli.codecs.text:mini_text", "umt5": "hmcli.codecs.text:umt5_text"},
     "policy": {
         "affinity": "hmcli.core.policies.affinity:affinity",

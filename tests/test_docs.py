@@ -88,6 +88,18 @@ def test_the_chain_of_the_readme_runs(shell):
     assert "subject-consistency" in shell("cat gen.evaluation/scores.json").stdout
 
 
+@pytest.mark.timeout(900)
+def test_the_ten_lines_of_python_make_a_video(shell, monkeypatch: pytest.MonkeyPatch):
+    from hmcli.store.video import probe_video
+
+    (lines,) = blocks(PROJECT / "README.md", "python")
+    assert len([line for line in lines.splitlines() if line.strip()]) <= 10
+    work = Path(shell("pwd").stdout.strip())
+    monkeypatch.chdir(work)
+    exec(lines, {})
+    assert probe_video(work / "after.mp4").frames == 17
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "README.md"], ids=lambda p: p.stem)
 @pytest.mark.timeout(900)
 def test_the_commands_of_a_page_run(page: Path, shell):

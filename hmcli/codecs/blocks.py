@@ -108,16 +108,23 @@ def joined(blocks: Tensor, stride: int) -> Tensor:
 class BlockCodec:
     """`LinearBlocks` as a codec (hmcli.contracts.VideoCodec): checked input, normalised latents."""
 
-    def __init__(self, code: LinearBlocks, *, device: str | torch.device) -> None:
+    def __init__(self, code: LinearBlocks, *, device: str | torch.device, placed: bool = False) -> None:
+        """Weights that are `placed` stay where they lie."""
         moved: Any = code
         self.name = "blocks"
-        self.code: Any = moved.to(device).eval()
+        self.code: Any = (moved if placed else moved.to(device)).eval()
         self.channels, self.stride = int(code.config.z_dim), int(code.config.stride)
         shape = (1, self.channels, 1, 1, 1)
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device).view(shape)
             for values in (code.config.latents_mean, code.config.latents_std)
         )
+
+    @property
+    def vae(self) -> LinearBlocks:
+        """What a diffusers pipeline takes as its VAE."""
+        code: LinearBlocks = self.code
+        return code
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
@@ -135,6 +142,11 @@ class BlockCodec:
         if not bool(torch.isfinite(video).all()):
             raise NotFiniteError(f"codec {self.name} in {self.code.dtype} made pixels that are not finite")
         return video.clamp(-1.0, 1.0).to(latents.device)
+
+
+def codec_around(code: LinearBlocks, device: str | torch.device) -> BlockCodec:
+    """A loaded code as a codec; its weights stay where they lie."""
+    return BlockCodec(code, device=device, placed=True)
 
 
 def blocks_codec(config: CodecConfig, device: str | torch.device) -> BlockCodec:

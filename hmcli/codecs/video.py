@@ -33,9 +33,11 @@ class WanCodec:
     """A Wan VAE as a codec: checked input, normalised latents, bounded memory."""
 
     def __init__(
-        self, vae: AutoencoderKLWan, *, name: str, device: str | torch.device, tile: tuple[int, int] | None, chunk: int
-    ) -> None:
-        """`tile` is height and width in pixels (None: whole frames), `chunk` the latent frames in work at once."""
+        self, vae: AutoencoderKLWan, *, name: str, device: str | torch.device, tile: tuple[int, int] | None, chunk: int,
+        placed: bool = False,
+    ) -> None:  # fmt: skip
+        """`tile` is height and width in pixels (None: whole frames), `chunk` the latent frames in work at once; weights
+        that are `placed` stay where they lie (hooks that offload them see to it)."""
         if chunk < 1:
             raise ValueError(f"chunk={chunk}: at least one latent frame is in work at once")
         config: Any = vae.config
@@ -43,7 +45,7 @@ class WanCodec:
         self.channels = int(config.z_dim)
         self.stride = space_stride(config)
         moved: Any = vae  # diffusers' annotations hide nn.Module.to
-        self.vae: Any = moved.to(device).eval().requires_grad_(False)
+        self.vae: Any = (moved if placed else moved.to(device)).eval().requires_grad_(False)
         self.device = torch.device(device)
         self.tile = tile
         self.chunk = chunk
@@ -213,6 +215,11 @@ def mini_codec(config: CodecConfig, device: str | torch.device) -> WanCodec:
     """The small VAE that comes with the package, or one of the same kind from `codec.path`."""
     path = Path(config.path) if config.path else MINI_WEIGHTS
     return _codec("mini", path, config, device, config.chunk_frames or MINI_CHUNK)
+
+
+def codec_around(vae: AutoencoderKLWan, device: str | torch.device) -> WanCodec:
+    """A loaded Wan VAE, of whatever size, as a codec that works on whole frames; the weights stay where they lie."""
+    return WanCodec(vae, name="vae", device=device, tile=None, chunk=MINI_CHUNK, placed=True)
 
 
 def _codec(name: str, path: Path, config: CodecConfig, device: str | torch.device, chunk: int) -> WanCodec:

@@ -84,6 +84,7 @@ def whole_run(model: Any) -> Iterator[None]:
     offloading = None if registered is None else registered.get_hook("group_offloading")
     if offloading is not None:
         offloading.pre_forward(model)
+    fetch(model)
     try:
         yield
     finally:
@@ -91,6 +92,12 @@ def whole_run(model: Any) -> Iterator[None]:
             offloading.post_forward(model, None)
         if cache is not None:
             model.enable_cache(cache)
+
+
+def fetch(part: Any) -> None:
+    """Before a run beside `forward`: a part that `enable_model_cpu_offload` keeps elsewhere comes to its device."""
+    if (hook := getattr(part, "_hf_hook", None)) is not None:
+        hook.pre_forward(part)
 
 
 def _check_patterns(model: nn.Module, config: TaylorSeerCacheConfig) -> None:

@@ -94,6 +94,25 @@ class Joined:
         return torch.cat([part.read_keys(*of) for part, *of in asked or [(self.parts[0], 0, 0)]], dim=1)
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """Keys and values of the same samples several times over, read once."""
+
+    rows: KeyValues
+    times: int
+
+    @property
+    def count(self) -> int:
+        return self.rows.count
+
+    def read(self, numbers_U: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = read_beside(self.rows, numbers_U, None)
+        return keys.repeat(self.times, 1, 1, 1), values.repeat(self.times, 1, 1, 1)
+
+    def read_keys(self, start: int, stop: int) -> Tensor:
+        return self.rows.read_keys(start, stop).repeat(self.times, 1, 1, 1)
+
+
 def read_beside(rows: KeyValues, numbers_U: Tensor, on_device_U: Tensor | None) -> tuple[Tensor, Tensor]:
     """Keys and values of numbers on the CPU, which are also on the device (or copied there) for what is held there."""
     if not isinstance(rows, Held):
@@ -246,9 +265,10 @@ def slot_cameras(camera_BFR: Tensor, kernel_time: int) -> Tensor:
     return camera_BFR[:, : slots * kernel_time].unflatten(1, (slots, kernel_time)).mean(dim=2)
 
 
-def _repeated(part: KeyValues, times: int) -> Held:
+def _repeated(part: KeyValues, times: int) -> KeyValues:
+    """What is in memory is copied there, the rest when it is read."""
     if not isinstance(part, Held):
-        raise ValueError("only keys and values in memory can be repeated")
+        return Repeated(part, times)
     return Held(keys_BNQC=part.keys_BNQC.repeat(times, 1, 1, 1), values_BNQC=part.values_BNQC.repeat(times, 1, 1, 1))
 
 
@@ -306,10 +326,7 @@ class ContextMemory:
         return Held(keys_BNQC=keys, values_BNQC=values)
 
     def repeated(self, times: int) -> ContextMemory:
-        """The memory of the same samples `times` over, one after the other, for several targets of each.
-
-        Raises ValueError for memory that is read from elsewhere: what was just computed is repeated.
-        """
+        """The memory of the same samples `times` over, one after the other, for several targets of each."""
         blocks = tuple(
             BlockMemory(
                 slots=_repeated(kept.slots, times),

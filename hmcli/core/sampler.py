@@ -6,7 +6,8 @@ Shape letters here: B batch, C latent channels, Fc context frames, Ft target fra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,36 +21,52 @@ from hmcli.core.retrieval import RetrievalInputs
 from hmcli.core.transformer import HydraTransformer3DModel
 
 NO_HISTORY = "no history"  # the branch of guidance whose context is masked by noise
-AfterStep = Callable[[int, Tensor], None]  # number of the step, target latents after it
+TOGETHER = "together"  # all branches in one run of the model
+AfterStep = Callable[
+    [int, Tensor], Tensor | None
+]  # number of the step, target latents after it -> others to go on with
 
 
-def start_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-    """Normal noise, drawn in float32 on the generator's device so that every device starts alike."""
-    return torch.randn(shape, generator=generator, device=generator.device).to(device)
+def start_noise(
+    shape: tuple[int, ...],
+    generator: torch.Generator | Sequence[torch.Generator],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Normal noise, drawn in float32 on the generator's device so that every device starts alike.
+
+    Of several generators each draws the noise of its own sample, as it would alone.
+    """
+    if isinstance(generator, torch.Generator):
+        return torch.randn(shape, generator=generator, device=generator.device).to(device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators for {shape[0]} samples: give one, or one for each")
+    return torch.cat([start_noise((1, *shape[1:]), of, device) for of in generator])
 
 
 def sample(
     model: HydraTransformer3DModel,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     frames: int,
     size: tuple[int, int],
     camera: Tensor,
     context: Tensor | None = None,
     history_guidance: float = 1.0,
+    device: torch.device | None = None,
     **denoising: Any,
 ) -> Tensor:
     """Target latents (B, C, `frames`, h, w) from noise: what every caller that wants a video goes through.
 
     `size` is (h, w) in latent pixels. Noise is drawn first, then that of masked history; latents are float32 at least
-    in the loop, whatever the model computes in. The rest is handed to `denoise`.
+    in the loop, whatever the model computes in, on the model's device unless told otherwise (offloaded weights lie
+    elsewhere). The rest is handed to `denoise`.
     """
-    precise = torch.promote_types(model.dtype, torch.float32)
+    precise, device = torch.promote_types(model.dtype, torch.float32), device or model.device
     shape = (camera.shape[0], model.config.in_channels, frames, *size)
-    noise = start_noise(shape, generator, model.device).to(precise)
+    noise = start_noise(shape, generator, device).to(precise)
     history_noise = None
     if history_guidance != 1 and context is not None:
-        history_noise = start_noise(tuple(context.shape), generator, model.device).to(precise)
+        history_noise = start_noise(tuple(context.shape), generator, device).to(precise)
     return denoise(
         model, noise, camera=camera, context=context, history_guidance=history_guidance, history_noise=history_noise,
         **denoising,
@@ -71,6 +88,7 @@ def denoise(
     retrieval: RetrievalInputs | None = None,
     history_guidance: float = 1.0,
     history_noise: Tensor | None = None,
+    together: bool = False,
     after_step: AfterStep | None = None,
 ) -> Tensor:
     """Turn target noise (B, C, Ft, h, w) into clean target latents.
@@ -80,7 +98,8 @@ def denoise(
     and both branches. `text` and `negative_text` are (B, L, D); `guidance` above 1 needs the negative one:
     flow = negative + guidance * (positive - negative). `history_guidance` above 1 needs a joint model trained with
     noise per frame, and adds (history_guidance - 1) * (positive - without): the branch without history sees
-    `history_noise` (shaped as the context) where the context was. `after_step` sees the target after every step.
+    `history_noise` (shaped as the context) where the context was. With `together` all branches are one run of the
+    model, which takes their memory at once and rounds otherwise. `after_step` sees the target after every step.
     """
     if guidance != 1 and negative_text is None:
         raise ValueError(f"sample.guidance={guidance} needs the embedding of a negative caption")
@@ -88,36 +107,95 @@ def denoise(
         raise ValueError("context latents and a context memory both bring the past: give one of them")
     if history_guidance != 1:
         _check_history(model, history_guidance, context, history_noise)
-    frames = 0 if context is None else context.shape[2]
     if context is not None and model.config.context == "frozen":
+        frames = context.shape[2]
         memory = model.encode_context(context, camera[:, :frames], retrieval)
-        context, camera, frames = None, camera[:, frames:], 0
-
-    def predict(latents: Tensor, step: int, branch: str) -> Tensor:
-        words = negative_text if branch == NEGATIVE and negative_text is not None else text
-        past = history_noise if branch == NO_HISTORY else context
-        whole = latents if past is None else torch.cat([past.to(latents), latents], dim=2)
-        timestep = model_timestep(model, schedule.timesteps[step], whole.shape, frames, masked=branch == NO_HISTORY)
-        at = (step, len(schedule.sigmas), schedule.sigmas[step])
-        with sampling(step, branch), caching.branch(model, branch, *at):
-            flow = model(
-                whole, timestep.to(latents.device), words, camera, frames, retrieval, memory, return_dict=False
-            )[0]
-        return flow[:, :, frames:]
+        context, camera = None, camera[:, frames:]
+    branches = [_Branch(name=CAPTION, text=text, past=context)]
+    if guidance != 1 and negative_text is not None:
+        branches.append(_Branch(name=NEGATIVE, text=negative_text, past=context))
+    if history_guidance != 1:
+        branches.append(_Branch(name=NO_HISTORY, text=text, past=history_noise))
+    asking = _Asking(
+        model=model, schedule=schedule, camera=camera, memory=memory, retrieval=retrieval, branches=tuple(branches)
+    )
+    if together and len(branches) > 1:
+        asking = asking.together()
 
     caching.start(model)
     latents = noise
     for step, sigma in enumerate(schedule.sigmas):
-        flow = positive = predict(latents, step, CAPTION)
+        flows = asking.flows(latents, step)
+        flow = positive = flows[CAPTION]
         if guidance != 1:
-            negative = predict(latents, step, NEGATIVE)
-            flow = negative + guidance * (positive - negative)
+            flow = flows[NEGATIVE] + guidance * (positive - flows[NEGATIVE])
         if history_guidance != 1:
-            flow = flow + (history_guidance - 1) * (positive - predict(latents, step, NO_HISTORY))
+            flow = flow + (history_guidance - 1) * (positive - flows[NO_HISTORY])
         latents = euler_step(latents, flow, sigma, schedule.next_sigma(step), model.config.flow_target)
-        if after_step is not None:
-            after_step(step, latents)
+        if after_step is not None and (others := after_step(step, latents)) is not None:
+            latents = others
     return latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Branch:
+    """One of the flows that guidance compares."""
+
+    name: str
+    text: Tensor  # (B, L, D)
+    past: Tensor | None  # frames before the target, (B, C, Fc, h, w)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asking:
+    """What the model is given at every step of one denoising."""
+
+    model: HydraTransformer3DModel
+    schedule: FlowSchedule
+    camera: Tensor
+    memory: ContextMemory | None
+    retrieval: RetrievalInputs | None
+    branches: tuple[_Branch, ...]
+    at_once: bool = False
+
+    def together(self) -> _Asking:
+        """The same with one run for all branches: everything that they share is there once for each."""
+        times, retrieval = len(self.branches), self.retrieval
+        if retrieval is not None and isinstance(retrieval.generator, torch.Generator):
+            if len(self.camera) > 1:
+                raise ValueError("branches of several samples choose alike only with a retrieval generator for each")
+            retrieval = replace(retrieval, generator=[retrieval.generator])
+        return replace(
+            self, camera=self.camera.repeat(times, 1, 1), at_once=True,
+            memory=None if self.memory is None else self.memory.repeated(times),
+            retrieval=None if retrieval is None else retrieval.repeated(times),
+        )  # fmt: skip
+
+    def flows(self, latents: Tensor, step: int) -> dict[str, Tensor]:
+        """The flow of the target in every branch, by its name."""
+        if not self.at_once:
+            return {of.name: self._run(latents, step, of.name, (of,)) for of in self.branches}
+        whole = self._run(latents, step, TOGETHER, self.branches)
+        return {of.name: flow for of, flow in zip(self.branches, whole.chunk(len(self.branches)), strict=True)}
+
+    def _run(self, latents: Tensor, step: int, name: str, branches: tuple[_Branch, ...]) -> Tensor:
+        """One run of the model, for these branches one after the other."""
+        model, level = self.model, self.schedule.timesteps[step]
+        wholes = [latents if of.past is None else torch.cat([of.past.to(latents), latents], dim=2) for of in branches]
+        frames = wholes[0].shape[2] - latents.shape[2]
+        times = [model_timestep(model, level, wholes[0].shape, frames, masked=of.name == NO_HISTORY) for of in branches]
+        at = (step, len(self.schedule.sigmas), self.schedule.sigmas[step])
+        with sampling(step, name), caching.branch(model, name, *at):
+            flow = model(
+                _all(wholes), _all(times).to(latents.device), _all([of.text for of in branches]), self.camera, frames,
+                self.retrieval, self.memory, return_dict=False,
+            )[0]  # fmt: skip
+        return flow[:, :, frames:]
+
+
+def _all(parts: list[Tensor]) -> Tensor:
+    """One after the other along the batch; a single one as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def model_timestep(

@@ -194,7 +194,7 @@ def test_the_pipeline_hands_on_what_policies_and_history_guidance_need():
         camera=rest["camera"], prompt_embeds=rest["text"], generator=generator(4), num_frames=TARGET,
         context_latents=context, num_inference_steps=2, guidance_scale=1.0, history_guidance_scale=2.0,
         retrieval=small_inputs(),
-    )  # fmt: skip
+    ).frames  # fmt: skip
     same = generator(4)
     noise = start_noise((2, 3, TARGET, 4, 6), same).double()
     wanted = denoise(

@@ -363,7 +363,7 @@ def test_the_pipeline_saves_loads_and_samples(tmp_path: Path):
                 context_latents=inputs["hidden_states"][:, :, :5],
                 num_inference_steps=2,
                 guidance_scale=1.0,
-            )
+            ).frames
         )
     assert torch.equal(*ends)
     assert ends[0].shape == (2, 3, 4, 6, 8)

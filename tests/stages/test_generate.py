@@ -88,7 +88,7 @@ def test_the_pipeline_samples_the_very_latents_that_generate_does(
         context_latents=tensor_of(clip.context_latents)[None], num_inference_steps=3, guidance_scale=1.5,
         negative_prompt_embeds=tensor_of(job.negative)[None],
         generator=torch.Generator().manual_seed(clip_seed(5, clip.id)),
-    )  # fmt: skip
+    ).frames  # fmt: skip
     assert pipe.transformer.dtype == getattr(torch, dtype)
     assert got.dtype == torch.float32  # between steps too: half precision would round what a step adds
     np.testing.assert_array_equal(got[0].numpy(), generate_latents(job, clip))

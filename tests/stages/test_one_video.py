@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from warm import WarmCommand, ok
 
 from hmcli.contracts import Reporter
@@ -16,6 +17,7 @@ from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.runtime import Heard, Silent
 from hmcli.stages.data.opening import open_dataset, read_cameras
+from hmcli.stages.sampling.from_python import after_video, open_pipeline
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.sampling.one_video import Asked, as_folder
 from hmcli.store.files import read_json, write_json
@@ -70,6 +72,25 @@ def folder(video: Path, out: Path, reporter: Reporter | None = None, **asked: An
     """The clip alone, without what is generated after it."""
     data = DataConfig(size=(32, 48))
     return as_folder(video, Asked(**{"cameras": "still", **asked}), data, PosesConfig(), out, reporter or Silent())
+
+
+@pytest.mark.parametrize("context", ["frozen", "joint"])
+def test_python_makes_the_very_video_of_the_command(
+    hm: WarmCommand, request: pytest.FixtureRequest, phone: Path, tmp_path: Path, context: str
+):
+    model = request.getfixturevalue("run" if context == "frozen" else "joint_run")
+    asked = ("--prompt", "a dog", "--cameras", "pan-right-return:40deg", "--frames", 9, "--fov", 50)
+    made = ok(after(hm, model, phone, tmp_path / "gen", *asked))
+    given = after_video(
+        model, phone, prompt="a dog", cameras="pan-right-return:40deg", frames=9, fov=50, reporter=Silent()
+    )
+    pipe = open_pipeline(model)
+    pipe.set_progress_bar_config(disable=True)
+    made_here = pipe(
+        **given.arguments, generator=torch.Generator().manual_seed(given.seed), output_type="uint8"
+    ).frames[0]  # fmt: skip
+    write_video(tmp_path / "after.mp4", made_here, fps=given.fps)
+    assert (tmp_path / "after.mp4").read_bytes() == next((made / "videos").iterdir()).read_bytes()
 
 
 @pytest.mark.parametrize(

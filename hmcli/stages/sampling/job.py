@@ -42,6 +42,7 @@ from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import read_manifest
 
 if TYPE_CHECKING:
+    from hmcli.core.pipeline import HydraPipeline
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
 
@@ -144,6 +145,18 @@ class Job:
         network = self.model.load(pick_dtype(self.sample.dtype), self.device, policy)
         self.reporter.note(network.set_attention(self.sample.attention))
         return network
+
+    @property
+    def pipeline(self) -> HydraPipeline:
+        """What samples: the network under the recipe's schedule."""
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        from hmcli.core.pipeline import HydraPipeline
+
+        schedule: Any = FlowMatchEulerDiscreteScheduler
+        made = HydraPipeline(self.network, schedule(shift=self.sample.shift))
+        made.set_progress_bar_config(disable=True)
+        return made
 
     @cached_property
     def codec(self) -> VideoCodec:
@@ -273,19 +286,16 @@ def generate_latents(job: Job, clip: LatentClip, number: int = 1) -> np.ndarray:
 def denoised(
     job: Job, clip: LatentClip, number: int, seed: int, frames: int, past: dict[str, Any]
 ) -> np.ndarray:  # fmt: skip
-    """Latents (C, `frames`, h, w) float32 from the noise of `seed`; `past` are the arguments of `sample` that bring
-    context, memory and cameras. Raises NotFiniteError."""
+    """Latents (C, `frames`, h, w) float32 from the noise of `seed`; `past` are the arguments of the pipeline that
+    bring context, memory and cameras. Raises NotFiniteError."""
     import torch
 
-    from hmcli.core.flow import make_schedule
-    from hmcli.core.sampler import sample
-
-    result = sample(
-        job.network, generator=torch.Generator().manual_seed(seed),
-        frames=frames, size=job.view.latent_size, schedule=make_schedule(job.sample.steps, job.sample.shift),
-        text=tensor_of(clip.text)[None].to(job.device), guidance=job.sample.guidance,
-        negative_text=tensor_of(job.negative)[None].to(job.device), **past,
+    made: Any = job.pipeline(
+        generator=torch.Generator().manual_seed(seed), num_frames=frames, size=job.view.latent_size,
+        num_inference_steps=job.sample.steps, guidance_scale=job.sample.guidance,
+        prompt_embeds=tensor_of(clip.text)[None], negative_prompt_embeds=tensor_of(job.negative)[None], **past,
     )  # fmt: skip
+    result = made.frames
     if not bool(torch.isfinite(result).all()):
         where = {"clip": clip.id} if number == 1 else {"clip": clip.id, "sample": number}
         raise NotFiniteError("the model produced numbers that are not finite", where=where)
@@ -301,16 +311,16 @@ def inputs_of(job: Job, clip: LatentClip, chunk: int = 0) -> RetrievalInputs | N
 
 
 def joint_past(job: Job, clip: LatentClip) -> dict[str, Any]:
-    """Arguments of `sample` for a model that reads context latents at every step."""
+    """Arguments of the pipeline for a model that reads context latents at every step."""
     return {
-        "context": tensor_of(clip.context_latents)[None].to(job.device),
+        "context_latents": tensor_of(clip.context_latents)[None].to(job.device),
         "camera": tensor_of(clip.camera)[None].to(job.device),
-        "history_guidance": job.sample.history_guidance, "retrieval": inputs_of(job, clip),
+        "history_guidance_scale": job.sample.history_guidance, "retrieval": inputs_of(job, clip),
     }  # fmt: skip
 
 
 def frozen_past(job: Job, clip: LatentClip) -> dict[str, Any]:
-    """Arguments of `sample` for a model that reads memory: of the artifacts, else of the clip's context latents."""
+    """Arguments of the pipeline for a model that reads memory: of the artifacts, else of the clip's context latents."""
     inputs = inputs_of(job, clip)
     if job.history is None:
         anchor = anchor_of(clip)

@@ -157,7 +157,7 @@ class _Past(ABC):
 
     @abstractmethod
     def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
-        """Arguments of `hmcli.core.sampler.sample` that bring the past and the cameras of a chunk."""
+        """Arguments of `HydraPipeline` that bring the past and the cameras of a chunk."""
 
     @abstractmethod
     def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
@@ -207,9 +207,9 @@ class _Sliding(_Past):
     def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
         rows = relative_camera_rows(np.concatenate([self.poses, poses]), poses[0]).astype(np.float32)
         return {
-            "context": tensor_of(self.latents)[None].to(self.job.device),
+            "context_latents": tensor_of(self.latents)[None].to(self.job.device),
             "camera": tensor_of(rows)[None].to(self.job.device),
-            "history_guidance": self.job.sample.history_guidance,
+            "history_guidance_scale": self.job.sample.history_guidance,
             "retrieval": inputs_of(self.job, self.clip, chunk.number),
         }
 
