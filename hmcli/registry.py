@@ -63,6 +63,13 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "camera-followed": "hmcli.metrics.following:camera_followed",
         "dsc-ctx": "hmcli.metrics.dsc:dsc_ctx",
         "dsc-gt": "hmcli.metrics.dsc:dsc_gt",
+        "reappearance-recall": "hmcli.metrics.reappearance:reappearance_recall",
+        "reappearance-precision": "hmcli.metrics.reappearance:reappearance_precision",
+        "position-error": "hmcli.metrics.reentry_errors:position_error",
+        "position-error-degrees": "hmcli.metrics.reentry_errors:position_error_degrees",
+        "state-progress": "hmcli.metrics.reentry_errors:state_progress",
+        "time-error": "hmcli.metrics.reentry_errors:time_error",
+        "velocity-error": "hmcli.metrics.reentry_errors:velocity_error",
     },
     "backbone": {
         "hog": "hmcli.metrics.backbones.hog:hog",

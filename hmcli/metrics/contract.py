@@ -150,7 +150,8 @@ class Metric:
     judge (numpy.ma), or raise NothingToJudge. `pooled` makes the number of a set from the (n, k) parts of its n clips,
     such as a ratio of sums; without it means are formed. `definition` goes to the protocol card. `published` names the
     backbone of the published numbers; with any other the scores are not comparable with them. `finder` names what finds
-    the subjects whose features are compared, such as truth.
+    the subjects whose features are compared, such as truth. `order` names rows of `hm bench rows`, the best first, and
+    `truth` for the target itself, which it has to put in this order over a set of clips: a test holds it to that.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Metric:
     per: Grain = "frame"
     parts: tuple[str, ...] = ()
     pooled: Callable[[np.ndarray], float] | None = None
+    order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.parts or self.pooled) and self.per != "clip":

@@ -39,7 +39,7 @@ def stretch_psnr(
         if stretch.back is None:
             continue
         whose_TS = np.zeros(boxes.returned_TS.shape, bool)
-        whose_TS[stretch.back : _until(stretch, tracks), stretch.subject] = True
+        whose_TS[stretch.back : until(stretch, tracks), stretch.subject] = True
         values = psnr_inside(prediction, reference, boxed_pixels(boxes, whose_TS, *reference.shape[1:3]))
         if values.count():
             found[stretch] = float(values.mean())
@@ -48,7 +48,7 @@ def stretch_psnr(
     return found
 
 
-def _until(stretch: Stretch, tracks: Tracks) -> int:
+def until(stretch: Stretch, tracks: Tracks) -> int:
     """The target frame before which the subject is still there."""
     later = [other.first for other in tracks.subjects[stretch.subject].stretches if other.first > stretch.last]
     return int(np.searchsorted(tracks.target_T, min(later))) if later else len(tracks.target_T)

@@ -10,6 +10,7 @@ import pytest
 from hmcli.errors import DataError
 from hmcli.metrics.contract import Metric
 from hmcli.stages.scoring.clip import INPUTS, OF_COLUMN, Found, as_found, mean_found, reads_reference
+from hmcli.stages.scoring.layout import StretchRow
 
 
 def metric(**changes: Any) -> Metric:
@@ -49,8 +50,23 @@ def test_a_partial_metric_may_leave_frames_out_and_infinity_is_a_value():
 def test_samples_of_a_clip_are_averaged_place_by_place_where_they_are_judged():
     samples = [Found(values=masked(1.0, None, 3.0)), Found(values=masked(5.0, None, 4.0))]
     assert mean_found(samples).values.tolist() == [3.0, None, 3.5]
-    with pytest.raises(DataError, match="judged in different frames or stretches"):
+    with pytest.raises(DataError, match="judged in different frames"):
         mean_found([samples[0], Found(values=masked(1.0, 2.0))])
+
+
+def stretch(first: int) -> StretchRow:
+    return StretchRow(subject="s", first=first, last=first + 5, reason="occluded", absent=False, hidden_seconds=0.5)
+
+
+def test_a_stretch_is_averaged_over_the_samples_that_have_it():
+    one, other = stretch(3), stretch(20)
+    samples = [
+        Found(values=masked(1.0), stretches=(one,)),
+        Found(values=masked(2.0, 5.0), stretches=(other, one)),
+        Found(values=masked(6.0), stretches=(one,)),
+    ]
+    found = mean_found(samples)
+    assert dict(zip(found.stretches or (), found.values.tolist(), strict=True)) == {one: 4.0, other: 2.0}
 
 
 @pytest.mark.parametrize("name", INPUTS)

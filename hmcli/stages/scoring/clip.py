@@ -26,6 +26,7 @@ from hmcli.metrics.contract import (
     ClipDepth,
     Detection,
     Metric,
+    NothingToJudge,
     Stretch,
     SubjectBoxes,
     Tracks,
@@ -93,11 +94,18 @@ class Clip:
     def values(self, column: Column) -> Found:
         """The values of a column as its file holds them.
 
-        Raises DataError when the clip cannot be judged, NothingToJudge when nothing in it is to be.
+        Raises DataError when the clip cannot be judged, NothingToJudge when nothing in any of its samples is to be.
         """
         if column.mean_of:
             return self._judged(column, self._once(MEAN, self._videos.mean))
-        every = [self._judged(column, self._sample(row)) for row in self._videos.rows]
+        every, nothing = [], NothingToJudge("there is no sample")
+        for row in self._videos.rows:
+            try:
+                every.append(self._judged(column, self._sample(row)))
+            except NothingToJudge as error:
+                nothing = error
+        if not every:
+            raise nothing
         return every[0] if len(every) == 1 else mean_found(every)
 
     def _judged(self, column: Column, prediction: np.ndarray) -> Found:
@@ -319,11 +327,16 @@ def as_found(metric: Metric, returned: Any) -> Found:
 
 
 def mean_found(samples: Sequence[Found]) -> Found:
-    """The mean of what several samples of a clip have: of each frame, stretch or part."""
-    stretches = samples[0].stretches
-    if any(one.stretches != stretches or len(one.values) != len(samples[0].values) for one in samples):
-        raise DataError("samples of the clip are judged in different frames or stretches")
-    return Found(values=np.ma.mean(np.ma.stack([one.values for one in samples]), axis=0), stretches=stretches)
+    """The mean of what several samples of a clip have: of each frame, stretch or part, over those that have it."""
+    if samples[0].stretches is None:
+        if any(len(one.values) != len(samples[0].values) for one in samples):
+            raise DataError("samples of the clip are judged in different frames")
+        return Found(values=np.ma.mean(np.ma.stack([one.values for one in samples]), axis=0))
+    of: dict[StretchRow, list[float]] = {}
+    for one in samples:
+        for stretch, value in zip(one.stretches or (), one.values.tolist(), strict=True):
+            of.setdefault(stretch, []).append(value)
+    return Found(values=np.ma.asarray([np.mean(values) for values in of.values()]), stretches=tuple(of))
 
 
 def _row(stretch: Stretch) -> StretchRow:
