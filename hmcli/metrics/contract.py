@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context", "backbone"
-LPIPS, DETECTIONS = "lpips", "detections"
+LPIPS, DETECTIONS, FLOW = "lpips", "detections", "flow"
 BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
 Grain = Literal["frame", "stretch", "clip"]
 
@@ -140,9 +140,11 @@ class Metric:
     """What is judged in a clip, and how to read it.
 
     `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos
-    (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `lpips` a video and its reference to
-    distances, `detections` are T lists of `Detection`, the prediction's by the run's detector, `masks` are (T, H, W)
-    uint8 numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above.
+    (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `flow` a video to its flow
+    (hmcli.metrics.motion), `lpips` a video and its reference to distances, `detections` are T lists of `Detection`, the
+    prediction's by the run's detector, `masks` are (T, H, W) uint8 numbers of the reference's subjects (0: none),
+    `boxes`, `tracks`, `cameras` and `depth` the classes above. Two metrics of one function and the same needs, which
+    read its result differently, share it.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:

@@ -12,6 +12,7 @@ from hmcli.metrics.contract import (
     BOXES,
     CAMERAS,
     DEPTH,
+    FLOW,
     PREDICTION,
     REFERENCE,
     ClipCameras,
@@ -20,7 +21,8 @@ from hmcli.metrics.contract import (
     NothingToJudge,
     SubjectBoxes,
 )
-from hmcli.metrics.motion import FLOW, averaged, coarseness, pair_flow, pairs
+from hmcli.metrics.motion import FLOW as MEASURED
+from hmcli.metrics.motion import Flow, averaged, coarseness, pairs
 from hmcli.metrics.returned import boxed_pixels, check_boxed
 from hmcli.metrics.views import lifted, projected
 
@@ -43,8 +45,9 @@ def implied_flow(cameras: ClipCameras, depth: ClipDepth) -> np.ndarray:
 
 
 def errors_of_flow(
-    prediction: np.ndarray, reference: np.ndarray, boxes: SubjectBoxes, cameras: ClipCameras, depth: ClipDepth
-) -> np.ndarray:
+    prediction: np.ndarray, reference: np.ndarray, boxes: SubjectBoxes, cameras: ClipCameras, depth: ClipDepth,
+    flow: Flow,
+) -> np.ndarray:  # fmt: skip
     """Mean distance of measured to implied flow, and mean length of the implied one, over the judged pixels.
 
     Judged are pixels outside subjects' boxes where the flow measured in the reference is right. Raises NothingToJudge
@@ -54,14 +57,14 @@ def errors_of_flow(
     if depth.target_THW.shape != reference.shape[:3]:
         raise ValueError(f"depth of shape {depth.target_THW.shape} for frames of shape {reference.shape[:3]}")
     implied = implied_flow(cameras, depth)
-    true = np.linalg.norm(pair_flow(reference) - implied, axis=-1)
+    true = np.linalg.norm(flow(reference) - implied, axis=-1)
     judged = (true <= RIGHT) & _outside(boxes, *reference.shape[1:3])  # NaN is not right
     if not judged.any():
         raise NothingToJudge("the truth's own flow can be measured nowhere outside subjects")
     asked = np.linalg.norm(implied[judged], axis=-1).mean()
     if asked < STILL:
         raise NothingToJudge("the camera moves the picture too little to be followed")
-    return np.array([np.linalg.norm(pair_flow(prediction)[judged] - implied[judged], axis=-1).mean(), asked])
+    return np.array([np.linalg.norm(flow(prediction)[judged] - implied[judged], axis=-1).mean(), asked])
 
 
 def _outside(boxes: SubjectBoxes, height: int, width: int) -> np.ndarray:
@@ -83,12 +86,12 @@ def share_following(parts_n2: np.ndarray) -> float:
     return float(np.mean([following(one[None]) >= FOLLOWS for one in parts_n2]))
 
 
-_NEEDS = (PREDICTION, REFERENCE, BOXES, CAMERAS, DEPTH)
+_NEEDS = (PREDICTION, REFERENCE, BOXES, CAMERAS, DEPTH, FLOW)
 _ERRORS = (
     "the mean distance between measured and implied flow, and the mean length of the implied one, over pixels outside "
     "subjects' amodal boxes at which the flow measured in the reference is within "
     f"{RIGHT:g} pixel of the implied one. Implied: where true depth and poses put each pixel in the frame before. "
-    f"Measured: {FLOW}; clips whose implied flow is below {STILL} pixels are not judged"
+    f"Measured: {MEASURED}; clips whose implied flow is below {STILL} pixels are not judged"
 )
 
 camera_following = Metric(

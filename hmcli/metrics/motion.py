@@ -6,14 +6,18 @@ pictures of about COARSE pixels a side. Shape letters: T frames, H rows, W colum
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from hmcli.metrics.contract import FLOW as FLOW_INPUT
 from hmcli.metrics.contract import PREDICTION, Metric, check_video
 
 COARSE = 64  # pixels: frames are averaged down while their shorter side stays at least so long
 EVERY = 4  # of the frames after the first, every so many are compared with the frame before them
 RADIUS, WARPS = 5, 5  # of the flow: pixels around each, and rounds
 _LUMA = (0.299, 0.587, 0.114)
+Flow = Callable[[np.ndarray], np.ndarray]  # `pair_flow`, or what it has made already
 
 
 def pairs(frames: int) -> np.ndarray:
@@ -47,11 +51,11 @@ def averaged(pictures_THW: np.ndarray, factor: int) -> np.ndarray:
     return np.asarray(cut.reshape(frames, height, factor, width, factor).mean(axis=(2, 4)))
 
 
-def mean_motion(prediction: np.ndarray) -> float:
+def mean_motion(prediction: np.ndarray, flow: Flow) -> float:
     """Percent of the picture's width by which its pixels move from frame to frame, on average."""
     check_video("prediction", prediction)
-    flow = pair_flow(prediction)
-    return float(100 * np.linalg.norm(flow, axis=-1).mean() / flow.shape[2])
+    flow_PHW2 = flow(prediction)
+    return float(100 * np.linalg.norm(flow_PHW2, axis=-1).mean() / flow_PHW2.shape[2])
 
 
 FLOW = (
@@ -62,7 +66,7 @@ FLOW = (
 motion_amount = Metric(
     name="motion-amount",
     function=mean_motion,
-    needs=(PREDICTION,),
+    needs=(PREDICTION, FLOW_INPUT),
     unit="% of width per frame",
     definition=f"mean length of the flow over pixels and pairs of frames, in percent of the width. Flow: {FLOW}. No "
     "more is better than the truth has: read it beside consistencies, and against the truth's own number",

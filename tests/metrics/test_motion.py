@@ -17,7 +17,7 @@ YAWS = PAN * np.arange(9)
 
 
 def ask(prediction: np.ndarray, reference: np.ndarray, **more):
-    given = {"boxes": boxes(9), "cameras": cameras(YAWS[:1], YAWS), "depth": depth(1, 9)}
+    given = {"boxes": boxes(9), "cameras": cameras(YAWS[:1], YAWS), "depth": depth(1, 9), "flow": pair_flow}
     return {"prediction": prediction, "reference": reference, **given, **more}
 
 
@@ -36,13 +36,13 @@ def test_flow_is_what_a_turn_by_a_known_angle_makes():
 
 def test_motion_is_a_share_of_the_width_and_nothing_in_a_still():
     reference = filmed(YAWS)
-    amount = float(motion_amount(prediction=reference))
+    amount = float(motion_amount(prediction=reference, flow=pair_flow))
     assert amount == pytest.approx(100 * FOCAL * np.tan(PAN) / W, rel=0.1)
-    assert float(motion_amount(prediction=filmed(2 * YAWS))) > 1.5 * amount
-    assert float(motion_amount(prediction=np.repeat(reference[:1], 9, 0))) < 0.01
+    assert float(motion_amount(prediction=filmed(2 * YAWS), flow=pair_flow)) > 1.5 * amount
+    assert float(motion_amount(prediction=np.repeat(reference[:1], 9, 0), flow=pair_flow)) < 0.01
     assert motion_amount.better == "neither"
     with pytest.raises(ValueError, match="at least 2"):
-        motion_amount(prediction=reference[:1])
+        motion_amount(prediction=reference[:1], flow=pair_flow)
 
 
 def test_the_truth_follows_its_camera_a_still_does_not_and_the_other_way_is_worse():

@@ -36,8 +36,13 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         (top, bottom), (left, right) = (same_padding(length, self.kernel, self.stride) for length in x.shape[-2:])
-        x = self.norm(self.conv(functional.pad(x, (left, right, top, bottom))))
-        return functional.relu6(x) if self.bend else x
+        conv = self.conv
+        if (top, left) == (bottom, right):  # the convolution pads by itself, without a copy of x
+            x = functional.conv2d(x, conv.weight, None, conv.stride, (top, left), 1, conv.groups)
+        else:
+            x = conv(functional.pad(x, (left, right, top, bottom)))
+        x = self.norm(x)
+        return functional.relu6(x, inplace=True) if self.bend else x
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hmcli.errors import DataError
@@ -43,6 +44,12 @@ class Generated:
     def count(self) -> int:
         """Samples of a clip."""
         return max(map(len, self.samples.values()), default=1)
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of the videos as they were written, by path from the artifact."""
+        items = self.manifest.items.values()
+        return {record["path"]: record["files"][""]["hash"] for record in items if "" in record["files"]}
 
     @property
     def clips(self) -> list[str]:

@@ -17,6 +17,7 @@ from hmcli.metrics.contract import (
     CONTEXT,
     DEPTH,
     DETECTIONS,
+    FLOW,
     LPIPS,
     MASKS,
     PREDICTION,
@@ -36,10 +37,12 @@ from hmcli.stages.data import pieces
 from hmcli.stages.data.opening import ClipSource, at, own_file
 from hmcli.stages.data.subjects import subject_tracks, target_boxes
 from hmcli.stages.sampling.layout import Row
+from hmcli.stages.scoring.features import Features
 from hmcli.stages.scoring.layout import FORMAT, NetworkKey, ReferenceKey, StretchRow, ValuesKey
 from hmcli.stages.scoring.plan import Column, Plan
 from hmcli.stages.scoring.videos import ClipVideos
 from hmcli.stages.shared.typed import key_of
+from hmcli.store.arrays_kept import ArrayStore
 from hmcli.store.files import read_json
 from hmcli.store.hashing import HashCache, hash_file, read_content
 from hmcli.world.files.layout import DEPTH as DEPTH_FILE
@@ -48,7 +51,7 @@ from hmcli.world.files.schema import SubjectState, parse_states
 
 T = TypeVar("T")
 MEAN = "mean picture"
-OF_COLUMN = (PREDICTION, BACKBONE, LPIPS, DETECTIONS)  # not of the clip alone
+OF_COLUMN = (PREDICTION, BACKBONE, LPIPS, DETECTIONS, FLOW)  # not of the clip alone
 
 
 class Clip:
@@ -57,6 +60,8 @@ class Clip:
     def __init__(self, plan: Plan, clip: str, cache: HashCache) -> None:
         self.id, self._plan, self._cache = clip, plan, cache
         self._ready: dict[str, Any] = {}  # or why it cannot be had
+        self._returned: dict[Any, Any] = {}  # by function: metrics that read one result differently share it
+        self.features = Features(plan, ArrayStore())
         self._videos = ClipVideos(plan.generated, clip, cache)
 
     def key(self, column: Column) -> str:
@@ -115,13 +120,17 @@ class Clip:
             if LPIPS in metric.needs:
                 inputs[LPIPS] = self._plan.backbones[column.backbone]
             elif column.backbone:
-                inputs[BACKBONE] = self.backbone(column.backbone)
+                inputs[BACKBONE] = self.features.backbone(column.backbone)
             if DETECTIONS in metric.needs:
                 inputs[DETECTIONS] = self.detections(prediction)
-            found = metric(prediction=prediction, **inputs)
+            if FLOW in metric.needs:
+                inputs[FLOW] = self.features.flow()
+            one = (metric.function, metric.needs, column.backbone, column.detector, id(prediction))
+            if one not in self._returned:
+                self._returned[one] = metric(prediction=prediction, **inputs)
         except ValueError as error:
             raise DataError(str(error)) from error
-        return as_found(metric, found)
+        return as_found(metric, self._returned[one])
 
     def _sample(self, row: Row) -> np.ndarray:
         found: np.ndarray = self._once(f"{PREDICTION} {row.sample}", lambda: self._videos.read(row))
@@ -132,12 +141,6 @@ class Clip:
     def reference(self) -> np.ndarray:
         """(T, H, W, 3) uint8 at the prediction's size and length."""
         return self._of_reference(REFERENCE, pieces.target_video)
-
-    def backbone(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
-        """A backbone; what it makes of this clip's predictions is kept, for other metrics."""
-        used = self._plan.backbones[name]
-
-        return lambda frames: self._once_of(frames, f"{BACKBONE} {name}", used)
 
     def detections(self, frames: np.ndarray) -> list[list[Detection]]:
         """What the run's detector sees in a prediction; kept, for other metrics."""
@@ -197,9 +200,8 @@ class Clip:
     def _source(self) -> ClipSource:
         dataset = self._plan.reference
         assert dataset is not None
-        for source in dataset.clips:
-            if source.id == self.id:
-                return source
+        if (source := self._plan.sources.get(self.id)) is not None:
+            return source
         reasons = {item.item: item.reason for item in dataset.quarantined}
         if self.id in reasons:
             raise DataError(f"its reference cannot be used: {reasons[self.id]}")
@@ -248,6 +250,7 @@ INPUTS: Mapping[str, Input] = {
     BACKBONE: Input(read=lambda clip: None),  # of a column (Clip.values)
     LPIPS: Input(read=lambda clip: None),  # likewise
     DETECTIONS: Input(read=lambda clip: None),  # likewise
+    FLOW: Input(read=lambda clip: None),  # likewise
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
     TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
     MASKS: Input(read=Clip.masks, of_reference=True, roles=_mask_roles),

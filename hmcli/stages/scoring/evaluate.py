@@ -7,9 +7,8 @@ frame), so a killed run goes on where it stopped. A clip that cannot be scored i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def run(
     """
     generated = _opened(generation, reference, recipe, reporter)
     own = share(shard, generated.clips)
-    plan = _plan(recipe, generated, own.clips, reference, metrics, device, reporter)
+    plan = replace(_plan(recipe, generated, own.clips, reference, metrics, device, reporter), fresh=force)
     labels = [column.label for column in plan.columns]
     keys, failed = _keys(plan)
     units = [Unit(id=clip, items=items) for clip, items in keys.items()]
@@ -74,7 +73,7 @@ def run(
             counts={"clips": len(plan.clips)}, part=own.part, metrics=labels,
         )  # fmt: skip
     chosen = tuple(metric.name for metric in plan.metrics)
-    used = dataclasses.replace(recipe, eval=dataclasses.replace(recipe.eval, metrics=chosen))
+    used = replace(recipe, eval=replace(recipe.eval, metrics=chosen))
     features: list[Reader] = ["features"] if any(BACKBONE in metric.needs for metric in plan.metrics) else []
     features += ["lpips"] if any(LPIPS in metric.needs for metric in plan.metrics) else []
     features += ["folder"] if generated.foreign is not None else []
@@ -313,6 +312,7 @@ class Scorer:
                         raise DataError("annotations changed while they were used; run the same command again")
                 except DataError as error:
                     found[item] = error
+        clip.features.flush()
         return found
 
 

@@ -13,7 +13,7 @@ from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, REFERENCE, Backb
 from hmcli.metrics.identity import identity_note, measured_auc
 from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find, normal
-from hmcli.stages.data.opening import Dataset
+from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.sampling.generations import Generated
 
 
@@ -31,6 +31,12 @@ class Plan:
     settings: EvalConfig
     device: str
     versions: Mapping[str, str]
+    fresh: bool = False  # features are made anew, also where they are kept
+
+    @cached_property
+    def sources(self) -> dict[str, ClipSource]:
+        """The reference's clips by id."""
+        return {} if self.reference is None else {clip.id: clip for clip in self.reference.clips}
 
     @cached_property
     def backbones(self) -> dict[str, Backbone]:

@@ -70,8 +70,7 @@ class ClipVideos:
     def _as_recorded(self, found: str, video: Path) -> str:
         """The hash of a generated video. Raises DataError unless it is that of the one that was written."""
         name = video.relative_to(self._generated.path).as_posix()
-        items = self._generated.manifest.items.values()
-        if found != next((record["files"][""]["hash"] for record in items if record.get("path") == name), found):
+        if found != self._generated.hashes.get(name, found):
             what = "the generated video was changed or damaged after it was written"
             raise DataError(what, where={"file": video})
         return found

@@ -1,0 +1,86 @@
+"""What is made of frames alone - features, flow - made once: for all metrics of a clip, and for other evaluations.
+
+Kept by content: the pixels themselves (of a crop these are what its box covers), what is computed from them by which
+weights after which preprocessing, the code and the versions that compute it, and the kind of device. A reference's
+features are so found again whichever generation it judges, and wherever its file lies.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmcli.metrics import motion
+from hmcli.registry import find
+from hmcli.stages.scoring.layout import FORMAT, NetworkKey
+from hmcli.stages.scoring.plan import Plan
+from hmcli.stages.shared.typed import key_of
+from hmcli.store.arrays_kept import ArrayStore
+from hmcli.store.hashing import hash_arrays, hash_file, hash_json
+
+OfFrames = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesKey:
+    """All that decides what is made of frames."""
+
+    format: int
+    network: NetworkKey
+    code: str  # hash of the files it is written in
+    versions: dict[str, str]
+    device: str  # cpu, cuda: their last bits differ
+    frames: str  # hash of the pixels, and of their shape
+
+
+class Features:
+    """What is made of the frames of one clip. `flush` writes it for others."""
+
+    def __init__(self, plan: Plan, store: ArrayStore) -> None:
+        self._plan, self._store = plan, store
+        self._made: dict[str, np.ndarray] = {}
+
+    def backbone(self, name: str) -> OfFrames:
+        """A backbone of the run."""
+        used = self._plan.backbones[name]
+        return self._kept(used, NetworkKey(name=used.name, about=used.about), code_of(find("backbone", name)))
+
+    def flow(self) -> OfFrames:
+        """Flow between successive frames (hmcli.metrics.motion)."""
+        about = NetworkKey(name="flow", about={"definition": motion.FLOW})
+        return self._kept(motion.pair_flow, about, code_of(motion.pair_flow))
+
+    def flush(self) -> None:
+        self._store.flush()
+
+    def _kept(self, make: OfFrames, network: NetworkKey, code: str) -> OfFrames:
+        def made(frames: np.ndarray) -> np.ndarray:
+            key = key_of(
+                FeaturesKey(
+                    format=FORMAT, network=network, code=code, versions=dict(self._plan.versions),
+                    device=self._plan.device.partition(":")[0], frames=hash_arrays({"frames": frames}),
+                )
+            )  # fmt: skip
+            if key not in self._made:
+                known = None if self._plan.fresh or not code else self._store.get(key)
+                self._made[key] = make(frames) if known is None else known
+                if known is None and code:
+                    self._store.put(key, self._made[key])
+            return self._made[key]
+
+        return made
+
+
+@cache
+def code_of(made_by: Any) -> str:
+    """Hash of the modules beside the one that something is written in; empty where it is in no file."""
+    file = getattr(sys.modules.get(getattr(made_by, "__module__", "")), "__file__", None)
+    if file is None:
+        return ""
+    return hash_json({place.name: hash_file(place) for place in sorted(Path(file).parent.glob("*.py"))})

@@ -1,0 +1,171 @@
+"""Features and flow are made once of the same pixels by the same network, in a run and over runs; else anew."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hmcli.metrics import motion
+from hmcli.metrics.backbones.hog import Hog
+from hmcli.metrics.dsc import crop_features
+from hmcli.recipe.reading import load_recipe
+from hmcli.runtime import Silent
+from hmcli.stages.sampling.generations import open_generation
+from hmcli.stages.scoring import evaluate, features
+from hmcli.stages.scoring.features import Features
+from hmcli.stages.scoring.plan import Plan
+from hmcli.store.arrays_kept import ArrayStore
+
+FRAMES = np.random.default_rng(3).integers(0, 255, (3, 40, 60, 3), np.uint8)
+BOX = np.array([[4.0, 5.0, 30.0, 35.0]])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The pixels that the backbone hog has looked at, by call."""
+    seen: list[bytes] = []
+    real = Hog.__call__
+
+    def watched(hog: Hog, frames: np.ndarray) -> np.ndarray:
+        seen.append(frames.tobytes())
+        return real(hog, frames)
+
+    monkeypatch.setattr(Hog, "__call__", watched)
+    return seen
+
+
+@pytest.fixture
+def plan(generation: Path) -> Plan:
+    recipe = load_recipe(None, ["eval.backbone=hog"])
+    plan = Plan(
+        generated=open_generation(generation, recipe.poses), clips=(), reference=None, columns=(),
+        settings=recipe.eval, device="cpu", versions={"hmcli": "1"},
+    )  # fmt: skip
+    plan.__dict__["backbones"] = {"hog": Hog()}
+    return plan
+
+
+def features_of(plan: Plan, frames: np.ndarray) -> np.ndarray:
+    of_clip = Features(plan, ArrayStore())
+    found = of_clip.backbone("hog")(frames)
+    of_clip.flush()
+    return found
+
+
+def test_features_are_found_again_as_they_were_made(plan: Plan, made: list[bytes]):
+    first = features_of(plan, FRAMES)
+    again = features_of(plan, FRAMES.copy())
+    assert len(made) == 1
+    assert (again.dtype, again.tobytes()) == (first.dtype, first.tobytes())
+    np.testing.assert_array_equal(first, Hog()(FRAMES))
+
+
+def other_weights(plan: Plan) -> None:
+    plan.backbones["hog"].about["weights"] = "others"
+
+
+def other_preprocessing(plan: Plan) -> None:
+    plan.backbones["hog"].about["resize"] = "another"
+
+
+def another_name(plan: Plan) -> None:
+    plan.backbones["hog"].name = "hog2"
+
+
+CHANGES: dict[str, Callable[[Plan], Any]] = {
+    "weights": other_weights,
+    "preprocessing": other_preprocessing,
+    "backbone": another_name,
+    "versions": lambda plan: dataclasses.replace(plan, versions={"hmcli": "2"}),
+    "device": lambda plan: dataclasses.replace(plan, device="cuda:1"),
+    "asked to": lambda plan: dataclasses.replace(plan, fresh=True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_are_made_anew_where_what_made_them_changes(change: str, plan: Plan, made: list[bytes]):
+    features_of(plan, FRAMES)
+    changed = CHANGES[change](plan) or plan
+    changed.__dict__["backbones"] = plan.backbones
+    features_of(changed, FRAMES)
+    assert len(made) == 2
+
+
+def test_features_are_made_anew_where_the_code_changes(plan: Plan, made: list[bytes], monkeypatch: pytest.MonkeyPatch):
+    features_of(plan, FRAMES)
+    monkeypatch.setattr(features, "code_of", lambda made_by: "other code")
+    features_of(plan, FRAMES)
+    assert len(made) == 2
+
+
+def test_code_is_of_all_modules_that_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "my_backbone.py").write_text("from my_network import network\n\ndef factory():\n    return network\n")
+    (tmp_path / "my_network.py").write_text("network = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    factory = __import__("my_backbone").factory
+    before = features.code_of.__wrapped__(factory)
+    (tmp_path / "my_network.py").write_text("network = 2\n")
+    assert features.code_of.__wrapped__(factory) != before
+    assert features.code_of.__wrapped__(len) == ""  # in no file: kept for the clip alone
+
+
+@pytest.mark.parametrize("changed", ["pixel", "frames", "shape"])
+def test_features_are_made_anew_of_other_pixels(changed: str, plan: Plan, made: list[bytes]):
+    features_of(plan, FRAMES)
+    other = FRAMES.copy()
+    other[1, 7, 8, 2] ^= 1
+    features_of(plan, {"pixel": other, "frames": FRAMES[:2], "shape": FRAMES.reshape(3, 60, 40, 3)}[changed])
+    assert len(made) == 2
+
+
+def test_features_of_a_crop_are_those_of_its_box(plan: Plan, made: list[bytes]):
+    of_clip = Features(plan, ArrayStore())
+    for moved in (0.0, 0.0, 1.0):
+        crop_features(FRAMES[:1], BOX + moved, of_clip.backbone("hog"))
+    assert len(made) == 2
+
+
+METRICS = ("subject-consistency", "dsc-ctx", "dsc-gt", "motion-amount", "camera-following", "camera-followed")
+
+
+def scored(generation: Path, clips: Path, out: Path, **options: Any) -> dict[str, bytes]:
+    done = evaluate.run(
+        load_recipe(None, ["eval.backbone=hog"]), generation=generation, reference=clips, metrics=METRICS, out=out,
+        reporter=Silent(), **options,
+    ).path  # fmt: skip
+    return {file.name: file.read_bytes() for file in (done / "frames").iterdir()}
+
+
+def test_a_run_makes_everything_once_and_another_run_nothing(
+    generation: Path, clips: Path, tmp_path: Path, made: list[bytes], monkeypatch: pytest.MonkeyPatch
+):
+    flows: list[bytes] = []
+    real = motion.pair_flow
+
+    def watched(video: np.ndarray) -> np.ndarray:
+        flows.append(video.tobytes())
+        return real(video)
+
+    watched.__module__ = real.__module__
+    monkeypatch.setattr(motion, "pair_flow", watched)
+    first = scored(generation, clips, tmp_path / "one")
+    count = len(list((generation / "videos").iterdir()))
+    assert len(made) == len(set(made)) > count
+    assert len(flows) == len(set(flows)) == 2 * count  # of predictions and references, for three metrics
+    made.clear()
+    flows.clear()
+    assert scored(generation, clips, tmp_path / "two") == first
+    assert made == flows == []
+    assert scored(generation, clips, tmp_path / "two", force=True) == first
+    assert made
+    assert flows
