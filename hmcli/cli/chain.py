@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -12,6 +14,7 @@ import typer
 
 from hmcli.cli import readers
 from hmcli.cli.app import app
+from hmcli.cli.output import explain
 from hmcli.cli.shared import (
     ArtifactOut,
     Clips,
@@ -155,6 +158,9 @@ def train(
     ] = None,
     out: ArtifactOut = None,
     override: Overrides = None,
+    ranks: Annotated[
+        int, typer.Option("--num-processes", min=1, help="Ranks that share every batch (of all machines, by torchrun).")
+    ] = 1,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -162,7 +168,9 @@ def train(
 ) -> StageResult:
     """Train what the recipe says, from where it last stopped."""
     from hmcli.recipe.reading import to_dict
+    from hmcli.stages.training.ranks import from_environment
 
+    place = from_environment(os.environ, ranks)
     resolved = recipe_for("train", recipe, override, readers.of_training())
     part = resolved.train.part
     accept = made_with(to_dict(resolved), "codec", "text")
@@ -173,6 +181,8 @@ def train(
     if part != "transformer":
         if memory is not None:
             raise UsageError(f"--memory has no effect with train.part={part}", fix="leave --memory out")
+        if ranks > 1:
+            raise UsageError(f"train.part={part} trains in one process", fix="leave --num-processes out")
         from hmcli.stages.training import blocks, codec, segmenter
 
         by_part = {"codec": codec.run, "blocks": blocks.run, "segmenter": segmenter.run}
@@ -181,11 +191,14 @@ def train(
             dry_run=dry_run,
         )  # fmt: skip
     from hmcli.stages.training import train as stage
+    from hmcli.stages.training.launching import in_ranks
 
-    return stage.run(
-        resolved, latents=source, memory=given(memory), out=where, force=force, prune=prune, device=pick_device(device),
-        reporter=Console(), dry_run=dry_run,
+    chosen = pick_device(device)
+    work = partial(
+        stage.run, resolved, latents=source, memory=given(memory), out=where, force=force, prune=prune, device=chosen,
+        reporter=Console(),
     )  # fmt: skip
+    return in_ranks(work, place, ranks, device=chosen, dry_run=dry_run, explain=explain)
 
 
 @command(app, "generate")

@@ -57,6 +57,20 @@ class RetrievalInputs:
             generator=[*chance] * times if isinstance(chance, Sequence) else chance,
         )  # fmt: skip
 
+    def share(self, part: slice) -> RetrievalInputs:
+        """The inputs of some samples. Chance must be each sample's own, or their choices would be others."""
+
+        def of(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[part]
+
+        chance = self.generator
+        if isinstance(chance, torch.Generator):
+            raise ValueError("one generator for all samples cannot be divided among them: give one for each")
+        return replace(
+            self, intrinsics_B4=of(self.intrinsics_B4), overlap_BAM=of(self.overlap_BAM),
+            visibility_BM=of(self.visibility_BM), generator=None if chance is None else chance[part],
+        )  # fmt: skip
+
     def lens(self) -> Lens:
         """What the clips' cameras see. Raises ValueError when a part of it was not given."""
         if self.intrinsics_B4 is None or self.image_size is None or self.near is None or self.far is None:

@@ -351,7 +351,11 @@ class TrainConfig:
         ),
     ] = "transformer"
     steps: Annotated[int, key("Steps in all.", by=_STEPS, unit="steps", ge=1)] = 40
-    batch: Annotated[int, key("Clips of a step.", by=_STEPS, unit="clips", ge=1)] = 2
+    batch: Annotated[int, key("Clips of a step, of all ranks together.", by=_STEPS, unit="clips", ge=1)] = 2
+    accumulate: Annotated[
+        int, key("Pieces in which a rank goes through its share of the batch: less memory, the same gradient.",
+                 by=_TRAIN, unit="pieces", ge=1)
+    ] = 1  # fmt: skip
     lr: Annotated[float, key("Highest learning rate.", by=_STEPS, gt=0)] = 3.0e-4
     warmup: Annotated[int, key("Steps from 0 to lr.", by=_STEPS, unit="steps", ge=0)] = 10
     decay: Annotated[

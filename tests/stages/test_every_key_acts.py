@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 from random_lpips import write_random_lpips
 from small_detector import write_random_detector
 from torch.nn.modules.module import register_module_forward_hook
@@ -122,6 +121,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.part": ("train", "", "codec"),
     "train.steps": ("train", "", "1"),
     "train.batch": ("train", "", "1"),
+    "train.accumulate": ("train", "", "2"),
     "train.lr": ("train", "", "1e-4"),
     "train.warmup": ("train", "", "1"),
     "train.decay": ("train", "train.warmup=0", "cosine"),
@@ -270,7 +270,6 @@ class Stages:
         source = latents or self.latents
         if recipe.train.part == "codec":
             return self.codec(recipe, out)
-        AcceleratorState._reset_state(reset_partial_state=True)  # it is fixed once per process, commands are processes
         train.run(recipe, latents=source, out=out, force=False, device="cpu", reporter=Silent())
         kept = sorted(folder.name for folder in (out / "checkpoints").iterdir())
         return f"{kept} {of_files(sorted(out.rglob('transformer/*.safetensors')))}"

@@ -28,7 +28,7 @@ from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
 from hmcli.stages.models.layout import Step
-from hmcli.stages.training.checkpoints import read_checkpoint, write_checkpoint
+from hmcli.stages.training.checkpoints import last_checkpoint, read_checkpoint, write_checkpoint
 from hmcli.stages.training.learning import batches, freeze, learning_rate, make_average
 from hmcli.stages.training.objective import (
     Question,
@@ -40,7 +40,7 @@ from hmcli.stages.training.objective import (
     make_batch,
     pixel_weights,
 )
-from hmcli.stages.training.runs import held_out_fall
+from hmcli.stages.training.runs import held_out_fall, log_until
 from hmcli.stages.training.train import held_out, prepared_ahead
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import read_manifest
@@ -362,7 +362,8 @@ def test_what_a_run_goes_on_from_stands_in_aligned_memory_of_its_own(latents: Pa
     place = tmp_path / "run"
     with ArtifactWriter(place, "run", recipe={}, inputs={}, seed=0, reporter=Silent()) as writer:
         write_checkpoint(writer, "key", 1, recipe, open_latents(latents), model, [optimizer], average)
-        assert read_checkpoint(writer, "key", again, [its_optimizer], its_average, recipe.seed) == 1
+        folder = last_checkpoint(writer, "key")
+        assert read_checkpoint(folder, again, [its_optimizer], its_average, recipe.seed) == 1
     moments = [value for state in its_optimizer.state.values() for value in state.values()]
     assert len(moments) == 3 * len(list(model.parameters()))
     assert not astray(again, *moments, *its_average.shadow_params)
@@ -517,3 +518,12 @@ def test_a_finished_run_stays_as_it_is_whatever_else_is_asked(
     for recipe, change in ((other, ()), (nano, ("--set", "train.steps=2"))):
         ok(hm("train", recipe, "--latents", latents, "--out", copy, *change))
         assert (copy / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("left", ["", '{"step": 4, "loss": 1.0, "held_out_errors": {"0.98": 1.0}', '{"st'])
+def test_what_a_kill_leaves_of_the_log_is_cut_to_whole_lines(tmp_path: Path, left: str):
+    log = tmp_path / "steps.jsonl"
+    log.write_text("".join(json.dumps({"step": n, "loss": 1.0}) + "\n" for n in (1, 2, 3)) + left)
+    with log_until(log, 2) as file:
+        file.write(json.dumps({"step": 3}) + "\n")
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3]

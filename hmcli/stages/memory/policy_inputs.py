@@ -60,11 +60,13 @@ def retrieval_inputs(
     device: str,
     described: Mapping[str, SlotDescription] | None = None,
     positions: str = "screen",
+    each: bool = False,
 ) -> RetrievalInputs | None:
     """What the policy of `config` and the model's `positions` need for a batch of clips of one shape; None: nothing.
 
-    `seed` is of the policy's own choices. `described` brings overlaps and subjects of the clips' slots by clip id;
-    without it they are computed. Raises DataError when the latents do not hold what the policy needs.
+    `seed` is of the policy's own choices, with `each` every sample's own, so that a batch can be divided. `described`
+    brings overlaps and subjects of the clips' slots by clip id; without it they are computed. Raises DataError when the
+    latents do not hold what the policy needs.
     """
     import torch
 
@@ -85,7 +87,8 @@ def retrieval_inputs(
         shows = [shown_slots(clip, view, config, described) for clip in clips]
         found = replace(found, visibility_BM=tensor_of(np.stack(shows)).to(device))
     if _CHANCE in needs:
-        found = replace(found, generator=torch.Generator().manual_seed(seed))
+        chance = [torch.Generator().manual_seed(seed + number) for number in range(len(clips))]
+        found = replace(found, generator=chance if each else chance[0])
     return found
 
 

@@ -39,6 +39,7 @@ class RunAttributes:
     loss_last_tenth: LeftOut[float] = None  # mean
     held_out_fall: LeftOut[float] = None  # share of the held-out loss that went in the last fifth of the steps
     converged: LeftOut[bool] = None  # no more than 1 % of it did; left out where no checkpoint stands before that fifth
+    ranks: LeftOut[int] = None  # that trained together to the end, where it was more than one
 
 
 @dataclass(frozen=True, kw_only=True)

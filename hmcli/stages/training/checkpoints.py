@@ -115,19 +115,16 @@ def checkpoint_manifest(
 
 
 def read_checkpoint(
-    writer: ArtifactWriter,
-    key: str,
+    folder: Path,
     model: HydraTransformer3DModel,
     optimizers: Sequence[torch.optim.Optimizer],
     average: EMAModel | None,
     seed: int,
 ) -> int:
-    """Put the newest checkpoint's state into model, optimizers and average; returns its step, 0 without one."""
+    """Put the state of a checkpoint (see `last_checkpoint`) into model, optimizers and average; returns its step."""
     from hmcli.core.lora import has_lora
     from hmcli.store.weights import load_state_dict
 
-    if (folder := last_checkpoint(writer, key)) is None:
-        return 0
     again = f"train on from its weights into another --out: --set model.base={folder}; or from the start: --force"
     state = read_state(folder, seed=seed, instead=again)
     if not has_lora(model):  # under adapters, what does not train is what it was at the start
@@ -135,5 +132,4 @@ def read_checkpoint(
         model.load_state_dict(weights)
         state = dataclasses.replace(state, average=weights)
     put_state(state, model, optimizers, average)
-    writer.reporter.note(f"going on from step {state.step}")
     return state.step

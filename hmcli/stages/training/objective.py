@@ -39,6 +39,13 @@ class Batch:
     older: int = 0  # latent frames that slots of frozen memory are placed back by
     pixels: torch.Tensor | None = None  # (B, F, h, w): how much a latent pixel counts, where not all count alike
 
+    def share(self, part: slice) -> Batch:
+        """The same of some samples."""
+        return replace(
+            self, latents=self.latents[part], camera=self.camera[part], text=self.text[part],
+            pixels=None if self.pixels is None else self.pixels[part],
+        )  # fmt: skip
+
 
 def make_batch(
     clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, train: TrainConfig, tested: bool = False, rng: Any
@@ -105,6 +112,17 @@ class Question:
     wanted: torch.Tensor  # (N, C, F, h, w): the flow to predict
     weights: torch.Tensor  # (N,) or (N, F)
     draws: int = 1
+
+    def share(self, part: slice) -> Question:
+        """What is asked of some samples, in all draws."""
+
+        def of(values: torch.Tensor) -> torch.Tensor:
+            return values.unflatten(0, (self.draws, -1))[:, part].flatten(0, 1)
+
+        return replace(
+            self, latents=of(self.latents), timesteps=of(self.timesteps), wanted=of(self.wanted),
+            weights=of(self.weights),
+        )  # fmt: skip
 
     def after(self, frames: int) -> Question:
         """The same without the first frames."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.errors import NotFiniteError, StoppedEarly, UsageError
-from hmcli.runtime import StopFlag
 from hmcli.stages.models.layout import LOG, RECIPE, CheckpointAbout, Logged, MadeFrom, Step
 from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
@@ -75,8 +74,8 @@ def _back(changed: Mapping[str, str]) -> str:
 
 def log_until(path: Path, step: int) -> Any:
     """The step log, cut back to `step` so that a resumed run logs every step once."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    whole = [line for line in lines if line.endswith("}")]  # a process that ended in the middle left half a line
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else [""]
+    whole = lines[:-1]  # a process that ended in the middle left half a line behind the last end of line
     kept = [line for line in whole if from_json(Logged, json.loads(line), "a line of the log", file=path).step <= step]
     write_text(path, "".join(line + "\n" for line in kept))
     return path.open("a", encoding="utf-8")
@@ -118,7 +117,8 @@ def naming(step: int, clips: Sequence[str]) -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def say_stopped(stop: StopFlag, step: int, steps: int) -> None:
-    if stop.signal == signal.SIGINT:
+def say_stopped(number: int | None, step: int, steps: int) -> None:
+    """Raise what a signal of this number ends a training with."""
+    if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise StoppedEarly(f"stopped at step {step} of {steps}", fix="run the same command again: it goes on from there")

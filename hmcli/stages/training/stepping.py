@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,16 +68,17 @@ def take_steps(
     with log, shown as advance, naming_the_last(writer, key):
         for step in range(start, train.steps):
             log.write(json.dumps(to_json(training.step(step))) + "\n")
+            log.flush()
             advance(1)
             last = step + 1 == train.steps
             if last or stop or (step + 1) % train.checkpoint_every == 0:
-                log.flush()
+                os.fsync(log.fileno())
                 meta = about_checkpoint(writer)
                 with writer.item_folder(step_name(step + 1), key, parent=CHECKPOINTS, meta=meta) as folder:
                     write_state(folder, take_state(*changing, training.average, step=step + 1, seed=seed))
                 drop_old(writer, key, train.keep)
             if stop and not last:
-                say_stopped(stop, step + 1, train.steps)
+                say_stopped(stop.signal, step + 1, train.steps)
 
 
 def last_state(writer: ArtifactWriter, key: str, seed: int) -> TrainingState | None:

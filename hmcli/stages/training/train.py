@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,23 @@ from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict, sections, to_yaml
 from hmcli.recipe.sections import Recipe, TrainConfig
-from hmcli.runtime import StopFlag, stopping_at_boundaries
+from hmcli.runtime import Silent, StopFlag, stopping_at_boundaries
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_base, model_arguments, read_otherwise
-from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, RUN, RunAttributes, step_name
+from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, RUN, RunAttributes, Step, step_name
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
-from hmcli.stages.training.checkpoints import kept_steps, naming_the_last, read_checkpoint, write_checkpoint
+from hmcli.stages.training.checkpoints import (
+    kept_steps,
+    last_checkpoint,
+    naming_the_last,
+    read_checkpoint,
+    write_checkpoint,
+)
 from hmcli.stages.training.learning import batches
 from hmcli.stages.training.objective import LEVELS
+from hmcli.stages.training.ranks import Place, Ranks, joined
 from hmcli.stages.training.runs import held_out_fall, log_until, logged_steps, refuse_another_run, say_stopped
 from hmcli.stages.training.trainer import Prepared, Training, prepare_training
 from hmcli.store.artifact import ArtifactWriter
@@ -43,6 +52,7 @@ _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, whe
 STEPS_AHEAD = 8  # batches prepared while the device works
 SOURCES = "latents (or model.base, or --memory)"
 CONVERGED = 0.01  # a held-out loss that falls by more in the last fifth would go on falling
+FROM_NOTHING = "the start"  # in place of a checkpoint
 CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
 
 
@@ -57,11 +67,19 @@ def run(
     memory: Path | None = None,
     prune: bool = False,
     dry_run: bool = False,
+    processes: int = 1,
+    place: Place | None = None,
 ) -> StageResult:
     """Train to `train.steps` and write a run; see `hm train --help`.
 
+    `place`: as one of several ranks. `processes`: how many there are to be, for a dry run.
+
     Raises UsageError when `out` holds another run, DataError when no clip can be trained on, StoppedEarly on SIGTERM.
     """
+    if place is not None:
+        device = f"cuda:{place.local}" if device == "cuda" else device
+        reporter = Silent() if place.rank else reporter
+    check_shares(recipe.train, processes if place is None else place.count)
     view = open_latents(latents)
     view.say_left_out(reporter)
     clips = _usable(view, recipe)
@@ -76,31 +94,45 @@ def run(
     key = run_key(recipe, inputs)
     if dry_run:
         plan = f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}"
+        plan += f" in {processes} ranks" if processes > 1 else ""
         return planned(
             out, RUN, plan, reporter, look=lambda writer: refuse_another_run(writer, key, SOURCES), prune=prune,
             counts={"clips": len(clips)},
         )  # fmt: skip
+    if place is not None and place.rank:
+        with joined(place, device) as ranks, stopping_at_boundaries() as stop:
+            if start := ranks.told(""):
+                _train(prepare_training(recipe, view, device, described, reporter, ranks), clips, start, None, stop)
+        return StageResult(path=out, kind=RUN)
     with (
         ArtifactWriter(
-            out,
-            RUN,
-            recipe=_read(recipe),
-            inputs=inputs,
-            seed=recipe.seed,
-            reporter=reporter,
-            force=force,
+            out, RUN, recipe=_read(recipe), inputs=inputs, seed=recipe.seed, reporter=reporter, force=force,
             prune=prune,
         ) as writer,
+        joined(place, device) as ranks,
         stopping_at_boundaries() as stop,
-    ):
+    ):  # fmt: skip
         refuse_another_run(writer, key, SOURCES)
         if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
-            _train(prepare_training(recipe, view, device, described, reporter), clips, writer, key, reporter, stop)
+            start = ranks.told(str(last_checkpoint(writer, key) or FROM_NOTHING))
+            training = prepare_training(recipe, view, device, described, reporter, ranks)
+            _train(training, clips, start, Keeper(writer, key), stop)
         else:
+            ranks.told("")
             reporter.note(f"already trained to step {there}, {recipe.train.steps} were asked for")
             if is_artifact(writer.path):
                 writer.recipe = read_manifest(writer.path).recipe  # as it was trained, whatever was asked now
-        return _finish(writer, recipe, key)
+        return _finish(writer, recipe, key, ranks)
+
+
+def check_shares(train: TrainConfig, ranks: int) -> None:
+    """Raise UsageError where a batch has too few clips for every rank to have some."""
+    if (pieces := ranks * train.accumulate) > train.batch:
+        raise UsageError(
+            f"train.batch={train.batch} clips cannot be divided among {ranks} ranks in {train.accumulate} pieces each",
+            where={"recipe": "train.batch, train.accumulate"},
+            fix=f"set train.batch to {pieces} or more (it is that of all ranks together)",
+        )
 
 
 def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
@@ -175,19 +207,21 @@ def _check_model(recipe: Recipe, view: LatentsView, clips: list[str], reporter: 
 # --- the loop ------------------------------------------------------------------------------------------------------
 
 
-def _train(
-    training: Training, clips: list[str], writer: ArtifactWriter, key: str, reporter: Reporter, stop: StopFlag
-) -> None:
-    """Step from the last checkpoint to `train.steps`, with checkpoints; ends early, at a checkpoint, when stopped."""
-    train, view = training.recipe.train, training.view
-    seed = training.recipe.seed
-    start = read_checkpoint(writer, key, training.model, training.optimizers, training.average, seed)
-    _ = writer.staged  # from here on the run is unfinished
-    write_text(writer.path / RECIPE, to_yaml(training.recipe))
+def _train(training: Training, clips: list[str], start: str, keeper: Keeper | None, stop: StopFlag) -> None:
+    """Step from the checkpoint `start` to `train.steps`, with checkpoints; ends early, at a checkpoint, when stopped.
+
+    Every rank does this; the first one has the keeper, which writes what is kept.
+    """
+    train, view, ranks = training.recipe.train, training.view, training.ranks
+    first = 0
+    if start != FROM_NOTHING:
+        first = read_checkpoint(
+            Path(start), training.model, training.optimizers, training.average, training.recipe.seed
+        )
     aside = set(held_out(clips, train))
     groups = [[clip for clip in group.ids if clip not in aside] for group in view.groups if group.shape.has_target]
-    order = batches([group for group in groups if group], train.batch, seed)
-    for _ in range(start):
+    order = batches([group for group in groups if group], train.batch, training.recipe.seed)
+    for _ in range(first):
         next(order)
     fits = view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
     cache = {clip: view.clip(clip) for clip in clips} if fits else {}
@@ -196,26 +230,57 @@ def _train(
     def prepare(step: int, chosen: list[str]) -> Prepared:
         return training.prepare(step, [cache.get(clip) or view.clip(clip) for clip in chosen])
 
-    log = log_until(writer.path / LOG, start)
-    jobs = zip(range(start, train.steps), order, strict=False)
+    jobs = zip(range(first, train.steps), order, strict=False)
     ahead = 0 if training.device == "cpu" else STEPS_AHEAD
-    shown = reporter.progress("training", train.steps - start, "step")
-    with log, shown as advance, naming_the_last(writer, key):
+    with nullcontext() if keeper is None else keeper.open(training.recipe, first):
         for prepared in prepared_ahead(prepare, jobs, ahead):
             step, row = prepared.step, training.step(prepared)
-            last = step + 1 == train.steps
-            saves = last or stop or (step + 1) % train.checkpoint_every == 0
+            last, stopped = step + 1 == train.steps, ranks.largest(stop.signal or 0)
+            saves = last or stopped or (step + 1) % train.checkpoint_every == 0
             if saves and tested:
                 row = dataclasses.replace(row, **_tested(training, tested))
-            log.write(json.dumps(to_json(row)) + "\n")
-            advance(1)
+            if keeper is not None:
+                keeper.log(row)
+                if saves:
+                    keeper.save(step + 1, training)
             if saves:
-                log.flush()
-                write_checkpoint(
-                    writer, key, step + 1, training.recipe, view, training.model, training.optimizers, training.average
-                )
-            if stop and not last:
-                say_stopped(stop, step + 1, train.steps)
+                ranks.largest(0)  # the others wait: one that ends meanwhile would end the first, too
+            if stopped and not last:
+                say_stopped(stopped, step + 1, train.steps)
+
+
+class Keeper:
+    """What the first rank writes: the log, the checkpoints, and how far it is."""
+
+    def __init__(self, writer: ArtifactWriter, key: str) -> None:
+        self.writer, self.key = writer, key
+
+    @contextmanager
+    def open(self, recipe: Recipe, first: int) -> Iterator[None]:
+        """For a run that goes on from step `first`; from here on it is unfinished."""
+        reporter = self.writer.reporter
+        if first:
+            reporter.note(f"going on from step {first}")
+        _ = self.writer.staged
+        write_text(self.writer.path / RECIPE, to_yaml(recipe))
+        steps = log_until(self.writer.path / LOG, first)
+        shown = reporter.progress("training", recipe.train.steps - first, "step")
+        with steps as self._steps, shown as self._advance, naming_the_last(self.writer, self.key):
+            yield
+
+    def log(self, row: Step) -> None:
+        """A line of the log, at once on disk for whoever follows it."""
+        self._steps.write(json.dumps(to_json(row)) + "\n")
+        self._steps.flush()
+        self._advance(1)
+
+    def save(self, step: int, training: Training) -> None:
+        """A checkpoint; the log is not behind it, whatever happens to the machine."""
+        os.fsync(self._steps.fileno())
+        write_checkpoint(
+            self.writer, self.key, step, training.recipe, training.view, training.model, training.optimizers,
+            training.average,
+        )  # fmt: skip
 
 
 def _tested(training: Training, clips: list[LatentClip]) -> dict[str, Any]:
@@ -255,7 +320,7 @@ def prepared_ahead(
 # --- the run as an artifact ----------------------------------------------------------------------------------------
 
 
-def _finish(writer: ArtifactWriter, recipe: Recipe, key: str) -> StageResult:
+def _finish(writer: ArtifactWriter, recipe: Recipe, key: str, ranks: Ranks) -> StageResult:
     last = max(kept_steps(writer, key))
     steps = logged_steps(writer)
     losses, fall = [step.loss for step in steps], held_out_fall(steps)
@@ -264,6 +329,7 @@ def _finish(writer: ArtifactWriter, recipe: Recipe, key: str) -> StageResult:
         checkpoint=f"{CHECKPOINTS}/{step_name(last)}", loss_first=losses[0] if losses else None,
         loss_last_tenth=sum(tail) / len(tail) if tail else None,
         held_out_fall=None if fall is None else round(fall, 4), converged=None if fall is None else fall <= CONVERGED,
+        ranks=ranks.count if ranks.count > 1 else None,
     )  # fmt: skip
     if fall is not None and fall > CONVERGED:
         writer.reporter.note(

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hmcli.contracts import Reporter
 from hmcli.errors import NotFiniteError, UsageError
-from hmcli.recipe.sections import LoraConfig, Recipe, TrainConfig
+from hmcli.recipe.sections import LoraConfig, Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.memory.layout import SlotDescription
@@ -28,10 +29,10 @@ from hmcli.stages.training.objective import (
     ask,
     at_level,
     errors_of,
-    loss_of,
     make_batch,
     pixel_weights,
 )
+from hmcli.stages.training.ranks import ALONE, Ranks
 from hmcli.stages.training.runs import naming
 
 if TYPE_CHECKING:
@@ -53,6 +54,16 @@ class Prepared:
     question: Question
     retrieval: RetrievalInputs | None
 
+    def share(self, number: int, parts: int) -> Prepared:
+        """Piece `number` of `parts`: the same samples, with the same noise, as in the whole."""
+        if parts == 1:
+            return self
+        part = slice(len(self.clips) * number // parts, len(self.clips) * (number + 1) // parts)
+        return replace(
+            self, clips=self.clips[part], batch=self.batch.share(part), question=self.question.share(part),
+            retrieval=None if self.retrieval is None else self.retrieval.share(part),
+        )  # fmt: skip
+
 
 @dataclass(kw_only=True)
 class Training:
@@ -65,8 +76,9 @@ class Training:
     optimizers: list[torch.optim.Optimizer]
     average: EMAModel | None
     schedule: FlowSchedule
-    accelerator: Any
     device: str
+    ranks: Ranks
+    objective: torch.nn.Module  # prepared -> loss, whose gradients are the mean over ranks
     described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
 
     def prepare(self, step: int, clips: list[LatentClip], *, tested: bool = False) -> Prepared:
@@ -80,7 +92,7 @@ class Training:
         seed = int(rng.integers(2**62))
         retrieval = retrieval_inputs(
             clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described,
-            positions=recipe.model.positions,
+            positions=recipe.model.positions, each=True,
         )  # fmt: skip
         question = ask(batch, self.schedule, recipe.flow, context=context, draws=recipe.train.draws, seed=seed)
         return Prepared(step=step, clips=clips, batch=batch, question=question, retrieval=retrieval)
@@ -95,11 +107,8 @@ class Training:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate * group["scale"]
         with naming(step, [clip.id for clip in prepared.clips]):
-            loss = self.loss(prepared)
-            value = _finite("the loss", float(loss.detach()))
-            self.accelerator.backward(loss)
-            clipped = self.accelerator.clip_grad_norm_(self.parameters, train.clip_norm)
-            norm = _finite("the gradient's norm", float(clipped))
+            value = _finite("the loss", self._gradients(prepared))
+            norm = _finite("the gradient's norm", float(self._clip(train.clip_norm)))
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -107,12 +116,33 @@ class Training:
             self.average.step(self.parameters)
         return Step(step=step + 1, loss=value, grad_norm=norm, lr=rate)
 
+    def _gradients(self, prepared: Prepared) -> float:
+        """Leave the gradients of the whole batch's loss at the parameters; returns that loss.
+
+        A piece counts by its share of the samples. Ranks exchange gradients once, after the last piece.
+        """
+        from hmcli.stages.training.together import unsynchronised
+
+        each, whole = self.recipe.train.accumulate, len(prepared.clips)
+        value = 0.0
+        for piece in range(each):
+            share = prepared.share(self.ranks.rank * each + piece, self.ranks.count * each)
+            counts = len(share.clips) / whole
+            with nullcontext() if piece + 1 == each else unsynchronised(self.objective):
+                loss = self.objective(share)
+                (loss * (counts * self.ranks.count)).backward()
+            value += counts * float(loss.detach())
+        return self.ranks.total([value])[0]
+
+    def _clip(self, most: float) -> torch.Tensor:
+        """Cut the gradients to this length; returns what it was."""
+        import torch
+
+        return torch.nn.utils.clip_grad_norm_(self.parameters, most)
+
     def loss(self, prepared: Prepared) -> torch.Tensor:
-        with self.accelerator.autocast():
-            return loss_of(
-                self.model, prepared.batch, prepared.question, self.recipe.flow, device=self.device,
-                retrieval=prepared.retrieval,
-            )  # fmt: skip
+        """Loss of the current weights, without exchange between ranks."""
+        return getattr(self.objective, "module", self.objective)(prepared)
 
     def held_out_loss(self, clips: list[LatentClip]) -> float:
         """Mean loss of the current weights on clips never trained on; the same noise and levels at every checkpoint."""
@@ -124,9 +154,11 @@ class Training:
         return self._over(clips, lambda prepared: self._errors(prepared, sigma))
 
     def _errors(self, prepared: Prepared, sigma: float) -> list[float]:
+        from hmcli.stages.training.together import autocast
+
         batch, seed = prepared.batch, self.recipe.seed + prepared.step
         asked = at_level(batch, sigma, self.recipe.flow, context=self.recipe.model.memory.context, seed=seed)
-        with self.accelerator.autocast():
+        with autocast(self.device, self.recipe.train):
             found = errors_of(self.model, batch, asked, device=self.device, retrieval=prepared.retrieval)
         return [float(error) for error in found]
 
@@ -147,12 +179,14 @@ def prepare_training(
     device: str,
     described: dict[str, SlotDescription] | None,
     reporter: Reporter,
+    ranks: Ranks = ALONE,
 ) -> Training:
-    """Model, optimizers and schedule at step 0."""
+    """Model, optimizers and schedule at step 0, on this rank."""
     import torch
 
     from hmcli.core.flow import make_schedule
     from hmcli.stages.training.muon import is_block_matrix, make_optimizers
+    from hmcli.stages.training.together import Objective, together
 
     train = recipe.train
     model = build_model(recipe, channels=view.channels, text_dim=view.text_shape[1])
@@ -167,7 +201,8 @@ def prepare_training(
     return Training(
         recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
         optimizers=make_optimizers(model, train, is_block_matrix if train.optimizer == "muon" else None),
-        average=make_average(parameters, train.ema), accelerator=_accelerator(device, train),
+        average=make_average(parameters, train.ema), ranks=ranks,
+        objective=together(Objective(model, recipe, device), ranks, device),
         schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
     )  # fmt: skip
 
@@ -182,20 +217,6 @@ def _add_adapters(model: HydraTransformer3DModel, lora: LoraConfig, seed: int) -
         add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, generator=generator)
     except ValueError as error:
         raise UsageError(str(error), fix="use ends of layer names such as to_q, to_v, ffn.net.2, projector") from error
-
-
-def _accelerator(device: str, train: TrainConfig) -> Any:
-    """accelerate in one process, on the device that was asked for."""
-    import os
-
-    from accelerate import Accelerator
-
-    if device != "cpu":
-        os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if train.dtype == "bfloat16" else "no")
-    if accelerator.num_processes != 1:
-        raise UsageError(f"started as {accelerator.num_processes} processes, but this version trains in one")
-    return accelerator
 
 
 def _finite(what: str, value: float) -> float:
