@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -228,6 +229,14 @@ def generate(
     fov: Annotated[
         float, typer.Option("--fov", min=0, max=120, help="With a video: its horizontal field of view, degrees.")
     ] = 0.0,
+    replay: Annotated[
+        str,
+        typer.Option(
+            "--replay",
+            metavar="ROW",
+            help="Make the video of a row (GENERATION/generations.jsonl:LINE) again, bit for bit, as the file --out.",
+        ),
+    ] = "",
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
@@ -241,6 +250,13 @@ def generate(
     prune: Prune = False,
 ) -> StageResult:
     """Generate the targets of clips, or what comes after a video."""
+    if replay:
+        beside = {
+            "--clips": clips, "--prompt": prompt, "--cameras": cameras, "--frames": frames, "--fov": fov,
+            "--recipe": recipe, "--set": override, "--num-processes": processes > 1, "--shard": shard, "--on": on,
+            "--shards": shards, "--prune": prune,
+        }  # fmt: skip
+        return _replay(replay, beside, source, model, memory, out, device, force=force, dry_run=dry_run)
     asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
     weights = find_input(model, "run")
     base = recorded(weights)
@@ -269,6 +285,26 @@ def generate(
             out=where, force=force, prune=prune, device=device, processes=processes,
             dry_run=dry_run,
         )  # fmt: skip
+
+
+def _replay(
+    row: str, beside: Mapping[str, object], source: str | Path | None, model: Path | None, memory: list[Path] | None,
+    out: Path | None, device: str, *, force: bool, dry_run: bool,
+) -> StageResult:  # fmt: skip
+    """A row says all but where things lie now."""
+    if refused := [name for name, value in beside.items() if value]:
+        raise UsageError(
+            f"{', '.join(refused)}: a row that is replayed says that itself",
+            fix="leave it out; to change something, generate anew",
+        )
+    from hmcli.runtime import pick_device
+    from hmcli.stages.sampling import replay as stage
+
+    places = stage.Places(
+        latents=given(source), model=given(model), memory=given_all(memory),
+        device="" if device == "auto" else pick_device(device),
+    )  # fmt: skip
+    return stage.run(row, places, out=out, force=force, reporter=Console(), dry_run=dry_run)
 
 
 def evaluate(

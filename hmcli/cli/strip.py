@@ -27,7 +27,8 @@ def strip(
     scale: Annotated[int, typer.Option("--scale", min=1, max=8, help="Pixels shown for each pixel.")] = 2,
     most: Annotated[float, typer.Option("--max-mib", min=0.01, help="The animation's size, at most.")] = 2.0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="A .webp or .gif that loops, or a .png; default: ./<stem>.webp.")
+        Path | None,
+        typer.Option("--out", help="A .webp or .gif that loops, an .mp4 or a .png; default: ./<stem>.webp."),
     ] = None,
     override: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,

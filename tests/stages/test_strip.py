@@ -10,6 +10,7 @@ from PIL import Image
 from warm import WarmCommand, ok
 
 from hmcli.store.files import read_json
+from hmcli.store.video import probe_video
 
 
 def test_a_strip_is_one_file_of_the_clips_that_all_generations_have(
@@ -24,12 +25,17 @@ def test_a_strip_is_one_file_of_the_clips_that_all_generations_have(
     assert width == 4 * size[1] + 3 * 4  # context, truth, a, b
     assert hm("strip", generation, "--reference", clips, "--out", tmp_path / "s.webp").returncode == 2
     assert ok(hm("strip", generation, "--reference", clips, "--out", tmp_path / "s.png")).suffix == ".png"
+    film = probe_video(ok(hm("strip", generation, "--reference", clips, "--scale", 1, "--out", tmp_path / "s.mp4")))
+    assert film.width == 3 * size[1] + 2 * 4
+    refused = hm("strip", generation, "--reference", clips, "--max-mib", 0.01, "--out", tmp_path / "t.mp4")
+    assert refused.returncode == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["s.mp4", "s.png", "s.webp"]
 
 
 @pytest.mark.parametrize(
     ("more", "code", "says"),
     [
-        (["--out", "s.mp4"], 2, "a strip is a .webp, .gif, .png file"),
+        (["--out", "s.avi"], 2, "a strip is a .webp, .gif, .png, .mp4 file"),
         (["--label", "a", "--label", "b"], 2, "2 labels for 1 generations"),
         (["--clips", "nobody"], 2, "not every generation has 'nobody'"),
         (["--max-mib", "0.01"], 3, "MiB, at most 0.01"),

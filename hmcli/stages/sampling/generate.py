@@ -6,6 +6,7 @@ noise depends on (seed, clip id) alone, so results depend on no order, selection
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -42,6 +43,7 @@ from hmcli.stages.sampling.layout import (
     STRIPS,
     SUFFIX,
     VIDEOS,
+    Again,
     GenerationAttributes,
     Row,
     video_path,
@@ -209,16 +211,24 @@ class Generator:
         place.mkdir()
         numbers = [number for item, (_, number) in items_of([clip.id], job.sample.count).items() if item in unit.items]
         partial = {number: self.partial_of(unit.items[sample_item(clip.id, number)]) for number in numbers}
-        return [self._sample(clip, number, place, partial[number]) for number in numbers]
+        return [self.sample(clip, number, place / f"{number}{SUFFIX}", partial[number]) for number in numbers]
 
     def partial_of(self, key: str) -> Path:
         """Where the chunks of the sample with this key are kept until it is whole."""
         return self.partial / key.removeprefix("sha256:")[:16]
 
-    def _sample(self, clip: LatentClip, number: int, place: Path, partial: Path) -> Row:
-        started, file = time.monotonic(), place / f"{number}{SUFFIX}"
-        write_video(file, chain.from_iterable(self._pictures(clip, number, partial)), fps=clip.fps)
-        return _row(self.job, clip, number, probe_video(file), round(time.monotonic() - started, 3))
+    def sample(self, clip: LatentClip, number: int, file: Path, partial: Path) -> Row:
+        """Write one sample's video; `partial` is a folder for its chunks."""
+        started, digest = time.monotonic(), hashlib.sha256()
+
+        def frames() -> Iterator[np.ndarray]:
+            for frame in chain.from_iterable(self._pictures(clip, number, partial)):
+                digest.update(np.ascontiguousarray(frame).tobytes())
+                yield frame
+
+        write_video(file, frames(), fps=clip.fps)
+        again = self.job.again(clip.id, number, f"sha256:{digest.hexdigest()}")
+        return _row(self.job, clip, number, probe_video(file), round(time.monotonic() - started, 3), again)
 
     def _pictures(self, clip: LatentClip, number: int, partial: Path) -> Iterator[np.ndarray]:
         """(T, H, W, 3) uint8: the target, or a chunk of it after the other."""
@@ -232,7 +242,7 @@ class Generator:
             job.reporter.note(f"{clip.id}: {chunk.stop} of {target_frames(clip)} frames")
 
 
-def _row(job: Job, clip: LatentClip, number: int, video: VideoInfo, seconds: float) -> Row:
+def _row(job: Job, clip: LatentClip, number: int, video: VideoInfo, seconds: float, again: Again) -> Row:
     sample = job.sample
     return Row(
         id=clip.id, video=video_path(sample_item(clip.id, number)), caption=clip.caption,
@@ -240,7 +250,7 @@ def _row(job: Job, clip: LatentClip, number: int, video: VideoInfo, seconds: flo
         frames=video.frames, fps=clip.fps, height=video.height, width=video.width,
         context_frames=1 + TIME_STRIDE * (clip.context - 1), steps=sample.steps, guidance=sample.guidance,
         shift=sample.shift, negative=sample.negative, dtype=sample.dtype, memory=sample.memory,
-        camera=[] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(), seconds=seconds,
+        camera=[] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(), seconds=seconds, again=again,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hmcli import __version__
 from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter, VideoCodec
 from hmcli.errors import DataError, NotFiniteError, UsageError
@@ -33,7 +34,7 @@ from hmcli.stages.memory.policy_inputs import (
 )
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.stages.models.identity import codec_hash, codec_of, open_codec, open_text, text_hash, text_of
-from hmcli.stages.sampling.layout import VideoKey
+from hmcli.stages.sampling.layout import Again, VideoKey
 from hmcli.stages.sampling.samples import sample_seed
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.typed import key_of
@@ -60,6 +61,7 @@ class Job:
     described: dict[str, SlotDescription] | None
     device: str
     reporter: Reporter
+    remembered: tuple[Path, ...] = ()  # the memory artifacts that were given
 
     @cached_property
     def memory(self) -> MemoryConfig:
@@ -93,15 +95,30 @@ class Job:
 
     def key(self, clip: str, number: int = 1) -> str:
         """The content key of one of a clip's samples."""
+        return key_of(self.made_of(clip, number))
+
+    def made_of(self, clip: str, number: int = 1) -> VideoKey:
+        """All that one of a clip's samples is made from."""
         view, about = self.view, self.view.about(clip)
-        return key_of(
-            VideoKey(
-                latents=view.latents_hash(clip), caption=about.caption, text=view.embedding_hash(about.caption),
-                negative=self._negative_hash, fps=about.fps, model=self.model.fingerprint, codec=self._codec_hash,
-                sample=self.denoising, number=None if number == 1 else number, geometry=self._seen,
-                seed=self.recipe.seed, past=self._past(clip),
-                chance=self._chance,
-            )
+        return VideoKey(
+            latents=view.latents_hash(clip), caption=about.caption, text=view.embedding_hash(about.caption),
+            negative=self._negative_hash, fps=about.fps, model=self.model.fingerprint, codec=self._codec_hash,
+            sample=self.denoising, number=None if number == 1 else number, geometry=self._seen,
+            seed=self.recipe.seed, past=self._past(clip), chance=self._chance,
+        )  # fmt: skip
+
+    def again(self, clip: str, number: int, pixels: str) -> Again:
+        """What makes the same pixels, whose hash is given, again."""
+        import torch
+
+        places: list[Reader] = ["generate", *(["views"] if self._seen else [])]  # type: ignore[list-item]
+        places += ["codec path"] if self.model.names_codec else []
+        places += ["text path"] if self.model.names_text else []
+        return Again(
+            made_of=self.made_of(clip, number), pixels=pixels, recipe=reads(self.recipe, *places),
+            model=str(self.model.path.absolute()), latents=str(self.view.path.absolute()), device=self.device,
+            memory=tuple(str(path.absolute()) for path in self.remembered),
+            versions={"hmcli": __version__, "torch": torch.__version__},
         )  # fmt: skip
 
     @property
@@ -198,6 +215,7 @@ def open_job(
     job = Job(
         recipe=recipe, view=view, model=folder, history=History(kept, folder) if kept else None, described=None,
         device=device, reporter=reporter,
+        remembered=(*kept, *([] if descriptions is None else [descriptions])),
     )  # fmt: skip
     if descriptions is not None:
         described = open_descriptions(descriptions, view, job.memory, ids, reporter)

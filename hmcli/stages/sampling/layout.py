@@ -55,6 +55,20 @@ class VideoKey:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Again:
+    """What makes the same pixels again (`hm generate --replay`), beside the clip and its sample."""
+
+    made_of: VideoKey
+    pixels: str  # hash of the frames before they were compressed
+    recipe: dict[str, Any]  # what of it was read
+    model: str  # absolute paths
+    latents: str
+    memory: tuple[str, ...] = ()  # artifacts of --memory, in their order
+    device: str
+    versions: dict[str, str]  # hmcli and torch: others may round otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A generated video. What only a model has (seed to memory) is None in a model-free row."""
 
@@ -77,6 +91,7 @@ class Row:
     seconds: float  # that it took
     made: str = ""  # how, where a model-free row has more than one way
     sample: Count = 1  # which of the clip's samples
+    again: LeftOut[Again] = None  # None: no model made it, or an earlier version of hm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import DataConfig, PosesConfig
@@ -16,9 +18,11 @@ from hmcli.stages.data.opening import ClipSource, Dataset
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
 from hmcli.stages.scoring.videos import ClipVideos
 from hmcli.store.hashing import HashCache
+from hmcli.store.video import write_video
 
 MOST = 4  # clips shown unless named
 STILL = ".png"
+FILM = ".mp4"
 
 
 def run(
@@ -38,8 +42,8 @@ def run(
 
     Raises UsageError for generations that do not go together, DataError for clips that cannot be read.
     """
-    if out.suffix.lower() not in FORMATS:
-        raise UsageError(f"--out {out.name}: a strip is a {', '.join(FORMATS)} file")
+    if out.suffix.lower() not in (*FORMATS, FILM):
+        raise UsageError(f"--out {out.name}: a strip is a {', '.join((*FORMATS, FILM))} file")
     if out.exists() and not force:
         raise UsageError(f"{out} is there already", fix="name another file with --out, or add --force")
     if labels and len(labels) != len(paths):
@@ -62,11 +66,24 @@ def run(
     try:
         if out.suffix.lower() == STILL:
             save_png(stills(rows, names, scale), out)
+        elif out.suffix.lower() == FILM:
+            _save_film(animate(rows, names, fps, scale), fps, out, round(most_mib * 2**20))
         else:
             save_animation(animate(rows, names, fps, scale), fps, out, round(most_mib * 2**20))
     except ValueError as error:
         raise DataError(str(error), where={"out": out}, fix="show fewer clips, or a smaller --scale") from error
     return StageResult(path=out, kind="strip", counts={"clips": len(rows)})
+
+
+def _save_film(frames: np.ndarray, fps: float, out: Path, most_bytes: int) -> None:
+    """Write (T, H, W, 3) as an mp4, with white lines at the lower and right edge where sides are odd."""
+    sides = [(0, side % 2) for side in frames.shape[1:3]]
+    part = out.with_name(f".{out.stem}.part{FILM}")
+    write_video(part, np.pad(frames, [(0, 0), *sides, (0, 0)], constant_values=255), fps=fps)
+    if (size := part.stat().st_size) > most_bytes:
+        part.unlink()
+        raise ValueError(f"{size / 2**20:.1f} MiB, at most {most_bytes / 2**20:.2g} MiB are asked for")
+    part.replace(out)
 
 
 def _choose(generations: Sequence[Generated], clips: Sequence[str], reporter: Reporter) -> list[str]:
