@@ -70,6 +70,13 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "state-progress": "hmcli.metrics.reentry_errors:state_progress",
         "time-error": "hmcli.metrics.reentry_errors:time_error",
         "velocity-error": "hmcli.metrics.reentry_errors:velocity_error",
+        "verdict-right": "hmcli.metrics.verdicts:right",
+        "verdict-vanished": "hmcli.metrics.verdicts:vanished",
+        "verdict-frozen": "hmcli.metrics.verdicts:frozen",
+        "verdict-distorted": "hmcli.metrics.verdicts:distorted",
+        "verdict-stuttering": "hmcli.metrics.verdicts:stuttering",
+        "verdict-misplaced": "hmcli.metrics.verdicts:misplaced",
+        "verdict-duplicated": "hmcli.metrics.verdicts:duplicated",
     },
     "backbone": {
         "hog": "hmcli.metrics.backbones.hog:hog",

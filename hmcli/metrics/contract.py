@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context", "backbone"
-LPIPS, DETECTIONS, FLOW = "lpips", "detections", "flow"
+LPIPS, FLOW, DETECTIONS, TRUE_DETECTIONS = "lpips", "flow", "detections", "true_detections"
 BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
 Grain = Literal["frame", "stretch", "clip"]
 
@@ -142,9 +142,9 @@ class Metric:
     `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos
     (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `flow` a video to its flow
     (hmcli.metrics.motion), `lpips` a video and its reference to distances, `detections` are T lists of `Detection`, the
-    prediction's by the run's detector, `masks` are (T, H, W) uint8 numbers of the reference's subjects (0: none),
-    `boxes`, `tracks`, `cameras` and `depth` the classes above. Two metrics of one function and the same needs, which
-    read its result differently, share it.
+    prediction's by the run's detector, `true_detections` the reference's by the same, `masks` are (T, H, W) uint8
+    numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above. Two
+    metrics of one function and the same needs, which read its result differently, share it.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:
@@ -154,6 +154,8 @@ class Metric:
     backbone of the published numbers; with any other the scores are not comparable with them. `finder` names what finds
     the subjects whose features are compared, such as truth. `order` names rows of `hm bench rows`, the best first, and
     `truth` for the target itself, which it has to put in this order over a set of clips: a test holds it to that.
+    `shared` is computed once for all metrics that name the same one: it takes the `needs`, and `function` what it
+    returns.
     """
 
     name: str
@@ -169,15 +171,19 @@ class Metric:
     parts: tuple[str, ...] = ()
     pooled: Callable[[np.ndarray], float] | None = None
     order: tuple[str, ...] = ()
+    shared: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if (self.parts or self.pooled) and self.per != "clip":
             raise ValueError(f"{self.name}: parts of a clip, and what is pooled from them, need per='clip'")
+        if TRUE_DETECTIONS in self.needs and DETECTIONS not in self.needs:
+            raise ValueError(f"{self.name}: {TRUE_DETECTIONS} are read beside the prediction's {DETECTIONS}")
 
     def __call__(self, **inputs: Any) -> Any:
         """Values, as `per` says. Raises ValueError when a clip cannot be judged (sizes differ, too few frames), and
         NothingToJudge when nothing in it is to be."""
-        return self.function(**{name: inputs[name] for name in self.needs})
+        given = {name: inputs[name] for name in self.needs}
+        return self.function(**given) if self.shared is None else self.function(self.shared(**given))
 
     def label(self, backbone: str = "", known: str = "", detector: str = "") -> str:
         """How the score is called wherever it is shown; a metric of features carries its backbone in its name, one of

@@ -62,7 +62,7 @@ def test_a_frozen_subject_stands_as_it_was_when_it_left(every, clip, whom):
         clip.target, lambda whole: with_instead(whole, whom.number, lambda actor: (at_moments(actor, left),))
     )
     np.testing.assert_array_equal(every["frozen"].video[whom.back :], still[whom.back :])
-    assert not every["vanished"].shown_T.any()
+    assert not every["vanished"].own_THW.any()
 
 
 def test_a_stuttering_subject_jumps_every_fourth_frame(every, clip, whom):

@@ -22,10 +22,12 @@ from hmcli.metrics.contract import (
     CAMERAS,
     CONTEXT,
     DEPTH,
+    DETECTIONS,
     MASKS,
     PREDICTION,
     REFERENCE,
     TRACKS,
+    TRUE_DETECTIONS,
     Detection,
     Metric,
     NothingToJudge,
@@ -232,6 +234,37 @@ def test_detections_are_what_the_detector_sees_in_the_prediction_asked_once(
     }  # fmt: skip
     card = json.loads((done / "manifest.json").read_text())["attributes"]["protocol"]
     assert card["Detector"] == {"name": "transformers", **detector.about}
+
+
+def test_what_metrics_share_is_computed_once_and_one_detector_sees_the_truth_too(
+    known: Any, generation: Path, clips: Path, tmp_path: Path, found_by: list[str]
+):
+    asked: list[tuple[np.ndarray, Any, Any]] = []
+
+    def both(prediction: np.ndarray, detections: Any, true_detections: Any) -> tuple[int, int]:
+        asked.append((prediction, detections, true_detections))
+        return len(detections[0]), len(true_detections[0])
+
+    one = Metric(
+        name="first", function=lambda counts: counts[0], shared=both, unit="", definition="of the prediction",
+        needs=(PREDICTION, DETECTIONS, TRUE_DETECTIONS), per="clip",
+    )  # fmt: skip
+    other = dataclasses.replace(one, name="second", function=lambda counts: counts[1], definition="of the truth")
+    known(one)
+    known(other)
+    done = evaluate.run(
+        load_recipe(None, found_by), generation=generation, reference=clips, metrics=("first", "second"),
+        out=tmp_path / "eval", reporter=Silent(),
+    ).path  # fmt: skip
+    videos = sorted((generation / "videos").iterdir())
+    assert len(asked) == len(videos)
+    detector = registry.find("detector", "transformers")(found_by[1].partition("=")[2], "cpu")
+    for video in videos:
+        for name, file in (("first", video), ("second", clips / video.stem / "tgt.mp4")):
+            values = json.loads((done / "frames" / f"{video.stem}.{name}.transformers.json").read_text())
+            assert values["values"] == [len(detector(read_video(file)[:1])[0])]
+    with pytest.raises(ValueError, match="beside the prediction"):
+        dataclasses.replace(one, needs=(PREDICTION, TRUE_DETECTIONS))
 
 
 def test_values_depend_on_the_detector(generation: Path, clips: Path, tmp_path: Path):

@@ -16,14 +16,14 @@ import numpy as np
 from hmcli.stages.bench.redrawing import EDGE, Redrawn
 from hmcli.world.staging.clip import Actor, ClipDescription
 from hmcli.world.staging.variants import at_moments, target_alone, with_instead
-from hmcli.world.subjects import SUBJECTS
+from hmcli.world.subjects import SUBJECTS, subject_family
 from hmcli.world.views.warps import widened
 
 ASIDE = 1.1  # body lengths to one side: a misplaced subject, and the second one of two
-LATE = 1.0  # seconds by which a subject comes back too late
+LATE = 1.3  # body lengths that a subject walks in the time by which it comes back too late
 HELD = 4  # frames that a stuttering subject stays as it is, before it jumps
 SHAKE = 0.12  # body lengths: the spread of a shaken subject's places
-_BENT = 0.22  # of a subject's height, by which a distorted one's parts are elsewhere
+_BENT = 0.13  # of a subject's height, by which a distorted one's parts are elsewhere
 _TINT = 0.6  # of a recoloured subject's colour, that is a paint
 
 
@@ -38,10 +38,10 @@ class Returning:
 
 @dataclass(frozen=True, kw_only=True)
 class Damaged:
-    """A target (T, H, W, 3) with the damage, and how many pixels of the subject a frame shows (of two: the smaller)."""
+    """A target with the damage, and which pixels then show the subject (of two: the one that should not be)."""
 
-    video: np.ndarray
-    shown_T: np.ndarray
+    video: np.ndarray  # (T, H, W, 3)
+    own_THW: np.ndarray  # bool
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,12 @@ class Scene:
             return tuple(replace(change(actor), number=name) for change, name in zip(instead, names, strict=False))
 
         pictures, labels = self.draw(with_instead(self.clip, self.whom.number, others))
-        return self.put(pictures, *(labels == name for name in names[: len(instead)]))
+        return self.put(pictures, labels == names[len(instead) - 1] if instead else np.zeros(labels.shape, bool))
 
-    def put(self, pictures: np.ndarray, *shown_THW: np.ndarray) -> Damaged:
+    def put(self, pictures: np.ndarray, own_THW: np.ndarray) -> Damaged:
         """The video on disk, with these pictures where they differ from the truth drawn again."""
         changed = widened((pictures != self.drawn.target).any(-1), EDGE) & self.since[:, None, None]
-        video = np.where(changed[..., None], pictures, self.video)
-        counts = [mask.sum(axis=(1, 2)) for mask in shown_THW] or [np.zeros(len(video), int)]
-        return Damaged(video=video, shown_T=np.min(counts, axis=0))
+        return Damaged(video=np.where(changed[..., None], pictures, self.video), own_THW=own_THW)
 
     # --- elsewhere, at other times ------------------------------------------------------------------------------------
 
@@ -113,16 +111,18 @@ class Scene:
         return change
 
     def aside(self) -> np.ndarray:
-        """(3,) metres to the left or right of the camera: to the side on which more of the picture is."""
+        """(3,) metres to the left or right of the camera: not to where it left, and where more of the picture is."""
         frame = self.moments[self.whom.back :]
         right = self.clip.world_from_camera[frame[0], :3, 0] * (1, 1, 0)
         step = ASIDE * self.actor.subject.body_length * right / np.linalg.norm(right)
+        true, left = self.actor.walk.position[frame], self.actor.walk.position[self.whom.left]
         half = np.tan(self.clip.half_angle)
-        inside = {}
+        worth = {}
         for way in (-1, 1):
-            place = self.actor.walk.position[frame] + way * step
-            inside[way] = np.abs(sideways(place, self.clip.world_from_camera[frame])) < 0.9 * half
-        return step * max(inside, key=lambda way: inside[way].sum())
+            inside = np.abs(sideways(true + way * step, self.clip.world_from_camera[frame])) < 0.9 * half
+            away = np.linalg.norm(true + way * step - left, axis=-1) > 0.6 * self.actor.subject.body_length
+            worth[way] = (inside & away).sum()
+        return step * max(worth, key=lambda way: worth[way])
 
 
 def sideways(point_T3: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
@@ -140,7 +140,11 @@ def frozen(scene: Scene) -> Damaged:
 
 
 def delayed(scene: Scene) -> Damaged:
-    return scene.otherwise(scene.at(scene.moments - round(LATE * scene.clip.fps)))
+    """By the time in which it walks LATE body lengths, up to the middle of the frames it is back in."""
+    frame = int(scene.moments[(scene.whom.back + len(scene.moments)) // 2])
+    way = np.linalg.norm(scene.actor.walk.position[:frame] - scene.actor.walk.position[frame], axis=-1)
+    far = np.flatnonzero(way >= LATE * scene.actor.subject.body_length)
+    return scene.otherwise(scene.at(scene.moments - (frame - int(far[-1]) if len(far) else scene.whom.back)))
 
 
 def stuttering(scene: Scene) -> Damaged:
@@ -165,11 +169,11 @@ def duplicated(scene: Scene) -> Damaged:
 
 
 def swapped(scene: Scene) -> Damaged:
-    """Another kind of subject in its place, as tall as it is."""
-    own = scene.actor.subject
-    kind = {"person": "animal", "animal": "person"}[own.kind]
-    drawn = [SUBJECTS[name](scene.rng) for name in scene.rng.permutation(sorted(SUBJECTS))]
-    other = next(one for one in drawn if one.kind == kind and 0.6 < one.body_length / own.body_length < 1.7)
+    """Another of the world's subjects in its place, of another kind where there is one."""
+    own, names = scene.actor.subject, scene.drawn.world.subjects or tuple(sorted(SUBJECTS))
+    others = [subject_family(name)(scene.rng) for name in scene.rng.permutation(names) if name != own.family]
+    apart = {True: 0.0, False: 2.0}  # kinds count for more than sizes
+    other = min(others, key=lambda of: apart[of.kind != own.kind] + abs(np.log(of.body_length / own.body_length)))
     here = scene.at(scene.moments)
     return scene.otherwise(lambda actor: replace(here(actor), subject=other))
 

@@ -23,6 +23,7 @@ from hmcli.metrics.contract import (
     PREDICTION,
     REFERENCE,
     TRACKS,
+    TRUE_DETECTIONS,
     ClipCameras,
     ClipDepth,
     Detection,
@@ -125,12 +126,15 @@ class Clip:
                 inputs[DETECTIONS] = self.detections(prediction)
             if FLOW in metric.needs:
                 inputs[FLOW] = self.features.flow()
-            one = (metric.function, metric.needs, column.backbone, column.detector, id(prediction))
+            computed = metric.shared or metric.function
+            one = (computed, metric.needs, column.backbone, column.detector, id(prediction))
             if one not in self._returned:
-                self._returned[one] = metric(prediction=prediction, **inputs)
+                given = {PREDICTION: prediction, **inputs}
+                self._returned[one] = computed(**{name: given[name] for name in metric.needs})
+            found = self._returned[one] if metric.shared is None else metric.function(self._returned[one])
         except ValueError as error:
             raise DataError(str(error)) from error
-        return as_found(metric, self._returned[one])
+        return as_found(metric, found)
 
     def _sample(self, row: Row) -> np.ndarray:
         found: np.ndarray = self._once(f"{PREDICTION} {row.sample}", lambda: self._videos.read(row))
@@ -144,9 +148,17 @@ class Clip:
 
     def detections(self, frames: np.ndarray) -> list[list[Detection]]:
         """What the run's detector sees in a prediction; kept, for other metrics."""
+        return self._once_of(frames, DETECTIONS, self._detect)
+
+    def true_detections(self) -> list[list[Detection]]:
+        """What the run's detector sees in the reference."""
+        found: list[list[Detection]] = self._once(TRUE_DETECTIONS, lambda: self._detect(self.reference()))
+        return found
+
+    def _detect(self, frames: np.ndarray) -> list[list[Detection]]:
         detector = self._plan.detector
         assert detector is not None
-        return self._once_of(frames, DETECTIONS, lambda frames: checked_detections(detector(frames), frames))
+        return checked_detections(detector(frames), frames)
 
     def _once_of(self, frames: np.ndarray, name: str, make: Callable[[np.ndarray], T]) -> T:
         """What is made of frames; kept where they are one of this clip's videos."""
@@ -251,6 +263,7 @@ INPUTS: Mapping[str, Input] = {
     LPIPS: Input(read=lambda clip: None),  # likewise
     DETECTIONS: Input(read=lambda clip: None),  # likewise
     FLOW: Input(read=lambda clip: None),  # likewise
+    TRUE_DETECTIONS: Input(read=Clip.true_detections, of_reference=True, roles=_target_role),
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
     TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
     MASKS: Input(read=Clip.masks, of_reference=True, roles=_mask_roles),
