@@ -162,6 +162,14 @@ def train(
     ranks: Annotated[
         int, typer.Option("--num-processes", min=1, help="Ranks that share every batch (of all machines, by torchrun).")
     ] = 1,
+    resume_with: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--resume-with",
+            metavar="KEY=VALUE",
+            help="Go on from the last checkpoint under another train.lr, warmup, decay or steps; it is recorded.",
+        ),
+    ] = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Force = False,
@@ -172,7 +180,9 @@ def train(
     from hmcli.stages.training.ranks import from_environment
 
     place = from_environment(os.environ, ranks)
-    resolved = recipe_for("train", recipe, override, readers.of_training())
+    if force and resume_with:
+        raise UsageError("--force starts again, --resume-with goes on", fix="give one of them")
+    resolved = recipe_for("train", recipe, [*(override or []), *(resume_with or [])], readers.of_training())
     part = resolved.train.part
     accept = made_with(to_dict(resolved), "codec", "text")
     source = find_input(latents, "latents" if part == "transformer" else "dataset", accept=accept)
@@ -184,6 +194,8 @@ def train(
             raise UsageError(f"--memory has no effect with train.part={part}", fix="leave --memory out")
         if ranks > 1:
             raise UsageError(f"train.part={part} trains in one process", fix="leave --num-processes out")
+        if resume_with:
+            raise UsageError(f"--resume-with has no effect with train.part={part}", fix="train into another --out")
         from hmcli.stages.training import blocks, codec, segmenter
 
         by_part = {"codec": codec.run, "blocks": blocks.run, "segmenter": segmenter.run}
@@ -197,7 +209,7 @@ def train(
     chosen = pick_device(device)
     work = partial(
         stage.run, resolved, latents=source, memory=given(memory), out=where, force=force, prune=prune, device=chosen,
-        reporter=Console(),
+        reporter=Console(), resume_with=tuple(change.partition("=")[0].strip() for change in resume_with or ()),
     )  # fmt: skip
     return in_ranks(work, place, ranks, device=chosen, dry_run=dry_run, explain=explain)
 

@@ -40,7 +40,7 @@ from hmcli.stages.training.objective import (
     make_batch,
     pixel_weights,
 )
-from hmcli.stages.training.runs import held_out_fall, log_until
+from hmcli.stages.training.runs import held_out_fall, is_converged, log_until
 from hmcli.stages.training.train import held_out, prepared_ahead
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import read_manifest
@@ -292,6 +292,11 @@ def test_what_of_the_held_out_loss_went_in_the_last_fifth(told: dict[int, float]
     assert held_out_fall(steps) == (None if fall is None else pytest.approx(fall))
 
 
+@pytest.mark.parametrize(("fall", "said"), [(None, None), (0.015, False), (0.01, True), (0.0, True), (-0.2, True)])
+def test_a_run_has_converged_when_little_of_its_held_out_loss_went(fall: float | None, said: bool | None):
+    assert is_converged(fall) is said
+
+
 def test_a_run_says_whether_it_would_have_gone_on_learning(hm, nano, latents, tmp_path):
     settings = ["train.held_out=1", "train.checkpoint_every=4", "train.warmup=0"]
     line = ["train", nano, "--latents", latents, *(part for setting in settings for part in ("--set", setting))]
@@ -431,9 +436,9 @@ def test_a_tested_batch_is_as_in_use(latents: Path):
     assert (min(ages), max(ages)) == (0, 40)
 
 
-@pytest.mark.parametrize("draws", [1, 2])
-def test_older_memory_is_read_as_if_time_had_passed(latents: Path, draws: int):
-    view, flow = open_latents(latents), FlowConfig()
+@pytest.mark.parametrize(("draws", "noise"), [(1, "shared"), (2, "shared"), (1, "per-frame"), (2, "per-frame")])
+def test_older_memory_is_read_as_if_time_had_passed(latents: Path, draws: int, noise: str):
+    view, flow = open_latents(latents), FlowConfig(noise=noise)
     recipe = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2", "model.memory.top_k=1"])
     model = build_model(recipe, channels=16, text_dim=64)
     clips = [view.clip(c) for c in view.ids()[:2]]

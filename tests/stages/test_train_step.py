@@ -24,6 +24,7 @@ from hmcli.stages.training import train
 from hmcli.stages.training.learning import batches
 from hmcli.stages.training.muon import Muon
 from hmcli.stages.training.state import read_state
+from hmcli.stages.training.trainer import prepare_training
 from hmcli.store.manifest import read_manifest
 from hmcli.store.weights import load_state_dict
 from hmcli.world.views.cameras import relative_camera_rows
@@ -152,3 +153,14 @@ def trained_by(run: Path, recipe: Recipe) -> dict[str, dict[str, Tensor]]:
 
 def differing(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
     return [name for name, value in wanted.items() if not torch.equal(found[name], value)]
+
+
+def test_a_group_of_parameters_has_its_share_of_the_rate(latents: Path, nano: Path):
+    """As a codec's kernels have twice the rate; the log says the recipe's."""
+    view = open_latents(latents)
+    recipe = train.as_encoded(load_recipe(str(nano), ["train.warmup=0"]), view, Silent())
+    training = prepare_training(recipe, view, "cpu", None, Silent())
+    (group,) = training.optimizers[0].param_groups
+    group["scale"] = 0.25
+    row = training.step(training.prepare(0, [view.clip(clip) for clip in view.ids()[:2]]))
+    assert (group["lr"], row.lr) == (recipe.train.lr / 4, recipe.train.lr)

@@ -31,6 +31,14 @@ def step_name(step: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """A run that went on with another learning rate or schedule (`hm train --resume-with`)."""
+
+    step: int  # the checkpoint it went on from
+    changed: dict[str, str]  # key of the recipe -> "0.001 then, 0.0001 now"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunAttributes:
     """What the manifest of a run says besides. Losses are left out when the log is lost."""
 
@@ -40,6 +48,7 @@ class RunAttributes:
     held_out_fall: LeftOut[float] = None  # share of the held-out loss that went in the last fifth of the steps
     converged: LeftOut[bool] = None  # no more than 1 % of it did; left out where no checkpoint stands before that fifth
     ranks: LeftOut[int] = None  # that trained together to the end, where it was more than one
+    resumed: LeftOut[tuple[Resumed, ...]] = None  # how it went on otherwise than it began, in order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,7 @@ class CheckpointAbout:
     """What the record of a checkpoint says of the run it belongs to; runs of an older hm do not."""
 
     made_from: LeftOut[MadeFrom] = None
+    resumed: LeftOut[tuple[Resumed, ...]] = None  # before it
 
 
 @dataclass(frozen=True, kw_only=True)

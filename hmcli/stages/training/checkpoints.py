@@ -23,6 +23,7 @@ from hmcli.stages.models.layout import (
     MODEL,
     TRANSFORMER,
     CheckpointAttributes,
+    Resumed,
     TrainedWith,
     step_name,
 )
@@ -76,13 +77,14 @@ def write_checkpoint(
     model: HydraTransformer3DModel,
     optimizers: Sequence[torch.optim.Optimizer],
     average: EMAModel | None,
+    resumed: tuple[Resumed, ...] = (),
 ) -> None:
     """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`.
 
     Raises NotFiniteError where a weight or moment is not finite; nothing is written or dropped then.
     """
     state = take_state(model, optimizers, average, step=step, seed=recipe.seed)
-    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=about_checkpoint(writer)) as folder:
+    with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=about_checkpoint(writer, resumed)) as folder:
         write_state(folder, _without_repeats(state, model))
         write_diffusers_folder(folder, model, recipe, average)
         write_manifest(folder, checkpoint_manifest(folder, step, recipe, view, model))

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.errors import NotFiniteError, StoppedEarly, UsageError
-from hmcli.stages.models.layout import LOG, RECIPE, CheckpointAbout, Logged, MadeFrom, Step
+from hmcli.stages.models.layout import LOG, RECIPE, CheckpointAbout, Logged, MadeFrom, Resumed, Step
 from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked
 from hmcli.store.files import write_text
 
+CONVERGED = 0.01  # a held-out loss that falls by more in the last fifth would go on falling
 LENGTH = ("train.steps", "train.checkpoint_every", "train.keep")  # may change when a run is continued
 
 
@@ -29,30 +30,41 @@ def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:
         about = from_json(CheckpointAbout, writer.items[max(others)]["meta"], "a checkpoint's record", run=writer.path)
         changed = {}
         if about.made_from is not None and writer.recipe:  # else it does not say, or it is only looked at
-            changed = _changed(to_json(about.made_from), to_json(_made_from(writer)))
+            changed = _changed(about.made_from, made_from(writer))
         raise UsageError(
             f"the output folder holds a run of another recipe, seed or {source}: {len(others)} checkpoints would go",
             where={"run": writer.path, "its recipe": writer.path / RECIPE, **changed},
-            fix=f"choose another --out, or --prune to let that run go; to go on with it, {_back(changed)}",
+            fix=f"choose another --out, or --prune to let that run go; to go on with it, {_back(changed)}"
+            + ("" if about.resumed is None else "; it went on with --resume-with, and does only so"),
         )
     writer.ask(Asked(keys={}, helps=lambda item: item not in others, seeded=False))
 
 
-def about_checkpoint(writer: ArtifactWriter) -> dict[str, Any]:
+def about_checkpoint(writer: ArtifactWriter, resumed: tuple[Resumed, ...] = ()) -> dict[str, Any]:
     """What the record of a checkpoint says of the run it belongs to."""
-    return to_json(CheckpointAbout(made_from=_made_from(writer)))
+    return to_json(CheckpointAbout(made_from=made_from(writer), resumed=resumed or None))
 
 
-def _made_from(writer: ArtifactWriter) -> MadeFrom:
+def made_from(writer: ArtifactWriter) -> MadeFrom:
+    """What the run is made from that is written now."""
     return MadeFrom(seed=writer.seed, inputs=writer.inputs, recipe=writer.recipe)
 
 
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """What a run would be made from otherwise, by name. Lengths are named only where nothing else is."""
-    before, after = dict(_flat(then)), dict(_flat(now))
+def differences(then: MadeFrom, now: MadeFrom) -> dict[str, tuple[Any, Any]]:
+    """What a run would be made from otherwise: name -> (then, now)."""
+    before, after = dict(_flat(to_json(then))), dict(_flat(to_json(now)))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    telling = [name for name in names if name not in LENGTH] or names
-    return {name: f"{_short(before.get(name))} then, {_short(after.get(name))} now" for name in telling}
+    return {name: (before.get(name), after.get(name)) for name in names}
+
+
+def in_words(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, str]:
+    return {name: f"{_short(then)} then, {_short(now)} now" for name, (then, now) in changes.items()}
+
+
+def _changed(then: MadeFrom, now: MadeFrom) -> dict[str, str]:
+    """The differences in words. Lengths are named only where nothing else is."""
+    found = differences(then, now)
+    return in_words({name: found[name] for name in found if name not in LENGTH} or found)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -115,6 +127,11 @@ def naming(step: int, clips: Sequence[str]) -> Iterator[None]:
             fix="look at these clips (hm inspect), lower train.lr or lengthen train.warmup; run again, with the same "
             "recipe or into another --out: the last good checkpoint is whole",
         ) from error  # fmt: skip
+
+
+def is_converged(fall: float | None) -> bool | None:
+    """Is what went of the held-out loss in the last fifth (`held_out_fall`) little? None where that is not known."""
+    return None if fall is None else fall <= CONVERGED
 
 
 def say_stopped(number: int | None, step: int, steps: int) -> None:

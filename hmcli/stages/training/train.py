@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -40,7 +40,15 @@ from hmcli.stages.training.checkpoints import (
 from hmcli.stages.training.learning import batches
 from hmcli.stages.training.objective import LEVELS
 from hmcli.stages.training.ranks import Place, Ranks, joined
-from hmcli.stages.training.runs import held_out_fall, log_until, logged_steps, refuse_another_run, say_stopped
+from hmcli.stages.training.resuming import GoingOn, go_on_with
+from hmcli.stages.training.runs import (
+    held_out_fall,
+    is_converged,
+    log_until,
+    logged_steps,
+    refuse_another_run,
+    say_stopped,
+)
 from hmcli.stages.training.trainer import Prepared, Training, prepare_training
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -51,7 +59,6 @@ ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
 STEPS_AHEAD = 8  # batches prepared while the device works
 SOURCES = "latents (or model.base, or --memory)"
-CONVERGED = 0.01  # a held-out loss that falls by more in the last fifth would go on falling
 FROM_NOTHING = "the start"  # in place of a checkpoint
 CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
 
@@ -69,10 +76,12 @@ def run(
     dry_run: bool = False,
     processes: int = 1,
     place: Place | None = None,
+    resume_with: Collection[str] = (),
 ) -> StageResult:
     """Train to `train.steps` and write a run; see `hm train --help`.
 
-    `place`: as one of several ranks. `processes`: how many there are to be, for a dry run.
+    `place`: as one of several ranks. `processes`: how many there are to be, for a dry run. `resume_with`: keys of the
+    recipe that may differ from those of the run that goes on.
 
     Raises UsageError when `out` holds another run, DataError when no clip can be trained on, StoppedEarly on SIGTERM.
     """
@@ -93,12 +102,14 @@ def run(
         inputs["memory"] = read_manifest(memory).fingerprint
     key = run_key(recipe, inputs)
     if dry_run:
+
+        def look(writer: ArtifactWriter) -> None:
+            if not resume_with:
+                refuse_another_run(writer, key, SOURCES)
+
         plan = f"{len(clips)} clips, {recipe.train.steps} steps of {recipe.train.batch} on {device}"
         plan += f" in {processes} ranks" if processes > 1 else ""
-        return planned(
-            out, RUN, plan, reporter, look=lambda writer: refuse_another_run(writer, key, SOURCES), prune=prune,
-            counts={"clips": len(clips)},
-        )  # fmt: skip
+        return planned(out, RUN, plan, reporter, look=look, prune=prune, counts={"clips": len(clips)})
     if place is not None and place.rank:
         with joined(place, device) as ranks, stopping_at_boundaries() as stop:
             if start := ranks.told(""):
@@ -112,17 +123,26 @@ def run(
         joined(place, device) as ranks,
         stopping_at_boundaries() as stop,
     ):  # fmt: skip
-        refuse_another_run(writer, key, SOURCES)
-        if (there := max(kept_steps(writer, key), default=0)) < recipe.train.steps:
-            start = ranks.told(str(last_checkpoint(writer, key) or FROM_NOTHING))
+        going = _going_on(writer, key, resume_with)
+        if going.step < recipe.train.steps:
+            start = ranks.told(str(going.folder or FROM_NOTHING))
             training = prepare_training(recipe, view, device, described, reporter, ranks)
-            _train(training, clips, start, Keeper(writer, key), stop)
+            _train(training, clips, start, Keeper(writer, going), stop)
         else:
             ranks.told("")
-            reporter.note(f"already trained to step {there}, {recipe.train.steps} were asked for")
+            reporter.note(f"already trained to step {going.step}, {recipe.train.steps} were asked for")
             if is_artifact(writer.path):
                 writer.recipe = read_manifest(writer.path).recipe  # as it was trained, whatever was asked now
-        return _finish(writer, recipe, key, ranks)
+        return _finish(writer, recipe, going, ranks)
+
+
+def _going_on(writer: ArtifactWriter, key: str, resume_with: Collection[str]) -> GoingOn:
+    """Where the run goes on, and as what. Raises UsageError where `out` holds another one."""
+    if resume_with:
+        return go_on_with(writer, key, resume_with)
+    refuse_another_run(writer, key, SOURCES)
+    folder = last_checkpoint(writer, key)
+    return GoingOn(key=key, step=max(kept_steps(writer, key), default=0), folder=folder)
 
 
 def check_shares(train: TrainConfig, ranks: int) -> None:
@@ -252,8 +272,8 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
 class Keeper:
     """What the first rank writes: the log, the checkpoints, and how far it is."""
 
-    def __init__(self, writer: ArtifactWriter, key: str) -> None:
-        self.writer, self.key = writer, key
+    def __init__(self, writer: ArtifactWriter, going: GoingOn) -> None:
+        self.writer, self.key, self.resumed = writer, going.key, going.resumed
 
     @contextmanager
     def open(self, recipe: Recipe, first: int) -> Iterator[None]:
@@ -279,7 +299,7 @@ class Keeper:
         os.fsync(self._steps.fileno())
         write_checkpoint(
             self.writer, self.key, step, training.recipe, training.view, training.model, training.optimizers,
-            training.average,
+            training.average, self.resumed,
         )  # fmt: skip
 
 
@@ -320,24 +340,24 @@ def prepared_ahead(
 # --- the run as an artifact ----------------------------------------------------------------------------------------
 
 
-def _finish(writer: ArtifactWriter, recipe: Recipe, key: str, ranks: Ranks) -> StageResult:
-    last = max(kept_steps(writer, key))
+def _finish(writer: ArtifactWriter, recipe: Recipe, going: GoingOn, ranks: Ranks) -> StageResult:
+    kept = kept_steps(writer, going.key)
     steps = logged_steps(writer)
     losses, fall = [step.loss for step in steps], held_out_fall(steps)
     tail = losses[-max(1, len(losses) // 10) :]
     about = RunAttributes(
-        checkpoint=f"{CHECKPOINTS}/{step_name(last)}", loss_first=losses[0] if losses else None,
+        checkpoint=f"{CHECKPOINTS}/{step_name(kept[-1])}", loss_first=losses[0] if losses else None,
         loss_last_tenth=sum(tail) / len(tail) if tail else None,
-        held_out_fall=None if fall is None else round(fall, 4), converged=None if fall is None else fall <= CONVERGED,
-        ranks=ranks.count if ranks.count > 1 else None,
+        held_out_fall=None if fall is None else round(fall, 4), converged=is_converged(fall),
+        resumed=going.resumed or None, ranks=ranks.count if ranks.count > 1 else None,
     )  # fmt: skip
-    if fall is not None and fall > CONVERGED:
+    if about.converged is False:
         writer.reporter.note(
             f"not converged: the loss on held-out clips fell by {fall:.1%} in the last fifth of the steps"
         )
     manifest = writer.finish(
-        [step_name(step) for step in kept_steps(writer, key)],
-        counts={"steps": last},
+        [step_name(step) for step in kept],
+        counts={"steps": kept[-1]},
         attributes=to_json(about),
         files=[LOG, RECIPE],
     )
