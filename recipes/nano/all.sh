@@ -4,6 +4,8 @@
 # Every stage goes on where it stopped: run the same line again. `seen` are clips of unseen seeds of the training side,
 # `test` of other places and subjects. CLIPS, BASE_STEPS, ROW_STEPS, SCORED and SAMPLE_STEPS shorten everything;
 # STAGES="clips codec latents base rows videos scores" and ROWS="window-only dense hydra oracle" name what is done.
+# WORLD and CODEC are --set of the clips of the training side and of the codec, for a narrower world for example:
+#   WORLD="world.places=1 world.subjects=[walker,robot,dog,ostrich]" CODEC="codec.channels=24 codec.whitening=0"
 set -euo pipefail
 out=${1:?where to write}
 stages=${STAGES:-clips codec latents base rows videos scores}
@@ -15,17 +17,22 @@ mkdir -p "$out"
 
 wants() { [[ " $stages " == *" $1 "* ]]; }
 
+sets() { for key in $1; do printf -- '--set %s ' "$key"; done; }
+
 steps() { # --set train.steps of a stage, where it was asked for, with one checkpoint at the end
   [ -z "$1" ] || printf -- '--set train.steps=%s --set train.checkpoint_every=%s' "$1" "$1"
 }
 
 if wants clips; then
-  hm render nano/clips ${CLIPS:+--clips "$CLIPS"} --num-processes "$processes" --out "$out/clips"
-  hm render nano/clips --set seed=2500 --clips "${SCORED:-64}" --num-processes "$processes" --out "$out/seen"
+  # shellcheck disable=SC2046
+  hm render nano/clips $(sets "${WORLD:-}") ${CLIPS:+--clips "$CLIPS"} --num-processes "$processes" --out "$out/clips"
+  # shellcheck disable=SC2046
+  hm render nano/clips $(sets "${WORLD:-}") --set seed=2500 --clips "${SCORED:-64}" --num-processes "$processes" --out "$out/seen"
   hm render nano/test --clips "${SCORED:-64}" --num-processes "$processes" --out "$out/test"
 fi
 if wants codec; then
-  hm train nano/blocks --latents "$out/clips" --out "$out/codec"
+  # shellcheck disable=SC2046
+  hm train nano/blocks --latents "$out/clips" --out "$out/codec" $(sets "${CODEC:-}")
 fi
 codec=(--set "codec.path=$out/codec")
 if wants latents; then
@@ -59,7 +66,8 @@ fi
 if wants scores; then
   for side in seen test; do
     for row in $rows; do
-      hm eval "$out/$side-$row" --reference "$out/$side" --metric psnr --metric ssim --out "$out/$side-$row.scores"
+      hm eval "$out/$side-$row" --reference "$out/$side" --metric psnr --metric ssim --metric psnr-returned \
+        --out "$out/$side-$row.scores"
     done
   done
 fi

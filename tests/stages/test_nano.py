@@ -50,7 +50,7 @@ def test_all_of_nano_is_made_by_one_line_and_resumes(hm: WarmCommand, project: P
     hm.shim(tmp_path)
     short = {
         "CLIPS": "34", "SCORED": "1", "BASE_STEPS": "1", "ROW_STEPS": "1", "SAMPLE_STEPS": "1",
-        "PROCESSES": "2", "ROWS": "hydra window-only",
+        "PROCESSES": "2", "ROWS": "hydra window-only", "WORLD": "world.places=1", "CODEC": "codec.channels=24",
     }  # fmt: skip
     line = ["bash", project / "recipes" / "nano" / "all.sh", tmp_path / "nano"]
     env = {**os.environ, **short, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
