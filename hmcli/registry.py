@@ -77,6 +77,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "verdict-stuttering": "hmcli.metrics.verdicts:stuttering",
         "verdict-misplaced": "hmcli.metrics.verdicts:misplaced",
         "verdict-duplicated": "hmcli.metrics.verdicts:duplicated",
+        "identity-rank1": "hmcli.metrics.rank1:identity_rank1",
     },
     "backbone": {
         "hog": "hmcli.metrics.backbones.hog:hog",

@@ -65,7 +65,6 @@ subject_consistency = Metric(
     function=frame_consistency,
     needs=(PREDICTION, BACKBONE),
     unit="",
-    range=(0, 1),
     definition=_DEFINITION,
     published="dino",
 )
@@ -75,7 +74,6 @@ background_consistency = Metric(
     function=frame_consistency,
     needs=(PREDICTION, BACKBONE),
     unit="",
-    range=(0, 1),
     definition=_DEFINITION,
     published="clip",
 )

@@ -115,7 +115,6 @@ def _metric(name: str) -> Metric:
         shared=clip_verdicts,
         needs=(PREDICTION, REFERENCE, TRACKS, CAMERAS, DETECTIONS, TRUE_DETECTIONS, BACKBONE),
         unit="share",
-        range=(0, 1),
         better="higher" if name == "right" else "lower",
         definition=f"share of certified stretches after which the subject is back whose verdict is {name}{_DEFINITION}",
         partial=True,

@@ -14,8 +14,8 @@ from hmcli.reports.report_page import Plot
 from hmcli.stages.reporting.comparing import LEAST, SEED
 from hmcli.stages.reporting.evaluations import weighed_mean
 from hmcli.stages.reporting.rows import Row
+from hmcli.stages.scoring.slices import SECONDS
 
-EDGES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)  # seconds
 Values = list[tuple[str, float, float]]  # clip, seconds hidden, value
 
 
@@ -66,9 +66,9 @@ def _points(values: Values, used: Sequence[int]) -> Iterable[Point]:
 
 
 def _class_of(seconds: float) -> int:
-    return int(np.searchsorted(EDGES, seconds, side="right")) - 1
+    return int(np.searchsorted(SECONDS, seconds, side="right")) - 1
 
 
 def _name_of(number: int) -> str:
-    low, high = EDGES[number], EDGES[number + 1]
+    low, high = SECONDS[number], SECONDS[number + 1]
     return f"{low:g}+" if math.isinf(high) else f"{low:g} to {high:g}"

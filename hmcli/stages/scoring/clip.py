@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from hmcli.metrics.contract import (
     NothingToJudge,
     Stretch,
     SubjectBoxes,
+    SubjectTrack,
     Tracks,
 )
 from hmcli.recipe.sections import DataConfig
@@ -134,7 +135,19 @@ class Clip:
             found = self._returned[one] if metric.shared is None else metric.function(self._returned[one])
         except ValueError as error:
             raise DataError(str(error)) from error
-        return as_found(metric, found)
+        return self._told(as_found(metric, found))
+
+    def _told(self, found: Found) -> Found:
+        """With what is known of the stretches besides."""
+        if found.stretches is None:
+            return found
+        subjects = {of.name: of for of in self.tracks().subjects}
+        height = self._plan.generated.data.size[0]
+        rows = (
+            replace(row, family=subjects[row.subject].family, height=_height(row, subjects[row.subject], height))
+            for row in found.stretches
+        )
+        return replace(found, stretches=tuple(rows))
 
     def _sample(self, row: Row) -> np.ndarray:
         found: np.ndarray = self._once(f"{PREDICTION} {row.sample}", lambda: self._videos.read(row))
@@ -353,6 +366,12 @@ def mean_found(samples: Sequence[Found]) -> Found:
         for stretch, value in zip(one.stretches or (), one.values.tolist(), strict=True):
             of.setdefault(stretch, []).append(value)
     return Found(values=np.ma.asarray([np.mean(values) for values in of.values()]), stretches=tuple(of))
+
+
+def _height(row: StretchRow, subject: SubjectTrack, of: int) -> float | None:
+    """The largest share of a picture `of` so many rows, that a subject has between a stretch and the end; or None."""
+    rows_A = np.diff(subject.box_A4[row.last + 1 :, [1, 3]])[:, 0]
+    return round(float(np.nanmax(rows_A)) / of, 4) if np.isfinite(rows_A).any() else None
 
 
 def _row(stretch: Stretch) -> StretchRow:

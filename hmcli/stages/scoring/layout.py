@@ -18,8 +18,11 @@ FRAMES = "frames"  # folder of the items: Values of one metric of one clip
 OK, KEPT, FAILED, NOT_JUDGED = "ok", "kept", "failed", "not judged"  # what the table says of a value
 COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")  # of the table
 STRETCH_COLUMNS = (
-    "clip", "metric", "subject", "first", "last", "reason", "absent", "hidden_seconds", "value", "unit",
+    "clip", "metric", "subject", "first", "last", "reason", "absent", "hidden_seconds", "family", "height", "value",
+    "unit",
 )  # fmt: skip
+SLICES = "slices.csv"  # where a metric has a value, and the clips or stretches it is of are known to differ
+SLICE_COLUMNS = ("metric", "slice", "class", "value", "unit", "values", "clips")
 Number = float | Literal["inf", "-inf"]  # JSON has no infinity
 Better = Literal["higher", "lower", "neither"]
 Grain = Literal["frame", "stretch", "clip"]  # what one value is of
@@ -76,6 +79,8 @@ class StretchRow:
     reason: str
     absent: bool
     hidden_seconds: float
+    family: LeftOut[str] = None
+    height: LeftOut[float] = None  # of the box of what is seen of it, at most, in the picture's, once it is back
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from hmcli.contracts import Quarantined, StageResult
 from hmcli.errors import DataError
-from hmcli.metrics.averages import json_number, mean_score
+from hmcli.metrics.averages import json_number
 from hmcli.metrics.contract import Metric
 from hmcli.metrics.identity import identity_note
 from hmcli.registry import find
@@ -31,6 +28,8 @@ from hmcli.stages.scoring.layout import (
     NOT_JUDGED,
     OK,
     SCORES,
+    SLICE_COLUMNS,
+    SLICES,
     STRETCH_COLUMNS,
     STRETCHES,
     TABLE,
@@ -44,6 +43,7 @@ from hmcli.stages.scoring.layout import (
     number,
 )
 from hmcli.stages.scoring.plan import Plan
+from hmcli.stages.scoring.slices import index_of, number_of, slice_table
 from hmcli.stages.shared.shards import Parts
 from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.artifact import ArtifactWriter
@@ -61,7 +61,9 @@ def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failure
     scores, table = _scores(plan, found, failures), list(_table(plan, found, failures, stay))
     reference = "" if plan.reference is None else str(plan.reference.path.absolute())
     attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated), reference=reference)
-    return _complete(writer, order, scores, table, list(_stretch_table(found.values())), attributes)
+    metrics = {column.label: column.metric for column in plan.columns}
+    slices = list(slice_table(found.values(), metrics, plan.settings.average, index_of(reference)))
+    return _complete(writer, order, scores, table, list(_stretch_table(found.values())), slices, attributes)
 
 
 def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
@@ -69,18 +71,18 @@ def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
     attributes = from_json(EvaluationAttributes, parts.attributes, "the description", evaluation=parts.paths[0])
     found = scores_of(parts)
     values: dict[str, list[Values]] = {}
-    for item in parts.items:
-        one = _read(writer.place(item))
+    every = [_read(writer.place(item)) for item in parts.items]
+    for one in every:
         values.setdefault(one.metric, []).append(one)
-    entries = {}
-    for label, first in found[0].metrics.items():
+    entries, metrics = {}, {label: find("metric", of.metric) for label, of in found[0].metrics.items()}
+    for label, metric in metrics.items():
         failed = [failure for scores in found for failure in scores.metrics[label].failures]
-        entries[label] = _score(find("metric", first.metric), values.get(label, []), failed, found[0].average)
+        entries[label] = _score(metric, values.get(label, []), failed, found[0].average)
     clips = sum(scores.clips for scores in found)
     joined = Scores(format=FORMAT, average=found[0].average, clips=clips, metrics=entries)
     table = [row for path in parts.paths for row in read_csv(listed(path).check(TABLE))]
-    stretches = list(_stretch_table(one for of in values.values() for one in of))
-    return _complete(writer, parts.items, joined, table, stretches, attributes)
+    slices = list(slice_table(every, metrics, joined.average, index_of(attributes.reference)))
+    return _complete(writer, parts.items, joined, table, list(_stretch_table(every)), slices, attributes)
 
 
 def scores_of(parts: Parts) -> list[Scores]:
@@ -98,14 +100,17 @@ Rows = list[dict[str, Any]]
 
 
 def _complete(
-    writer: ArtifactWriter, order: list[str], scores: Scores, table: Rows, stretches: Rows, said: EvaluationAttributes
-) -> StageResult:
+    writer: ArtifactWriter, order: list[str], scores: Scores, table: Rows, stretches: Rows, slices: Rows,
+    said: EvaluationAttributes,
+) -> StageResult:  # fmt: skip
     """Write the tables of the values that the writer has, `order` being their items, and finish."""
     if not writer.unchanged(order):
         write_json(writer.staged / SCORES, to_json(scores))
         write_csv(writer.staged / TABLE, COLUMNS, table)
         if stretches:
             write_csv(writer.staged / STRETCHES, STRETCH_COLUMNS, stretches)
+        if slices:
+            write_csv(writer.staged / SLICES, SLICE_COLUMNS, slices)
         write_text(writer.staged / CARD, protocol_card(said.protocol, to_json(scores)))
     failed = sum(entry.failed for entry in scores.metrics.values())
     not_judged = sum(entry.not_judged for entry in scores.metrics.values())
@@ -152,20 +157,12 @@ def _score(metric: Metric, values: list[Values], failed: list[Failure], average:
     """A metric over all clips: what was judged of each, and the clips that have nothing."""
     judged = [one.judged for one in values if one.not_judged is None]
     unjudged = tuple(Failure(clip=one.clip, reason=one.not_judged) for one in values if one.not_judged is not None)
-    mean = _whole(metric, judged, average)
+    mean = number_of(metric, judged, average)
     return Score(
         metric=metric.name, mean=None if mean is None else number(mean), unit=metric.unit, better=metric.better,
         n=len(judged), frames=len(judged) if metric.per == "clip" else sum(map(len, judged)), failed=len(failed),
         failures=tuple(failed), not_judged=len(unjudged), unjudged=unjudged, per=metric.per,
     )  # fmt: skip
-
-
-def _whole(metric: Metric, judged: list[list[float]], average: Average) -> float | None:
-    """The number of several clips: a mean, or what the metric pools; None where there is none."""
-    if metric.pooled is None:
-        return mean_score(judged, average)
-    pooled = metric.pooled(np.array(judged, np.float64)) if judged else math.nan
-    return None if math.isnan(pooled) else float(pooled)
 
 
 def _table(
@@ -179,7 +176,7 @@ def _table(
             if not reason:
                 values, reason = found[name].judged, found[name].not_judged or ""
                 status = NOT_JUDGED if reason else KEPT if name in stay else OK
-            alone = _whole(metric, [values], "videos") if values else None
+            alone = number_of(metric, [values], "videos") if values else None
             if values and alone is None:
                 status, reason = NOT_JUDGED, "the clip alone has no value; it counts in that of all clips"
             yield {
