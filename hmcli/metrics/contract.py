@@ -15,6 +15,7 @@ import numpy as np
 
 PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context", "backbone"
 LPIPS, FLOW, DETECTIONS, TRUE_DETECTIONS = "lpips", "flow", "detections", "true_detections"
+UNSURE = "unsure"
 BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
 Grain = Literal["frame", "stretch", "clip"]
 
@@ -113,7 +114,10 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Frames -> the subjects in each. The registry kind `detector` holds factories `(path, device) -> Detector`."""
+    """Frames -> the subjects in each. The registry kind `detector` holds factories `(path, device) -> Detector`.
+
+    It may have a method `unsure`, frames -> what it sees and takes for nobody; one without it is always sure.
+    """
 
     name: str  # the registry's name, part of every score's label
     about: dict[str, str]  # for the protocol card: what is found, by which network, at which thresholds
@@ -142,9 +146,10 @@ class Metric:
     `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos
     (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `flow` a video to its flow
     (hmcli.metrics.motion), `lpips` a video and its reference to distances, `detections` are T lists of `Detection`, the
-    prediction's by the run's detector, `true_detections` the reference's by the same, `masks` are (T, H, W) uint8
-    numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above. Two
-    metrics of one function and the same needs, which read its result differently, share it.
+    prediction's by the run's detector, `true_detections` the reference's by the same, `unsure` maps a video to what the
+    detector sees in it and takes for nobody, `masks` are (T, H, W) uint8 numbers of the reference's subjects (0: none),
+    `boxes`, `tracks`, `cameras` and `depth` the classes above. Two metrics of one function and the same needs, which
+    read its result differently, share it.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:
@@ -176,8 +181,8 @@ class Metric:
     def __post_init__(self) -> None:
         if (self.parts or self.pooled) and self.per != "clip":
             raise ValueError(f"{self.name}: parts of a clip, and what is pooled from them, need per='clip'")
-        if TRUE_DETECTIONS in self.needs and DETECTIONS not in self.needs:
-            raise ValueError(f"{self.name}: {TRUE_DETECTIONS} are read beside the prediction's {DETECTIONS}")
+        if {TRUE_DETECTIONS, UNSURE} & {*self.needs} and DETECTIONS not in self.needs:
+            raise ValueError(f"{self.name}: {TRUE_DETECTIONS} and {UNSURE} are read beside {DETECTIONS}")
 
     def __call__(self, **inputs: Any) -> Any:
         """Values, as `per` says. Raises ValueError when a clip cannot be judged (sizes differ, too few frames), and

@@ -9,7 +9,7 @@ Shape letters: T target frames, J judged frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from hmcli.metrics.consistency import cosine
 from hmcli.metrics.contract import ClipCameras, Detection, Stretch, Tracks
 from hmcli.metrics.dsc import GREY, on_square
 from hmcli.metrics.regions import until
+from hmcli.metrics.returned import covered
 from hmcli.metrics.tracks import FoundTrack, FoundTracks, found_tracks, middle
 from hmcli.metrics.views import projected
 
@@ -27,7 +28,9 @@ SAME = 0.5  # overlap from which on two detections of one frame are of one thing
 LIKE_SIZE = (0.3, 3.0)  # area of a double, as a multiple of the true one's
 CROPS = 5  # frames of a stretch whose pictures are compared
 LEAST = 3  # judged frames that a verdict needs
-MOVED = 0.35  # body lengths that the truth must move for standing still to show
+COVERED = 0.25  # of the area that it truly shows: as much of what the detector takes for nobody is a trace of it
+MOVED = 0.25  # body lengths that the truth must move for standing still to show
+Unsure = Callable[[np.ndarray], Sequence[Sequence[Detection]]]
 Features = Callable[[np.ndarray], np.ndarray]
 Pair = tuple[Detection, Detection, int]  # the subject in prediction and truth, and the target frame
 
@@ -38,6 +41,7 @@ class Evidence:
 
     frames: int
     found: float  # share in which somebody is taken for it
+    traced: float  # share in which nobody is, but in its place something that the detector is not sure about
     in_place: float  # share in which one is no further off than AT
     doubled: float  # share in which there is a second one, of about its size
     off: float  # median distance from its true place
@@ -49,8 +53,9 @@ class Evidence:
 
 
 def stretch_evidence(
-    stretch: Stretch, prediction: np.ndarray, reference: np.ndarray, seen: Sights, backbone: Features
-) -> Evidence | None:
+    stretch: Stretch, prediction: np.ndarray, reference: np.ndarray, seen: Sights, unsure: Unsure,
+    backbone: Features,
+) -> Evidence | None:  # fmt: skip
     """None where the detector sees too little of the subject in the truth, or the truth too little of the subject."""
     found, true = seen.found.subjects[stretch.subject], seen.true.subjects[stretch.subject]
     since = np.zeros(len(prediction), bool)
@@ -68,7 +73,9 @@ def stretch_evidence(
     ]
     return Evidence(
         frames=len(judged_J),
-        found=float(taken_J.mean()), in_place=float((off_J[taken_J] <= AT).sum() / len(judged_J)),
+        found=float(taken_J.mean()),
+        traced=_traced(prediction, unsure, true, seen, judged_J[~taken_J]) / len(judged_J),
+        in_place=float((off_J[taken_J] <= AT).sum() / len(judged_J)),
         doubled=float(np.mean([seen.doubles(int(t), true) > 0 for t in judged_J])), off=_median(off_J[taken_J]),
         from_still=_median(still_J[taken_J]),
         progress=_progress(seen, found, true, judged_J[taken_J]),
@@ -113,6 +120,15 @@ def sights(
     return Sights(
         tracks=tracks, cameras=cameras, detections=kept, true_detections=true_detections, found=found, true=true
     )
+
+
+def _traced(prediction: np.ndarray, unsure: Unsure, true: FoundTrack, seen: Sights, without: np.ndarray) -> int:
+    """In how many of the frames without it there is something in its place."""
+    count = 0
+    for t, faint in zip(without, unsure(prediction[without]) if len(without) else (), strict=True):
+        own = seen.true_detections[t][true.which_T[t]]
+        count += sum(_inside(one, own.box_4) for one in faint) >= COVERED * _area(own)
+    return count
 
 
 # --- where it is, and how it moves -----------------------------------------------------------------------------------
@@ -195,12 +211,19 @@ def _area(one: Detection) -> float:
     return float(np.prod(one.box_4[2:] - one.box_4[:2])) if one.mask_HW is None else float(one.mask_HW.sum())
 
 
+def _inside(one: Detection, box_4: np.ndarray) -> float:
+    """How many pixels of a detection a box holds."""
+    if one.mask_HW is not None:
+        return float(one.mask_HW[covered(box_4, *one.mask_HW.shape)].sum())
+    low, high = np.maximum(one.box_4[:2], box_4[:2]), np.minimum(one.box_4[2:], box_4[2:])
+    return float(np.prod(np.maximum(high - low, 0)))
+
+
 def overlap(one: Detection, other: Detection) -> float:
     """Intersection over union: of masks, where both have one, else of boxes."""
     if one.mask_HW is not None and other.mask_HW is not None:
         return float((one.mask_HW & other.mask_HW).sum() / max(1, (one.mask_HW | other.mask_HW).sum()))
-    low, high = np.maximum(one.box_4[:2], other.box_4[:2]), np.minimum(one.box_4[2:], other.box_4[2:])
-    both = float(np.prod(np.maximum(high - low, 0)))
+    both = _inside(replace(one, mask_HW=None), other.box_4)
     sizes = [float(np.prod(of.box_4[2:] - of.box_4[:2])) for of in (one, other)]
     return both / max(sum(sizes) - both, 1e-9)
 

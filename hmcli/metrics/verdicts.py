@@ -5,7 +5,7 @@ elsewhere, or is there twice. Each certified stretch after which its subject is 
 is a metric: the share of stretches that get it. Source: the paper's words for what goes wrong; thresholds are ours, and
 were chosen on clips damaged by hand (docs/metrics.md, Verdicts).
 What they cannot see: what the detector does not see in the truth (such stretches are not judged), a subject so broken
-that the detector takes it for nobody (vanished), and a body that slides along its true way without moving its legs.
+that it leaves the detector no trace (vanished), and a body that slides along its true way without moving its legs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hmcli.metrics.contract import (
     REFERENCE,
     TRACKS,
     TRUE_DETECTIONS,
+    UNSURE,
     ClipCameras,
     Detection,
     Metric,
@@ -31,7 +32,20 @@ from hmcli.metrics.contract import (
     Tracks,
     check_pair,
 )
-from hmcli.metrics.evidence import AT, CROPS, FAR, LEAST, MOVED, STILL, Evidence, Features, sights, stretch_evidence
+from hmcli.metrics.evidence import (
+    AT,
+    COVERED,
+    CROPS,
+    FAR,
+    LEAST,
+    MOVED,
+    STILL,
+    Evidence,
+    Features,
+    Unsure,
+    sights,
+    stretch_evidence,
+)
 
 VERDICTS = ("right", "vanished", "frozen", "distorted", "stuttering", "misplaced", "duplicated")
 FOUND = 0.5  # share of frames in which somebody must be there; fewer: it vanished
@@ -47,7 +61,7 @@ UNLIKE = 0.87  # likeness below which it is broken where nothing else is wrong; 
 def verdict(of: Evidence) -> str:
     """The first that applies: later ones are measured on a subject that is there, and in its place."""
     if of.found < FOUND:
-        return "vanished"
+        return "distorted" if of.found + of.traced >= FOUND else "vanished"
     if of.doubled >= DOUBLED:
         return "duplicated"
     goes = of.progress > STANDS  # NaN: the truth hardly moves, so that nothing is said
@@ -65,7 +79,8 @@ def verdict(of: Evidence) -> str:
 
 def clip_verdicts(
     prediction: np.ndarray, reference: np.ndarray, tracks: Tracks, cameras: ClipCameras,
-    detections: Sequence[Sequence[Detection]], true_detections: Sequence[Sequence[Detection]], backbone: Features,
+    detections: Sequence[Sequence[Detection]], true_detections: Sequence[Sequence[Detection]], unsure: Unsure,
+    backbone: Features,
 ) -> dict[Stretch, str]:  # fmt: skip
     """The verdict on each certified stretch after which its subject is back, and seen. Raises NothingToJudge."""
     check_pair(prediction, reference)
@@ -76,7 +91,7 @@ def clip_verdicts(
         raise NothingToJudge("no subject comes back in the target after a certified stretch without it")
     seen, found = sights(detections, true_detections, tracks, cameras), {}
     for stretch in back:
-        if (evidence := stretch_evidence(stretch, prediction, reference, seen, backbone)) is not None:
+        if (evidence := stretch_evidence(stretch, prediction, reference, seen, unsure, backbone)) is not None:
             found[stretch] = verdict(evidence)
     if not found:
         raise NothingToJudge("the detector does not see the subject that comes back in the truth itself")
@@ -90,7 +105,8 @@ def share_of(name: str, verdicts: Mapping[Stretch, str]) -> dict[Stretch, float]
 
 _DEFINITION = (
     "; a verdict is the first that applies: vanished (somebody within "
-    f"{FAR:g} body lengths, or where it would stand, in fewer than {FOUND:.0%} of its frames), "
+    f"{FAR:g} body lengths, or where it would stand, in fewer than {FOUND:.0%} of its frames; distorted where "
+    f"together with frames in whose box of it what the detector takes for nobody covers {COVERED:.0%} of it they are), "
     f"duplicated (a second one of about its size in {DOUBLED:.0%} of them), "
     f"frozen (it goes {STANDS:.0%} of its way at most, where the truth goes {MOVED:g} body lengths; or it is within "
     f"{STILL:g} body lengths of where it would be seen had it stood since it left, nearer than to its true place), "
@@ -113,7 +129,7 @@ def _metric(name: str) -> Metric:
         name=f"verdict-{name}",
         function=partial(share_of, name),
         shared=clip_verdicts,
-        needs=(PREDICTION, REFERENCE, TRACKS, CAMERAS, DETECTIONS, TRUE_DETECTIONS, BACKBONE),
+        needs=(PREDICTION, REFERENCE, TRACKS, CAMERAS, DETECTIONS, TRUE_DETECTIONS, UNSURE, BACKBONE),
         unit="share",
         better="higher" if name == "right" else "lower",
         definition=f"share of certified stretches after which the subject is back whose verdict is {name}{_DEFINITION}",

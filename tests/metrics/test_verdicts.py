@@ -8,12 +8,12 @@ from dataclasses import replace
 import hand_made as hand
 import numpy as np
 import pytest
-from hand_made import BACK, H, Path, T, W, box, moved, seen, subject, walk
+from hand_made import BACK, BODY, H, Path, T, W, box, moved, seen, subject, walk
 
 from hmcli import registry
 from hmcli.metrics.backbones.colours import Colours
 from hmcli.metrics.contract import Detection, NothingToJudge, Stretch, Tracks
-from hmcli.metrics.evidence import Evidence
+from hmcli.metrics.evidence import Evidence, Unsure
 from hmcli.metrics.verdicts import VERDICTS, clip_verdicts, verdict
 
 RED, BLUE = (200, 40, 30), (20, 60, 220)
@@ -49,15 +49,21 @@ def video(*paths: Path, colour: Sequence[int] = RED) -> np.ndarray:
     return frames
 
 
+def nothing(frames: np.ndarray) -> list[list[Detection]]:
+    """A detector that is always sure."""
+    return [[] for _ in frames]
+
+
 def judged(
     prediction: np.ndarray,
     detections: list[list[Detection]],
     of: Tracks | None = None,
     truth: list[list[Detection]] | None = None,
+    unsure: Unsure = nothing,
 ) -> dict[Stretch, str]:
     return clip_verdicts(
         prediction, video(walk), of or hand.tracks(subject(0)), hand.cameras(), detections,
-        seen(walk) if truth is None else truth, Colours(),
+        seen(walk) if truth is None else truth, unsure, Colours(),
     )  # fmt: skip
 
 
@@ -102,6 +108,23 @@ def test_what_the_detector_finds_in_the_truth_too_and_is_no_subject_is_nobody():
     assert found == "duplicated"
 
 
+def test_where_the_detector_is_not_sure_somebody_is_broken_and_not_gone():
+    def faint(apart: float) -> Unsure:
+        """Something half as wide as the subject, so far from its place."""
+        return lambda frames: [[Detection(box_4=box(*_middle(frame, apart), BODY / 2), score=0.6)] for frame in frames]
+
+    red = video(walk)  # what is there; nobody is found
+    for apart, says in ((0.0, "distorted"), (1.0, "vanished")):
+        (found,) = judged(red, seen(), unsure=faint(apart)).values()
+        assert found == says
+
+
+def _middle(frame: np.ndarray, apart: float) -> tuple[float, float]:
+    """Of what is painted into a frame, body lengths to the right."""
+    _, columns = np.nonzero((frame != 120).any(-1))
+    return float(columns.mean()) + 0.5 + apart * BODY, 32.0
+
+
 def test_a_subject_that_the_detector_misses_in_the_truth_is_not_judged():
     with pytest.raises(NothingToJudge, match="does not see the subject"):
         judged(video(walk), seen(walk), truth=seen())
@@ -121,14 +144,14 @@ def test_two_subjects_have_a_verdict_each():
     low: Path = lambda t: (60 + 1.5 * t, 50.0)  # noqa: E731
     two = hand.tracks(subject(0, high, last_seen=(10.0, 14.0)), subject(1, low, last_seen=(10.0, 50.0)))
     found = clip_verdicts(
-        video(high), video(high, low), two, hand.cameras(), seen(high), seen(high, low), Colours()
+        video(high), video(high, low), two, hand.cameras(), seen(high), seen(high, low), nothing, Colours()
     )  # fmt: skip
     assert {stretch.name: of for stretch, of in found.items()} == {"s0": "right", "s1": "vanished"}
 
 
 TRUTH = Evidence(
-    frames=10, found=1.0, in_place=1.0, doubled=0.0, off=0.0, from_still=1.5, progress=1.0, jerk=0.02, shaking=0.0,
-    alike=0.98,
+    frames=10, found=1.0, traced=0.0, in_place=1.0, doubled=0.0, off=0.0, from_still=1.5, progress=1.0,
+    jerk=0.02, shaking=0.0, alike=0.98,
 )  # fmt: skip
 
 
@@ -137,6 +160,7 @@ TRUTH = Evidence(
     [
         ({}, "right"),
         ({"found": 0.49, "doubled": 1.0}, "vanished"),
+        ({"found": 0.3, "traced": 0.2}, "distorted"),
         ({"doubled": 0.21, "progress": 0.0}, "duplicated"),
         ({"progress": 0.34}, "frozen"),
         ({"progress": float("nan"), "from_still": 0.3, "off": 0.9, "in_place": 0.0}, "frozen"),
@@ -160,7 +184,8 @@ def test_the_first_verdict_that_applies_counts(changes: dict[str, float], says: 
 def test_verdicts_are_metrics_whose_shares_sum_to_one():
     detector_and_truth = {
         "prediction": video(stands), "reference": video(walk), "tracks": hand.tracks(subject(0)),
-        "cameras": hand.cameras(), "detections": seen(stands), "true_detections": seen(walk), "backbone": Colours(),
+        "cameras": hand.cameras(), "detections": seen(stands), "true_detections": seen(walk), "unsure": nothing,
+        "backbone": Colours(),
     }  # fmt: skip
     metrics = [registry.find("metric", f"verdict-{name}") for name in VERDICTS]
     values = {metric.name: metric(**detector_and_truth) for metric in metrics}

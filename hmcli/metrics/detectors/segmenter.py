@@ -40,9 +40,16 @@ class Segmenter:
         self._net, self._device = net.to(device), device
 
     def __call__(self, frames: np.ndarray) -> list[list[Detection]]:
+        return [[one for one in seen if one.score >= SURE] for seen in self._seen(frames)]
+
+    def unsure(self, frames: np.ndarray) -> list[list[Detection]]:
+        """What looks a little like somebody, and is taken for nobody."""
+        return [[one for one in seen if one.score < SURE] for seen in self._seen(frames)]
+
+    def _seen(self, frames: np.ndarray) -> list[list[Detection]]:
         check_video("frames", frames)
         return [
-            [one for one in subjects_in(chance, ways, THRESHOLD) if one.score >= SURE]
+            subjects_in(chance, ways, THRESHOLD)
             for start in range(0, len(frames), BATCH)
             for chance, ways in zip(*self.maps(frames[start : start + BATCH]), strict=True)
         ]

@@ -116,12 +116,13 @@ class Scene:
         right = self.clip.world_from_camera[frame[0], :3, 0] * (1, 1, 0)
         step = ASIDE * self.actor.subject.body_length * right / np.linalg.norm(right)
         true, left = self.actor.walk.position[frame], self.actor.walk.position[self.whom.left]
-        half = np.tan(self.clip.half_angle)
+        cameras = self.clip.world_from_camera[frame]
+        stood, body = sideways(np.broadcast_to(left, true.shape), cameras), self.actor.subject.body_length
         worth = {}
         for way in (-1, 1):
-            inside = np.abs(sideways(true + way * step, self.clip.world_from_camera[frame])) < 0.9 * half
-            away = np.linalg.norm(true + way * step - left, axis=-1) > 0.6 * self.actor.subject.body_length
-            worth[way] = (inside & away).sum()
+            across = sideways(true + way * step, cameras)
+            apart = np.abs(across - stood) * np.linalg.norm(true - cameras[:, :3, 3], axis=-1)
+            worth[way] = ((np.abs(across) < 0.9 * np.tan(self.clip.half_angle)) & (apart > 0.6 * body)).sum()
         return step * max(worth, key=lambda way: worth[way])
 
 

@@ -24,6 +24,7 @@ from hmcli.metrics.contract import (
     REFERENCE,
     TRACKS,
     TRUE_DETECTIONS,
+    UNSURE,
     ClipCameras,
     ClipDepth,
     Detection,
@@ -168,6 +169,11 @@ class Clip:
         found: list[list[Detection]] = self._once(TRUE_DETECTIONS, lambda: self._detect(self.reference()))
         return found
 
+    def unsure(self) -> Callable[[np.ndarray], list[list[Detection]]]:
+        """What the run's detector sees in a video and takes for nobody; nothing, where it is always sure."""
+        looks: Callable[[np.ndarray], list[list[Detection]]] | None = getattr(self._plan.detector, UNSURE, None)
+        return looks or (lambda frames: [[] for _ in frames])
+
     def _detect(self, frames: np.ndarray) -> list[list[Detection]]:
         detector = self._plan.detector
         assert detector is not None
@@ -276,6 +282,7 @@ INPUTS: Mapping[str, Input] = {
     LPIPS: Input(read=lambda clip: None),  # likewise
     DETECTIONS: Input(read=lambda clip: None),  # likewise
     FLOW: Input(read=lambda clip: None),  # likewise
+    UNSURE: Input(read=Clip.unsure),
     TRUE_DETECTIONS: Input(read=Clip.true_detections, of_reference=True, roles=_target_role),
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
     TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
