@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from hmcli.reports.tables import NO_VALUE, markdown_table, score_text
 
@@ -55,11 +56,21 @@ class Column:
     unit: str
     better: str
     several_ways: bool = False  # its definition, backbone or average differs between rows
+    group: str = ""  # the head over it and its neighbours of one group; its label says it too
+    short: str = ""  # its label under that head
 
     @property
     def title(self) -> str:
+        return self._titled(self.label)
+
+    @property
+    def head(self) -> str:
+        """Its title where its group is said above it."""
+        return self._titled(self.short or self.label)
+
+    def _titled(self, label: str) -> str:
         unit = f" [{self.unit}]" if self.unit else ""
-        return f"{self.label}{unit}{ARROWS[self.better]}{' *' if self.several_ways else ''}"
+        return f"{label}{unit}{ARROWS[self.better]}{' *' if self.several_ways else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +113,12 @@ class Comparison:
     rows: tuple[TableRow, ...]
     cards: tuple[CardDifference, ...]
     notes: tuple[str, ...]
+
+
+def groups(table: Comparison) -> list[tuple[str, int]]:
+    """Heads over neighbouring columns and how many each spans; none where no column is in a group."""
+    found = [(name, len(list(of))) for name, of in groupby(column.group for column in table.columns)]
+    return found if any(name for name, _ in found) else []
 
 
 def digits(column: Column) -> int:

@@ -44,7 +44,8 @@ class Lane:
 class ClipView:
     """One clip of the browser; videos and the view from above by their names, None where there is none.
 
-    `values` has for each row and column the clip's value (None: none) and what became of it.
+    `values` has for each row and column the clip's value (None: none) and what became of it, `verdicts` for each row
+    the subjects that should be back and the verdict on each.
     """
 
     id: str
@@ -60,6 +61,7 @@ class ClipView:
     plan: str | None
     lanes: tuple[Lane, ...]
     values: tuple[tuple[tuple[float | None, str], ...], ...]
+    verdicts: tuple[tuple[tuple[str, str], ...], ...]
     missing: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +79,21 @@ class Plot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """A stretch that got a verdict: truth above what a row made of it, as the bytes of a PNG."""
+
+    verdict: str
+    row: str
+    clip: str
+    subject: str
+    picture: bytes
+
+    @property
+    def address(self) -> str:
+        return _data_uri("example.png", self.picture)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage:
     """Everything the page shows. `abouts` are lines (name, value) of each row."""
 
@@ -87,6 +104,7 @@ class ReportPage:
     plots: tuple[Plot, ...]
     plots_note: str
     clips: tuple[ClipView, ...]
+    examples: tuple[Example, ...]
     made_by: str
 
 
@@ -102,7 +120,8 @@ def report_page(page: ReportPage, media: Mapping[str, bytes], *, embed: bool) ->
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("report.html.j2").render(
-        page=page, table=page.table, lines=comparison, head=_heads(page.table), data=_data(page, embed),
+        page=page, table=page.table, lines=comparison, groups=comparison.groups(page.table), head=_heads(page.table),
+        data=_data(page, embed),
         media={name: _data_uri(name, data) for name, data in media.items()} if embed else {},
         mark=Markup(MARK), svg=Markup, **parts,
     )  # fmt: skip

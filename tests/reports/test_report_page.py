@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -23,9 +24,10 @@ from hmcli.reports.comparison import (
     as_latex,
     as_markdown,
     best_rows,
+    groups,
 )
 from hmcli.reports.line_plot import Point, Series, line_plot
-from hmcli.reports.report_page import ClipView, Lane, Plot, ReportPage, Span, report_page
+from hmcli.reports.report_page import ClipView, Example, Lane, Plot, ReportPage, Span, report_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028 {{ 7*7 }} \"'&"
 VOID = {"meta", "input", "img", "br", "link"}
@@ -94,6 +96,7 @@ def view(clip: str = "c1", **changes) -> ClipView:
         "frames": (9, 5), "fps": 10.0, "context": "a.mp4", "truth": None, "rows": ("b.mp4", None), "plan": "p.png",
         "lanes": (Lane(subject="fox", family="fox", spans=(Span(state="hidden", first=0, count=14, reason="x"),)),),
         "values": (((20.25, "ok"), (math.inf, "ok")), ((None, "failed"), (None, "not scored"))), "missing": (),
+        "verdicts": ((("fox", "frozen"),), ()),
     }  # fmt: skip
     return ClipView(**(given | changes))
 
@@ -101,7 +104,7 @@ def view(clip: str = "c1", **changes) -> ClipView:
 def page(table: Comparison | None = None, clips=(), **changes) -> ReportPage:
     given = {
         "title": "t", "notes": (), "abouts": ((("seed", "0"),), (("seed", "1"),)), "plots": (), "plots_note": "",
-        "made_by": "hm",
+        "made_by": "hm", "examples": (),
     }  # fmt: skip
     return ReportPage(table=table or comparison(), clips=tuple(clips), **(given | changes))
 
@@ -202,3 +205,23 @@ def test_a_plot_leaves_out_what_is_infinite_and_refuses_what_has_nothing_to_draw
     assert line_plot([Series(name="a", points=points)], ["x", "y"], x="s", y="dB").count("<circle") == 1
     with pytest.raises(ValueError, match="no finite value"):
         line_plot([Series(name="a", points=points[1:])], ["x"], x="s", y="dB")
+
+
+def test_verdicts_stand_under_one_head_and_each_has_a_strip():
+    columns = (
+        Column(label="psnr", unit="dB", better="higher"),
+        Column(label="verdict-right (x)", unit="share", better="higher", group="verdicts (x)", short="right"),
+        Column(label="verdict-frozen (x)", unit="share", better="lower", group="verdicts (x)", short="frozen"),
+    )
+    row = TableRow(name="ours", model_free="", cells=(cell(20.0), cell(0.75), cell(0.25)))
+    strip = Example(verdict="frozen", row="<ours>", clip="c1", subject="fox", picture=b"png")
+    html = report_page(page(comparison(columns=columns, rows=(row,)), examples=(strip,), abouts=((),)), {}, embed=True)
+    parsed(html)
+    assert groups(comparison(columns=columns, rows=(row,))) == [("", 1), ("verdicts (x)", 2)]
+    assert '<th colspan="2" scope="colgroup" class="group">verdicts (x)</th>' in html
+    assert ">frozen [share] ↓</th>" in html
+    assert "verdict-frozen (x) [share]" not in html.partition("<tbody>")[0]
+    assert "<strong>frozen</strong> &lt;ours&gt;, c1, fox" in html
+    assert f'src="data:image/png;base64,{base64.b64encode(b"png").decode()}"' in html
+    without = report_page(page(), {}, embed=True)
+    assert ('class="group"' in without, 'id="verdicts"' in without) == (False, False)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sealing import edit
+from verdict_words import NAMES, make_known, word
 from warm import WarmCommand, ok
 
 from hmcli.errors import DataError, UsageError
@@ -164,6 +169,28 @@ def test_a_clip_has_its_videos_once_its_values_and_its_subjects(made, clips, tmp
         assert {frames[frame] for frame in gone} <= {"hidden"}
     stretches = [of for subject in said.values() for of in subject["hidden"] if of["certified"]]
     assert clip["hidden_seconds"] == max(of["hidden_seconds"] for of in stretches)
+
+
+def test_verdicts_are_shown_by_clip_and_each_has_a_strip(made, clips, tmp_path, monkeypatch):
+    make_known(monkeypatch)
+    shutil.copytree(made / "rows" / "frozen", tmp_path / "gen")
+    judged = scored(tmp_path / "gen", tmp_path / "judged.evaluation", metrics=("psnr", *NAMES))
+    html = reported(made, tmp_path / "r.html", judged, made / "last-frame.evaluation")
+    with (judged / "per_stretch.csv").open(newline="") as file:
+        firsts = {(row["clip"], row["subject"]): int(row["first"]) for row in csv.DictReader(file)}
+    wanted = {clip: [[of, word(first)] for (at, of), first in firsts.items() if at == clip] for clip, _ in firsts}
+    data = json.loads(read(html).data)
+    assert {clip["id"]: clip["verdicts"][0] for clip in data["clips"] if clip["verdicts"][0]} == wanted
+    assert all(clip["verdicts"][1] == [] for clip in data["clips"])  # nobody asked for verdicts there
+    assert '<th colspan="2" scope="colgroup" class="group">verdicts</th>' in html
+    assert '<th scope="col">vanished [share] ↓</th>' in html
+    words = {word(first) for first in firsts.values()}
+    strips = re.findall(r'<figcaption><strong>(\w+)</strong> judged.*?base64,([^"]+)"', html, re.DOTALL)
+    assert [name for name, _ in strips] == sorted(words, key=lambda name: (name == "right", name))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(strips[0][1]))))
+    assert picture.shape[1] >= 6 * 48
+    shutil.rmtree(tmp_path / "gen")
+    assert 'id="verdicts"' not in reported(made, tmp_path / "alone.html", judged)  # no video to show
 
 
 def test_only_named_clips_are_played_and_the_others_are_listed(made, tmp_path):

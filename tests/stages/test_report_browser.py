@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import CHROMIUM, Page
+from verdict_words import NAMES, make_known
 
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
@@ -33,11 +34,13 @@ def files(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of two rows of three clips: one file, and a site."""
     root = tmp_path_factory.mktemp("browser")
     bench_rows.run(clips, out=root / "rows", rows=ROWS, reporter=Silent())
-    for row in ROWS:
-        evaluate.run(
-            load_recipe(), generation=root / "rows" / row, reference=None, metrics=("psnr", "psnr-returned"),
-            out=root / f"{row}.evaluation", reporter=Silent(),
-        )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        make_known(patch)
+        for row in ROWS:
+            evaluate.run(
+                load_recipe(), generation=root / "rows" / row, reference=None,
+                metrics=("psnr", "psnr-returned", *NAMES), out=root / f"{row}.evaluation", reporter=Silent(),
+            )  # fmt: skip
     given = {"tables": None, "clips": (), "generations": (), "reference": None, "title": "t", "reporter": Silent()}
     paths = [root / f"{row}.evaluation" for row in ROWS]
     report.run(paths, out=root / "r.html", bundle=None, **given)
@@ -133,6 +136,11 @@ def test_sorting_by_the_worst_of_a_column_and_filters(page):
         page.choose("reason", reason)
         assert page.evaluate(LISTED) == [clip for clip, of in reasons.items() if reason in of]
     page.choose("reason", "")
+    said = {clip["id"]: {verdict for _, verdict in clip["verdicts"][0]} for clip in page.evaluate("data.clips")}
+    for verdict in set().union(*said.values()):
+        page.choose("verdict", verdict)
+        assert page.evaluate(LISTED) == [clip for clip, of in said.items() if verdict in of]
+    page.choose("verdict", "")
     page.choose("text", "00001")
     assert page.evaluate(LISTED) == ["s5-00001"]
     assert page.evaluate("current.id") == "s5-00001"

@@ -27,13 +27,16 @@ const choices = (id, values) => {
 };
 choices('split', data.clips.map(clip => clip.split).filter(Boolean));
 choices('reason', data.clips.flatMap(clip => clip.reasons));
+choices('verdict', data.clips.flatMap(clip => clip.verdicts.flat().map(([, verdict]) => verdict)));
 const timed = data.clips.some(clip => clip.hidden_seconds !== null);
 for (const id of ['least', 'most']) at(id).closest('label').hidden = !timed;
 
+/** The rows that sorting and verdicts are of. */
+const asked = () => at('of').value === '' ? data.rows.map((_, row) => row) : [Number(at('of').value)];
+const judged = clip => asked().some(row => clip.verdicts[row].some(([, verdict]) => verdict === at('verdict').value));
 /** The clip's worst value of a column: of one row, or of any; null where none has one. */
 const worst = (clip, column) => {
-  const rows = at('of').value === '' ? data.rows.map((_, row) => row) : [Number(at('of').value)];
-  const values = rows.map(row => valueOf(clip, row, column)).filter(value => value !== null);
+  const values = asked().map(row => valueOf(clip, row, column)).filter(value => value !== null);
   if (!values.length) return null;
   return data.columns[column].better === 'higher' ? Math.min(...values) : Math.max(...values);
 };
@@ -45,6 +48,7 @@ const chosen = () => {
   const found = data.clips.filter(clip =>
     (clip.hidden_seconds === null ? !limited : clip.hidden_seconds >= least && clip.hidden_seconds <= most) &&
     (!at('split').value || clip.split === at('split').value) &&
+    (!at('verdict').value || judged(clip)) &&
     (!at('reason').value || clip.reasons.includes(at('reason').value)) &&
     (clip.id.toLowerCase().includes(words) || clip.caption.toLowerCase().includes(words)));
   const key = clip => by === 'hidden' ? clip.hidden_seconds : by === '' ? 0 : worst(clip, Number(by));
@@ -65,7 +69,7 @@ const told = clip => {
 };
 const relist = () => {
   order = chosen();
-  at('of').closest('label').hidden = ['', 'hidden'].includes(at('sort').value);
+  at('of').closest('label').hidden = ['', 'hidden'].includes(at('sort').value) && !at('verdict').value;
   at('count').textContent = `${order.length} of ${data.clips.length} clips`;
   at('list').replaceChildren(...order.map(clip => {
     const item = make('li'), button = make('button');
@@ -230,6 +234,12 @@ const timeline = clip => {
 const numbers = clip => {
   const table = make('table'), head = make('tr'), body = make('tbody');
   head.append(make('th', ''), ...data.rows.map(row => make('th', row.name)));
+  if (clip.verdicts.some(of => of.length)) {
+    const line = make('tr');
+    line.append(make('th', 'verdict'), ...clip.verdicts.map(of =>
+      make('td', of.map(([subject, verdict]) => of.length > 1 ? `${subject}: ${verdict}` : verdict).join(', ') || '-')));
+    body.append(line);
+  }
   data.columns.forEach((column, index) => {
     const line = make('tr');
     line.append(make('th', `${column.label} ${{higher: '↑', lower: '↓', neither: ''}[column.better]}`));
@@ -251,7 +261,7 @@ const move = by => {
   const index = order.indexOf(current) + by;
   if (index >= 0 && index < order.length) show(order[index]);
 };
-for (const id of ['sort', 'of', 'split', 'reason', 'least', 'most', 'text']) at(id).addEventListener('input', relist);
+for (const id of ['sort', 'of', 'split', 'reason', 'verdict', 'least', 'most', 'text']) at(id).addEventListener('input', relist);
 at('previous').addEventListener('click', () => move(-1));
 at('next').addEventListener('click', () => move(1));
 at('play').addEventListener('click', () => playing ? pause() : play());

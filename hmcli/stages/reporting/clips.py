@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-
-import numpy as np
 
 from hmcli.errors import DataError
 from hmcli.metrics.contract import Tracks
@@ -66,6 +63,10 @@ class Browser:
             return {}
         return {clip: row.split for clip, row in rows.items() if row.split}
 
+    def source(self, clip: str) -> ClipSource | None:
+        """A clip of the folder of clips; None where it is not there, or cannot be used."""
+        return self._sources.get(clip)
+
     def views(self, played: Collection[str]) -> Iterator[ClipView]:
         """Every clip; with videos those in `played`."""
         for clip in self.clips:
@@ -85,7 +86,8 @@ class Browser:
             id=clip, caption=source.caption if source else "", split=self._splits.get(clip, ""),
             hidden_seconds=gone.hidden_seconds, reasons=gone.reasons, frames=frames, fps=fps,
             context=files.context, truth=files.truth, rows=files.rows, plan=plan,
-            lanes=() if tracks is None else lanes_of(tracks), values=tuple(self._values(clip)), missing=tuple(missing),
+            lanes=() if tracks is None else lanes_of(tracks), values=tuple(self._values(clip)),
+            verdicts=tuple(self._verdicts(clip)), missing=tuple(missing),
         )  # fmt: skip
 
     def _tracks(self, source: ClipSource | None, missing: list[str]) -> Tracks | None:
@@ -105,7 +107,7 @@ class Browser:
         if source is None or tracks is None or self.data is None:
             return None
         try:
-            return self.media.add(_png(view_from_above(source, tracks, self.data)), ".png")
+            return self.media.add(videos.png(view_from_above(source, tracks, self.data)), ".png")
         except DataError as error:
             missing.append(f"No view from above: {error.what}.")
             return None
@@ -151,10 +153,7 @@ class Browser:
         for row in self.rows:
             yield tuple(row.value(clip, column.label) for column in self.table.columns)
 
-
-def _png(picture: np.ndarray) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", optimize=True)
-    return file.getvalue()
+    def _verdicts(self, clip: str) -> Iterator[tuple[tuple[str, str], ...]]:
+        """By row the subjects that should be back, and what became of each."""
+        for row in self.rows:
+            yield tuple((said.subject, said.verdict) for said in row.verdicts if said.clip == clip)

@@ -14,7 +14,7 @@ from hmcli.metrics.intervals import bootstrap_of, interval
 from hmcli.reports.comparison import Cell, Column, Comparison, Difference, TableRow
 from hmcli.stages.reporting.cards import card_differences, concerned
 from hmcli.stages.reporting.evaluations import ClipNumbers
-from hmcli.stages.reporting.rows import Row
+from hmcli.stages.reporting.rows import VERDICT, Row
 from hmcli.stages.scoring.layout import Score
 
 SEED = 0
@@ -29,7 +29,13 @@ def compare(of: Sequence[Row]) -> Comparison:
             scores.setdefault(label, score)
     cards = card_differences([one for row in of for one in row.members])
     columns = tuple(
-        Column(label=label, unit=score.unit, better=score.better, several_ways=concerned(label, cards))
+        Column(
+            label=label,
+            unit=score.unit,
+            better=score.better,
+            several_ways=concerned(label, cards),
+            **_grouped(label, score),
+        )
         for label, score in scores.items()
     )
     numbers = [{label: row.numbers(label) for label in row.scores} for row in of]
@@ -41,6 +47,16 @@ def compare(of: Sequence[Row]) -> Comparison:
         for index, (row, found) in enumerate(zip(of, numbers, strict=True))
     )  # fmt: skip
     return Comparison(columns=columns, rows=rows, cards=cards, notes=tuple(_clip_notes(of)))
+
+
+def _grouped(label: str, score: Score) -> dict[str, str]:
+    """Verdicts stand under one head, which says what judged them."""
+    if not score.metric.startswith(VERDICT):
+        return {}
+    return {
+        "group": f"verdicts{label.removeprefix(score.metric)}",
+        "short": score.metric.removeprefix(VERDICT),
+    }
 
 
 Numbers = Mapping[str, ClipNumbers | str]

@@ -6,6 +6,7 @@ compared) is written again, near-lossless.
 
 from __future__ import annotations
 
+import io
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,3 +94,20 @@ def written(frames: np.ndarray, fps: float) -> bytes:
         place = Path(folder) / "video.mp4"
         write_video(place, frames[:, :height, :width], fps=fps)
         return place.read_bytes()
+
+
+def frames_of(video: bytes) -> np.ndarray:
+    """(T, H, W, 3) uint8 of the bytes of an mp4."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "video.mp4"
+        place.write_bytes(video)
+        return read_video(place)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """The file of a picture (H, W, 3) uint8."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG", optimize=True)
+    return file.getvalue()

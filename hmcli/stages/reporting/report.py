@@ -19,6 +19,7 @@ from hmcli.stages.reporting.media import Media
 from hmcli.stages.reporting.origins import check_named, find_data, find_generation
 from hmcli.stages.reporting.plots import plots_of
 from hmcli.stages.reporting.rows import Row, open_rows
+from hmcli.stages.reporting.verdicts import examples_of
 from hmcli.store.files import inside, write_bytes, write_text
 from hmcli.store.manifest import made_by
 
@@ -52,7 +53,7 @@ def run(
     plots, plots_note = plots_of(rows, table, {view.id: view.hidden_seconds for view in views})
     page = ReportPage(
         title=title, table=table, notes=tuple(notes), abouts=tuple(map(_about, rows)), plots=plots,
-        plots_note=plots_note, clips=tuple(views), made_by=_made_by(evaluations),
+        plots_note=plots_note, clips=tuple(views), examples=tuple(examples_of(browser)), made_by=_made_by(evaluations),
     )  # fmt: skip
     _write(page, browser.media, place, bundle)
     if tables is not None:

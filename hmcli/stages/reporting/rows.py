@@ -17,6 +17,19 @@ from hmcli.stages.reporting.cards import card_differences
 from hmcli.stages.reporting.evaluations import ClipNumbers, Evaluated, open_evaluation, open_evaluations
 from hmcli.stages.scoring.layout import Score
 
+VERDICT = "verdict-"  # how metrics of verdicts (hmcli.metrics.verdicts) are called
+_MOST = 0.5  # share of a stretch's samples from which on a verdict is that of the stretch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """The verdict on a stretch of a clip, after which a subject should be back; `last` is the clip's frame."""
+
+    clip: str
+    subject: str
+    last: int
+    verdict: str
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -43,6 +56,17 @@ class Row:
     def stretches(self) -> list[Mapping[str, str]]:
         """Of all members."""
         return [row for one in self.members for row in one.stretches]
+
+    @property
+    def verdicts(self) -> list[Said]:
+        """Of the first member, whose videos are shown; of several backbones those of the first."""
+        found: dict[tuple[str, str, str], Said] = {}
+        for row in self.members[0].stretches:
+            place = (row["clip"], row["subject"], row["last"])
+            if row["metric"].startswith(VERDICT) and float(row["value"]) > _MOST:
+                verdict = row["metric"].removeprefix(VERDICT).partition(" ")[0]
+                found.setdefault(place, Said(clip=place[0], subject=place[1], last=int(place[2]), verdict=verdict))
+        return list(found.values())
 
     def value(self, clip: str, label: str) -> tuple[float | None, str]:
         """The clip's value, of several seeds their mean, and what became of it."""
