@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,9 @@ def test_a_recipe_may_name_scenes_subjects_and_moves_of_other_packages_and_gets_
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"did you mean 'psnr'\?.*ssim"):
         registry.find("metric", "psn")
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN["metric"])
+def test_a_metric_says_what_its_values_may_be(name: str):
+    least, most = registry.find("metric", name).range
+    assert -math.inf < least < most

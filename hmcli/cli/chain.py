@@ -288,6 +288,7 @@ def generate(
                 else where.with_name(f"{where.name}.clip")
             )
             resolved = one_video.with_chunks(resolved, found, wanted, Console())
+            one_video.check_length(found, wanted, resolved, weights)
             found = one_video.as_folder(found, wanted, resolved.data, resolved.poses, place, Console())
         else:
             one_video.refuse_without_video(wanted, found)

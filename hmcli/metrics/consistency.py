@@ -65,6 +65,7 @@ subject_consistency = Metric(
     function=frame_consistency,
     needs=(PREDICTION, BACKBONE),
     unit="",
+    range=(0, 1),
     definition=_DEFINITION,
     published="dino",
 )
@@ -74,6 +75,7 @@ background_consistency = Metric(
     function=frame_consistency,
     needs=(PREDICTION, BACKBONE),
     unit="",
+    range=(0, 1),
     definition=_DEFINITION,
     published="clip",
 )

@@ -7,6 +7,7 @@ Shape letters: N context frames, T target frames, A all frames of a clip, S subj
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -157,10 +158,10 @@ class Metric:
     judge (numpy.ma), or raise NothingToJudge. `pooled` makes the number of a set from the (n, k) parts of its n clips,
     such as a ratio of sums; without it means are formed. `definition` goes to the protocol card. `published` names the
     backbone of the published numbers; with any other the scores are not comparable with them. `finder` names what finds
-    the subjects whose features are compared, such as truth. `order` names rows of `hm bench rows`, the best first, and
-    `truth` for the target itself, which it has to put in this order over a set of clips: a test holds it to that.
-    `shared` is computed once for all metrics that name the same one: it takes the `needs`, and `function` what it
-    returns.
+    the subjects whose features are compared, such as truth. `range` holds every value, of a clip and of a set.
+    `order` names rows of `hm bench rows`, the best first, and `truth` for the target itself, which it has to put in
+    this order over a set of clips: a test holds it to that. `shared` is computed once for all metrics that name the
+    same one: it takes the `needs`, and `function` what it returns.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Metric:
     per: Grain = "frame"
     parts: tuple[str, ...] = ()
     pooled: Callable[[np.ndarray], float] | None = None
+    range: tuple[float, float] = (-math.inf, math.inf)
     order: tuple[str, ...] = ()
     shared: Callable[..., Any] | None = None
 

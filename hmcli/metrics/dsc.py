@@ -121,6 +121,7 @@ dsc_ctx = Metric(
     function=dsc_with_context,
     needs=(PREDICTION, CONTEXT, TRACKS, BACKBONE),
     unit="",
+    range=(-1, 1),
     definition="for each subject the mean cosine similarity over all pairs of a frame of the context and one of the "
     f"prediction, of {_CROPS}",
     finder="truth",
@@ -133,6 +134,7 @@ dsc_gt = Metric(
     function=dsc_with_truth,
     needs=(PREDICTION, REFERENCE, TRACKS, BACKBONE),
     unit="",
+    range=(-1, 1),
     definition="for each subject the mean cosine similarity of prediction and truth over the frames of one time, of "
     f"{_CROPS}",
     finder="truth",

@@ -99,6 +99,7 @@ camera_following = Metric(
     function=errors_of_flow,
     needs=_NEEDS,
     unit="",
+    range=(-1, 1),
     definition=f"1 - error / implied, of sums over clips, at least -1: 1 as asked, 0 as a still picture. Sums of "
     f"{_ERRORS}",
     partial=True,
@@ -112,6 +113,7 @@ camera_followed = Metric(
     function=errors_of_flow,
     needs=_NEEDS,
     unit="",
+    range=(0, 1),
     definition=f"share of clips with 1 - error / implied of at least {FOLLOWS}; error and implied are {_ERRORS}",
     partial=True,
     per="clip",

@@ -6,6 +6,7 @@ pictures of about COARSE pixels a side. Shape letters: T frames, H rows, W colum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -68,6 +69,7 @@ motion_amount = Metric(
     function=mean_motion,
     needs=(PREDICTION, FLOW_INPUT),
     unit="% of width per frame",
+    range=(0, math.inf),
     definition=f"mean length of the flow over pixels and pairs of frames, in percent of the width. Flow: {FLOW}. No "
     "more is better than the truth has: read it beside consistencies, and against the truth's own number",
     better="neither",

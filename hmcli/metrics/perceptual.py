@@ -8,6 +8,7 @@ Shape letters here: N frames, C channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -76,6 +77,7 @@ perceptual_effnet = Metric(
     function=effnet_distance,
     needs=(PREDICTION, REFERENCE),
     unit="",
+    range=(0, 20),
     better="lower",
     definition="feature maps of EfficientNet-Lite0 (released ImageNet weights efficientnet-lite0-57934424, in float32 "
     "on the CPU) at 1/2, 1/4, 1/8, 1/16 and 1/32 of the frame's own size, pixels as (x - 127) / 128; channels to unit "
@@ -96,6 +98,7 @@ lpips = Metric(
     function=lpips_distance,
     needs=(PREDICTION, REFERENCE, LPIPS),
     unit="",
+    range=(0, math.inf),
     better="lower",
     definition="LPIPS version 0.1 of each frame at its own size (Zhang et al. 2018): the network's maps after its five "
     "ReLUs, channels to unit length (+ 1e-10) at every place, squared differences weighed by the published weights of "

@@ -5,6 +5,8 @@ Shape letters: T frames, S subjects, H rows, W columns.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hmcli.metrics.contract import (
@@ -57,6 +59,7 @@ psnr_visible = Metric(
     function=frame_psnr_visible,
     needs=(PREDICTION, REFERENCE, BOXES, TRACKS),
     unit="dB",
+    range=(0, math.inf),
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame over channels and those pixels that the amodal box of a "
     "subject covers before its first certified stretch, outside its other stretches; frames without such a pixel are "
     "not judged",
@@ -68,6 +71,7 @@ psnr_hidden = Metric(
     function=frame_psnr_hidden,
     needs=(PREDICTION, REFERENCE, TRACKS),
     unit="dB",
+    range=(0, math.inf),
     definition="10 log10(255^2 / MSE) over all pixels and channels of each uint8 RGB frame in which a subject is "
     "hidden in a certified stretch; other frames are not judged",
     partial=True,

@@ -6,6 +6,8 @@ al. (2004). Both are computed on decoded uint8 RGB frames, so a range of 255 is 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hmcli.metrics.contract import PREDICTION, REFERENCE, Metric, check_pair
@@ -57,6 +59,7 @@ psnr = Metric(
     function=frame_psnr,
     needs=(PREDICTION, REFERENCE),
     unit="dB",
+    range=(0, math.inf),
     definition="scikit-image peak_signal_noise_ratio of each uint8 RGB frame, data_range=255, one mean squared error "
     "over pixels and channels; a frame identical to its reference is infinite and makes its mean infinite",
 )
@@ -66,6 +69,7 @@ ssim = Metric(
     function=frame_ssim,
     needs=(PREDICTION, REFERENCE),
     unit="",
+    range=(-1, 1),
     definition="scikit-image structural_similarity of each uint8 RGB frame as in Wang et al. 2004: "
     "gaussian_weights=True, sigma=1.5 (11x11 window), use_sample_covariance=False, K1=0.01, K2=0.03, data_range=255, "
     "channel_axis=-1 (mean of the three channels)",

@@ -125,6 +125,7 @@ identity_rank1 = Metric(
     function=rank_1,
     needs=(*NEEDS, MASKS, BACKBONE),
     unit="",
+    range=(0, 1),
     definition="for each certified stretch after which its subject is back in the target: the share of at most "
     f"{AT_MOST} frames, spread over those judged in which a detection was taken for it, in which the features of what "
     "it covers have their highest cosine with those of the subject in one of these frames of the truth, and not of "

@@ -67,6 +67,7 @@ reappearance_recall = Metric(
     function=partial(of_each, value=share_found, otherwise=""),
     needs=NEEDS,
     unit="",
+    range=(0, 1),
     definition="for each certified stretch after which its subject is back in the target: the share of judged frames "
     f"in which a detection was taken for it whose box's middle is within {WITHIN:g} body length of the true one, 0 to "
     f"1. {JUDGED.capitalize()}; {TAKEN}",
@@ -80,6 +81,7 @@ reappearance_precision = Metric(
     function=right_and_claimed,
     needs=NEEDS,
     unit="",
+    range=(0, 1),
     definition="right / claimed, of sums over clips, 0 to 1, no value where nobody is claimed. Right: detections taken "
     f"for a subject that is back, within {WITHIN:g} body length, in its judged frames. Claimed: all detections taken "
     "for it there, however far off, and those taken for nobody in these frames and in all frames of the target in "

@@ -9,6 +9,7 @@ Shape letters: T target frames, J judged frames, F of them with somebody found.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -98,6 +99,7 @@ position_error = Metric(
     function=partial(of_each, value=place_bodies, otherwise="nobody was found in the place of a subject that is back"),
     needs=NEEDS,
     unit="body lengths",
+    range=(0, math.inf),
     better="lower",
     definition="for each certified stretch after which its subject is back in the target: the mean distance in the "
     "picture between the middles of the box of the detection taken for it and of the box of what the truth shows of "
@@ -112,6 +114,7 @@ position_error_degrees = Metric(
     function=partial(of_each, value=place_degrees, otherwise="nobody was found in the place of a subject that is back"),
     needs=NEEDS,
     unit="degrees",
+    range=(0, 180),
     better="lower",
     definition="as position-error, but the angle between the rays of the true camera through both middles. " + _FOUND,
     partial=True,
@@ -126,6 +129,7 @@ state_progress = Metric(
     ),
     needs=NEEDS,
     unit="",
+    range=(LOWEST, HIGHEST),
     definition="for each certified stretch after which its subject is back in the target: 1 - sum(o . f) / sum(f . f), "
     f"from {LOWEST:g} to {HIGHEST:g}: 1 at the true place, 0 where it would be seen had it stood still since it was "
     "last seen. o: from the middle of the box of what the truth shows of it to that of the detection taken for it, f: "
@@ -141,6 +145,7 @@ time_error = Metric(
     function=partial(of_each, value=frames_off, otherwise=""),
     needs=NEEDS,
     unit="frames",
+    range=(0, math.inf),
     better="lower",
     definition="for each certified stretch after which its subject is back in the target: frames between the first "
     f"judged one and the first of {IN_A_ROW} in a row, since the subject was hidden, in which a detection was taken "
@@ -156,6 +161,7 @@ velocity_error = Metric(
     function=partial(of_each, value=velocity_off, otherwise=f"nobody was found in {FEWEST} frames"),
     needs=NEEDS,
     unit="body lengths per second",
+    range=(0, math.inf),
     better="lower",
     definition="for each certified stretch after which its subject is back in the target: the length of the slope, by "
     "least squares over time, of the way from the middle of the box of what the truth shows of it to that of the "

@@ -7,6 +7,8 @@ Shape letters: T frames, S subjects, H rows, W columns.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hmcli.metrics.contract import (
@@ -79,6 +81,7 @@ psnr_stretch = Metric(
     function=stretch_psnr,
     needs=(PREDICTION, REFERENCE, BOXES, TRACKS),
     unit="dB",
+    range=(0, math.inf),
     definition="for each certified stretch after which its subject is back in the target: the mean over the frames "
     "from then on (to its next stretch, or the end) of 10 log10(255^2 / MSE) over channels and those pixels that its "
     "amodal box covers; frames in which it has no box are not judged",
@@ -91,6 +94,7 @@ psnr_subjects = Metric(
     function=frame_psnr_of_subjects,
     needs=(PREDICTION, REFERENCE, MASKS),
     unit="dB",
+    range=(0, math.inf),
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame over channels and those pixels in which the reference's "
     "masks show a subject, hidden before or not; frames without such a pixel are not judged",
     partial=True,
@@ -101,6 +105,7 @@ psnr_outside = Metric(
     function=frame_psnr_outside,
     needs=(PREDICTION, REFERENCE, BOXES),
     unit="dB",
+    range=(0, math.inf),
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame over channels and those pixels that no subject's amodal "
     "box covers, not even in part",
     partial=True,

@@ -9,6 +9,8 @@ Shape letters: T frames, S subjects, H rows, W columns.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hmcli.metrics.contract import BOXES, PREDICTION, REFERENCE, Metric, NothingToJudge, SubjectBoxes, check_pair
@@ -81,6 +83,7 @@ psnr_returned = Metric(
     function=frame_psnr_returned,
     needs=(PREDICTION, REFERENCE, BOXES),
     unit="dB",
+    range=(0, math.inf),
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame, one mean squared error over channels and those pixels "
     "that any amodal box of a returned subject covers (in part at least; boxes framed as the reference is); returned: "
     "a certified stretch without the subject has ended by this frame. Frames without such a pixel are not judged, "

@@ -6,6 +6,8 @@ invented. Shape letters: N context frames, T target frames, H rows, W columns.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hmcli.metrics.contract import (
@@ -89,6 +91,7 @@ background_revisited = Metric(
     function=frame_psnr_revisited,
     needs=(PREDICTION, REFERENCE, BOXES, TRACKS, CAMERAS, DEPTH),
     unit="dB",
+    range=(0, math.inf),
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame over channels and the revisited pixels: outside every "
     "subject's amodal box, and their point in the world (true depth and poses) is inside a context frame, outside the "
     "boxes of subjects' visible parts there, at the depth that frame has there, within "

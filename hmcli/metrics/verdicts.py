@@ -131,6 +131,7 @@ def _metric(name: str) -> Metric:
         shared=clip_verdicts,
         needs=(PREDICTION, REFERENCE, TRACKS, CAMERAS, DETECTIONS, TRUE_DETECTIONS, UNSURE, BACKBONE),
         unit="share",
+        range=(0, 1),
         better="higher" if name == "right" else "lower",
         definition=f"share of certified stretches after which the subject is back whose verdict is {name}{_DEFINITION}",
         partial=True,

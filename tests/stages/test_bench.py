@@ -177,6 +177,67 @@ def test_an_event_may_move_by_a_frame_and_not_further(tiny_bench, tmp_path):
     assert found["s31-00001"] == f"{gone.subject} is visible in frame {gone.first + 1} (1 frames are wrong)"
 
 
+def test_an_event_of_another_reason_or_one_more_is_named(tiny_bench, tmp_path):
+    data = copied(tiny_bench, tmp_path)
+
+    def another_reason(events):
+        events[0]["reason"] = {"left the frame": "occluded"}.get(events[0]["reason"], "left the frame")
+
+    def one_more(events):
+        events.append(events[0] | {"frame": events[0]["frame"] + 3})
+
+    rewrite(data / "s31-00000" / "events.json", another_reason)
+    rewrite(data / "s31-00001" / "events.json", one_more)
+    found = troubles(tiny_bench, data)
+    assert "is missing; the event" in found["s31-00000"]
+    assert found["s31-00001"].startswith("the event")
+    assert found["s31-00001"].endswith("is new")
+
+
+def test_another_lens_is_named_and_a_missing_one(tiny_bench, tmp_path):
+    data = copied(tiny_bench, tmp_path)
+
+    def longer(lens):
+        lens["fx"] *= 1.01
+
+    rewrite(data / "s31-00000" / "intrinsics.json", longer)
+    (data / "s31-00001" / "intrinsics.json").unlink()
+    found = troubles(tiny_bench, data)
+    assert found["s31-00000"].startswith("fx of the intrinsics is")
+    assert found["s31-00001"] == "it has no intrinsics"
+
+
+@pytest.mark.parametrize("damage", ["nobody", "moved", "gone"])
+def test_other_instance_masks_are_named(damage: str, tiny_bench, tmp_path):
+    data = copied(tiny_bench, tmp_path)
+    file = data / "s31-00000" / "cond_instances.mp4"
+    masks = read_video(file)
+    if damage == "gone":
+        file.unlink()
+    else:
+        changed = np.roll(masks, 12, axis=2) if damage == "moved" else np.zeros_like(masks)
+        write_video(file, changed, fps=5, quality="lossless")
+    said = troubles(tiny_bench, data)["s31-00000"]
+    assert {
+        "gone": "no instance masks", "moved": "frame is off by", "nobody": "frames show more or less of a subject",
+    }[damage] in said  # fmt: skip
+
+
+def test_a_benchmark_that_froze_no_masks_lens_or_events_compares_none_and_keeps_its_fingerprint(tiny_bench, tmp_path):
+    split = tiny_bench.frozen.splits["easy"]
+    bare = [dataclasses.replace(clip.print, lens=(), happenings=(), masks="", mask_shares="") for clip in split.clips]
+    clips = tuple(dataclasses.replace(clip, print=of) for clip, of in zip(split.clips, bare, strict=True))
+    older = dataclasses.replace(tiny_bench.frozen, splits={"easy": dataclasses.replace(split, clips=clips)})
+    write_benchmark(tmp_path / "older.json", older)
+    text = (tmp_path / "older.json").read_text()
+    assert not any(f'"{name}"' in text for name in ("lens", "happenings", "masks", "mask_shares"))
+    assert find_benchmark(tmp_path / "older.json").fingerprint == older.fingerprint
+    data = copied(tiny_bench, tmp_path)
+    (data / "s31-00001" / "intrinsics.json").unlink()
+    (data / "s31-00001" / "cond_instances.mp4").unlink()
+    assert not verify.run([data], benchmark=str(tmp_path / "older.json"), reporter=Silent()).quarantined
+
+
 def test_pixels_may_differ_a_little_and_not_much(tiny_bench, tmp_path):
     data = copied(tiny_bench, tmp_path)
     noise = np.random.default_rng(0)

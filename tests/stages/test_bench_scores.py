@@ -274,6 +274,14 @@ def excused(content: dict) -> None:
     content["clips"][0] |= {"value": None, "reason": "nothing to judge", "judged": False}
 
 
+def beyond(content: dict) -> None:
+    next(row for row in content["clips"] if row["metric"] == "ssim")["value"] = 1.2
+
+
+def below(content: dict) -> None:
+    next(row for row in content["clips"] if row["metric"] == "psnr")["value"] = "-inf"
+
+
 def twice(content: dict) -> None:
     content["clips"].append(content["clips"][0])
 
@@ -285,6 +293,8 @@ def twice(content: dict) -> None:
         (without_a_row, "complete is true, which its rows contradict"), (twice, "two rows for one metric"),
         (of_another_split, "s31-00000 is no clip of the split mixed"), (of_no_clip, "complete is true"),
         (excused, "s31-00000: psnr is not left unjudged"),
+        (beyond, "ssim is 1.2, and cannot be outside of -1 to 1"),
+        (below, "psnr is -inf, and cannot be outside of 0 to inf"),
         (from_nowhere, "does not say which data the scores of mixed are from"),
         (of_another_benchmark, "it is of tiny sha256:0"),
     ],

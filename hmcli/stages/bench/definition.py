@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.reading import from_dict
@@ -55,6 +55,19 @@ class Absence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Happening:
+    """An event as it was frozen: a subject stops (`exit`), or starts (`entry`), being visible."""
+
+    subject: str
+    kind: str
+    frame: int  # counted over context and target together
+    reason: str
+
+
+_LEFT_OUT = Field(exclude_if=lambda value: not value)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Print:
     """What identifies a clip: hashes (sha256) of rounded values, when subjects are hidden, and coarse pictures."""
 
@@ -65,6 +78,11 @@ class Print:
     absences: tuple[Absence, ...]
     thumbnails: str  # base64 of (frames of THUMBNAIL_FRAMES, 8, 8, 3) uint8: mean colours of the parts of a picture
     frame_means: str  # base64 of (T, 3) uint8: mean colour of every frame
+    # what benchmarks of before have not frozen, and do not compare
+    lens: Annotated[tuple[float, ...], _LEFT_OUT] = ()  # fx, fy, cx in widths of the picture, cy in heights
+    happenings: Annotated[tuple[Happening, ...], _LEFT_OUT] = ()
+    masks: Annotated[str, _LEFT_OUT] = ""  # base64 of (4, 8, 8, subjects) uint8: shares of their parts
+    mask_shares: Annotated[str, _LEFT_OUT] = ""  # base64 of (T, subjects) uint8: roots of shares of the picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +165,7 @@ def forbid_unknown_keys(*kinds: type) -> None:
         kind.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
 
 
-forbid_unknown_keys(Tolerances, Absence, Print, FrozenClip, FrozenSplit, Benchmark)
+forbid_unknown_keys(Tolerances, Absence, Happening, Print, FrozenClip, FrozenSplit, Benchmark)
 _ADAPTER = TypeAdapter(Benchmark)
 
 

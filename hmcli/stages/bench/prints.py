@@ -1,7 +1,8 @@
 """Prints: what identifies a clip on disk, and how it differs from a frozen one.
 
 Hashed values are rounded first (`Tolerances.step`), so that the last bits, which differ between machines, do not
-count. Pictures are compared through mean colours: every frame as a whole, some frames by parts.
+count. Pictures are compared through mean colours: every frame as a whole, some frames by parts; masks likewise, through
+the shares that show each subject.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmcli.errors import DataError
-from hmcli.stages.bench.definition import Absence, Print, Tolerances
-from hmcli.stages.data.opening import ClipSource, read_cameras
+from hmcli.stages.bench import mask_prints
+from hmcli.stages.bench.definition import Absence, Happening, Print, Tolerances
+from hmcli.stages.data.opening import ClipSource, read_cameras, read_lens
 from hmcli.store.files import read_json
 from hmcli.store.hashing import hash_arrays, hash_json
 from hmcli.store.video import read_video
@@ -76,6 +78,7 @@ def print_of(source: ClipSource, values: ClipValues, step: float) -> Print:
     states = schema.parse_states(read_json(folder / STATES))
     events = schema.parse_events(read_json(folder / EVENTS))
     context, target = read_video(source.files["context"]), read_video(source.files["target"])
+    before = {"context": 0, "target": len(context)}
     return Print(
         caption=source.caption, poses=poses_hash(values, step), tracks=tracks_hash(values, step),
         events=hash_json([[one.part, one.subject, one.kind, one.frame, one.reason] for one in events]),
@@ -86,11 +89,38 @@ def print_of(source: ClipSource, values: ClipValues, step: float) -> Print:
         ),
         thumbnails=_text(thumbnails(context, target)),
         frame_means=_text(np.concatenate([_means(context), _means(target)])),
+        lens=_lens(source),
+        happenings=tuple(
+            Happening(subject=one.subject, kind=one.kind, frame=before[one.part] + one.frame, reason=one.reason)
+            for one in events
+        ),
+        **_masks(source, [state.number for state in states], len(context)),
     )  # fmt: skip
 
 
+def _lens(source: ClipSource) -> tuple[float, ...]:
+    """fx, fy and cx in widths of the picture, cy in heights: the same at every size; empty where the clip has none."""
+    if "intrinsics" not in source.files:
+        return ()
+    width, height = source.context_info.width, source.context_info.height
+    fx, fy, cx, cy = read_lens(source)
+    return tuple(round(float(value), 6) for value in (fx / width, fy / width, cx / width, cy / height))
+
+
+def _masks(source: ClipSource, numbers: Sequence[int], frames: int) -> dict[str, str]:
+    """Prints of the instance masks, `frames` of them the context's; empty where the clip has none, or no subjects."""
+    masks_THW = mask_prints.instance_masks(source)
+    if masks_THW is None or not numbers:
+        return {}
+    shown = mask_prints.of_each(masks_THW, numbers)
+    return {
+        "masks": _text(thumbnails(shown[:frames], shown[frames:])),
+        "mask_shares": _text(mask_prints.shares_of_frames(masks_THW, numbers)),
+    }
+
+
 def thumbnails(context: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(4, PARTS, PARTS, 3) uint8: mean colours of the parts of the frames of THUMBNAIL_FRAMES."""
+    """(4, PARTS, PARTS, channels) uint8: means over the parts of the frames of THUMBNAIL_FRAMES."""
     frames = np.stack([context[0], context[-1], target[len(target) // 2], target[-1]]).astype(np.float64)
     for axis in (1, 2):
         starts = np.arange(PARTS) * frames.shape[axis] // PARTS
@@ -126,13 +156,75 @@ def differences(found: Print, frozen: Print, allowed: Tolerances, *, same_size: 
     if not same_size:
         said += _stretch_differences(found.absences, frozen.absences, allowed.other_event_frames)
     elif found.events != frozen.events:
-        said += _visibility_differences(found, frozen, allowed.event_frames)
+        said += _visibility_differences(found, frozen, allowed.event_frames) or _event_differences(
+            found.happenings, frozen.happenings, allowed.event_frames
+        )
     part, whole = (
         (allowed.thumbnail_levels, allowed.frame_levels)
         if same_size
         else (allowed.other_thumbnail_levels, allowed.other_frame_levels)
     )
+    said += _lens_differences(found.lens, frozen.lens, allowed.step)
+    said += _mask_differences(found, frozen, allowed, same_size=same_size)
     return said + _picture_differences(found, frozen, part, whole)
+
+
+def _lens_differences(found: Sequence[float], frozen: Sequence[float], step: float) -> list[str]:
+    if not frozen:
+        return []
+    if not found:
+        return ["it has no intrinsics"]
+    return [
+        f"{name} of the intrinsics is {value:.5f} of the picture's side, not {true:.5f}"
+        for name, value, true in zip(("fx", "fy", "cx", "cy"), found, frozen, strict=True)
+        if abs(value - true) > step
+    ]
+
+
+def _event_differences(found: Sequence[Happening], frozen: Sequence[Happening], frames: int) -> list[str]:
+    """Events that are not among the frozen ones, or the reverse, but for `frames` by which they may move."""
+    if not frozen:
+        return []
+    lost = [f"{_told(one)} is missing" for one in frozen if not any(_one_event(one, other, frames) for other in found)]
+    return lost + [
+        f"{_told(one)} is new" for one in found if not any(_one_event(one, other, frames) for other in frozen)
+    ]
+
+
+def _one_event(one: Happening, other: Happening, frames: int) -> bool:
+    alike = (one.subject, one.kind, one.reason) == (other.subject, other.kind, other.reason)
+    return alike and abs(one.frame - other.frame) <= frames
+
+
+def _told(event: Happening) -> str:
+    return f"the event {event.kind} ({event.reason}) of {event.subject} in frame {event.frame}"
+
+
+def _mask_differences(found: Print, frozen: Print, allowed: Tolerances, *, same_size: bool) -> list[str]:
+    """Frames, and parts of some, that show another share of a subject; at another size frames alone."""
+    if not frozen.masks:
+        return []
+    if not found.masks:
+        return ["it has no instance masks of context and target"]
+    if (len(found.masks), len(found.mask_shares)) != (len(frozen.masks), len(frozen.mask_shares)):
+        return ["its masks are of other frames, or of other subjects"]
+    subjects = len(base64.b64decode(frozen.masks)) // (len(THUMBNAIL_FRAMES) * PARTS**2)
+    whole = allowed.frame_levels if same_size else allowed.other_frame_levels
+    shares, true = (_levels(of.mask_shares, (-1, subjects)) for of in (found, frozen))
+    off = np.abs(shares - true).max(1)
+    said = []
+    if off.max() > whole:
+        said.append(f"masks of {int((off > whole).sum())} frames show more or less of a subject, frame {off.argmax()} "
+                    f"by {off.max()} levels (allowed {whole:g})")  # fmt: skip
+    if same_size:
+        shape, part = (len(THUMBNAIL_FRAMES), PARTS, PARTS, subjects), allowed.other_thumbnail_levels
+        parts = np.abs(_levels(found.masks, shape) - _levels(frozen.masks, shape)).max((1, 2, 3))
+        said += [
+            f"the mask of the {name} frame is off by {off} levels in some part (allowed {part:g})"
+            for name, off in zip(THUMBNAIL_FRAMES, parts.tolist(), strict=True)
+            if off > part
+        ]
+    return said
 
 
 def _visibility_differences(found: Print, frozen: Print, frames: int) -> list[str]:

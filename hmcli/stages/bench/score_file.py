@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hmcli.contracts import Description, Quarantined
 from hmcli.errors import DataError
 from hmcli.metrics.intervals import Interval, bootstrap_means, interval
-from hmcli.registry import find
+from hmcli.registry import find, names
 from hmcli.reports.tables import markdown_table, score_text
 from hmcli.stages.bench.definition import Benchmark, find_benchmark, forbid_unknown_keys, refuse_draft
 from hmcli.store.files import read_json, write_json
@@ -27,6 +27,7 @@ FORMAT = 1
 KIND = "hm-bench scores"
 OVERALL = "overall"
 _SHOWN = 10
+ROUNDING = 1e-6  # by which a value may leave the range of its metric
 Number = float | Literal["inf", "-inf"] | None
 
 
@@ -236,6 +237,8 @@ def _problems(scores: ScoreFile, frozen: Benchmark) -> list[str]:
             said.append(f"{row.clip}: {row.metric} must have either a value or a reason")
         if not row.judged and (row.value is not None or _judges_all(row.metric, frozen)):
             said.append(f"{row.clip}: {row.metric} is not left unjudged: it finds something in every clip")
+        if row.value is not None and (outside := _outside(row.metric, float(row.value))):
+            said.append(f"{row.clip}: {outside}")
     if len({(row.clip, row.metric) for row in scores.clips}) != len(scores.clips):
         said.append("a clip has two rows for one metric")
     if odd := set(scores.splits) - set(frozen.splits):
@@ -253,6 +256,17 @@ def _problems(scores: ScoreFile, frozen: Benchmark) -> list[str]:
         said += [f"the mean of {metric} in {name} does not follow from the rows" for metric, entry in entries.items()
                  if not _same(entry, scores.means[name][metric])]  # fmt: skip
     return said
+
+
+def _outside(label: str, value: float) -> str:
+    """What is wrong with a value that its metric cannot have; empty where it can, or the metric is not known here."""
+    name = label.partition(" ")[0]
+    if name not in names("metric"):
+        return ""
+    least, most = find("metric", name).range
+    if least - ROUNDING <= value <= most + ROUNDING:
+        return ""
+    return f"{label} is {value:g}, and cannot be outside of {least:g} to {most:g}"
 
 
 def _judges_all(metric: str, frozen: Benchmark) -> bool:

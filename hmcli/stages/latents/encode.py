@@ -6,7 +6,7 @@ docs/artifacts.md, and in hmcli.stages.latents.layout; hmcli.stages.latents.view
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import CodecConfig, Recipe
 from hmcli.stages.data.loading import LoadedClip, load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
+from hmcli.stages.latents.captions import say_cut
 from hmcli.stages.latents.layout import (
     AXES,
     CAMERA,
@@ -93,7 +94,10 @@ def run(
         under=under, part=part,
     ) as writer:  # fmt: skip
         writer.ask(asked)
-        captions = _encode_captions(writer, (clip.caption for clip in dataset.clips), recipe, text_key, device)
+        having: dict[str, list[str]] = {}
+        for clip in dataset.clips:
+            having.setdefault(clip.caption, []).append(clip.id)
+        captions = _encode_captions(writer, having, recipe, text_key, device)
         mute = [clip.id for clip in dataset.clips if clip.caption not in captions]
         unused = [*dataset.quarantined, *(Quarantined(item=clip, reason=_NO_EMBEDDING) for clip in mute)]
         done = [left.item for left in unused if writer.quarantine(left.item, left.reason, [clip_item(left.item)])]
@@ -103,7 +107,7 @@ def run(
         require_some(done, writer.quarantined, data, part)
         done.sort(key=natural_key)
         told = [clip_about(writer, clip).caption for clip in done]  # of clips that stay, an earlier one
-        captions = _encode_captions(writer, told, recipe, text_key, device)
+        captions = _encode_captions(writer, {caption: [] for caption in told}, recipe, text_key, device)
         if any(caption not in captions for caption in told):
             raise NotFiniteError(_NO_EMBEDDING, where={"artifact": writer.path}, fix=_OTHER_TEXT)
         return _finish(writer, done, captions, size=recipe.data.size, source=str(dataset.path.absolute()))
@@ -147,9 +151,9 @@ def clip_key(clip: ClipSource, recipe: Recipe, weights: str) -> str:
 
 
 def _encode_captions(
-    writer: ArtifactWriter, captions: Iterable[str], recipe: Recipe, text_key: str, device: str
+    writer: ArtifactWriter, captions: Mapping[str, list[str]], recipe: Recipe, text_key: str, device: str
 ) -> dict[str, str]:
-    """Encode each distinct caption once, the empty one first; returns caption -> item.
+    """Encode each distinct caption (-> the clips that have it) once, the empty one first; returns caption -> item.
 
     Captions whose embedding is not finite are left out; NotFiniteError when that of the empty one is not.
     """
@@ -159,6 +163,7 @@ def _encode_captions(
     wanted = [caption for caption in distinct if not writer.kept(items[caption], keys[caption])]
     if wanted:
         encoder = open_text(recipe.text, device)
+        say_cut(encoder, wanted, captions, writer.reporter)
         for caption, rows in zip(wanted, encoder.encode(wanted), strict=True):
             padded = np.zeros((encoder.length, encoder.dim), np.float32)
             padded[: len(rows)] = rows

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmcli.codecs.places import VAE
+from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import DataError, MissingPartError, RecipeError, UsageError
 from hmcli.hub import fetch_hint
 from hmcli.recipe.sections import CodecConfig, Recipe, TextConfig
@@ -205,11 +206,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def check_memory_fits(config: Any, clip: str, *, context: int, target: int, size: tuple[int, int]) -> None:
+def check_memory_fits(
+    config: Any, clip: str, *, context: int, target: int, size: tuple[int, int] | None
+) -> None:  # fmt: skip
     """Raise DataError when a clip has too few latent frames for `memory.top_k`, or too small ones for the kernel.
 
     A frozen model tokenizes context alone, and its context frames retrieve among those slots. `size` is height and
-    width in latent pixels.
+    width in latent pixels; None: not known yet.
     """
     from hmcli import registry
     from hmcli.core.retrieval import CONTEXT_FRAMES, SLOTS, needs_of
@@ -221,19 +224,28 @@ def check_memory_fits(config: Any, clip: str, *, context: int, target: int, size
         raise DataError(
             f"there are {context} context latent frames, but model.memory.top_k is {config['top_k']}",
             where={"clip": clip, "policy": config["policy"]},
-            fix=f"use longer clips, or a model with top_k <= {context}",
+            fix=f"use longer clips ({video_frames(config['top_k'])} frames of context), or a model with "
+            f"top_k <= {context}",
         )
     if SLOTS not in needs:
         return
-    check_kernel_fits(config["kernel"], clip, size)
+    if size is not None:
+        check_kernel_fits(config["kernel"], clip, size)
     time = config["kernel"][0] // config["patch_size"][0]
-    frames = context if config["context"] == "frozen" else context + target
+    frozen = config["context"] == "frozen"
+    frames, whose = (context, "context") if frozen else (context + target, "context and target together")
     if (slots := frames // time) < config["top_k"]:
         raise DataError(
             f"{frames} latent frames make {slots} memory slots, but model.memory.top_k is {config['top_k']}",
             where={"clip": clip, "kernel": f"{time} latent frames a slot"},
-            fix=f"use longer clips, or a model with top_k <= {slots}",
+            fix=f"use longer clips ({video_frames(time * config['top_k'])} frames of {whose}), or a model with "
+            f"top_k <= {slots}",
         )
+
+
+def video_frames(latent: int) -> int:
+    """Frames of a video with so many latent frames."""
+    return 1 + TIME_STRIDE * (latent - 1)
 
 
 def check_kernel_fits(kernel: Sequence[int], clip: str, size: tuple[int, int]) -> None:

@@ -27,6 +27,7 @@ from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
 from hmcli.stages.models.identity import codec_of, text_of
+from hmcli.stages.sampling.fits import check_clips, memory_named
 from hmcli.stages.sampling.job import (
     Job,
     check_history_guidance,
@@ -101,6 +102,7 @@ def run(
     if recipe.sample.chunk:
         check_rollout(job)
     own = share(shard, ids)
+    check_clips(job, own.clips)
     units = [job_unit(job, clip) for clip in own.clips]
     unread = left_out or (() if clips else job.view.left_out)
     asked = asked_for(units, unread=frozenset(items_of([left.item for left in unread], recipe.sample.count)))
@@ -207,11 +209,12 @@ class Generator:
         """The clip's rows of generations.jsonl, of the samples that are asked for."""
         job = self.job
         clip, size = job.view.clip(unit.id), job.view.latent_size
-        check_memory_fits(job.network.config, clip.id, context=clip.context, target=clip.target, size=size)
+        check_memory_fits(job.config, clip.id, context=clip.context, target=clip.target, size=size)
         place.mkdir()
         numbers = [number for item, (_, number) in items_of([clip.id], job.sample.count).items() if item in unit.items]
         partial = {number: self.partial_of(unit.items[sample_item(clip.id, number)]) for number in numbers}
-        return [self.sample(clip, number, place / f"{number}{SUFFIX}", partial[number]) for number in numbers]
+        with memory_named(job, clip.id):
+            return [self.sample(clip, number, place / f"{number}{SUFFIX}", partial[number]) for number in numbers]
 
     def partial_of(self, key: str) -> Path:
         """Where the chunks of the sample with this key are kept until it is whole."""

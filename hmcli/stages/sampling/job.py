@@ -19,6 +19,7 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import MemoryConfig, Recipe, SampleConfig
 from hmcli.runtime import pick_dtype
+from hmcli.stages.latents.captions import cut_caption
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.kept import History, anchor_of, compute_memory, rows_from
 from hmcli.stages.memory.layout import SlotDescription
@@ -74,6 +75,11 @@ class Job:
     def positions(self) -> str:
         """Where the model's tokens sit: screen or rays."""
         return recorded_model(self.model.manifest.recipe).positions
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What the transformer is built with when it samples; no weights are read."""
+        return self.model.config() | {"policy": self.memory.policy}
 
     @property
     def sample(self) -> SampleConfig:
@@ -185,7 +191,10 @@ class Job:
         if not self.sample.negative:
             return self.view.text(0)
         config = text_of(self.model, self.recipe.text.path)
-        rows = open_text(config, self.device).encode([self.sample.negative])[0]
+        encoder = open_text(config, self.device)
+        if cut := cut_caption(encoder, self.sample.negative):
+            self.reporter.warn(f"sample.negative is cut: {cut}")
+        rows = encoder.encode([self.sample.negative])[0]
         padded = np.zeros(self.view.text_shape, np.float32)
         padded[: len(rows)] = rows
         require_finite({"text": padded}, where={"sample.negative": self.sample.negative})
@@ -220,6 +229,8 @@ def open_job(
     if descriptions is not None:
         described = open_descriptions(descriptions, view, job.memory, ids, reporter)
         job = dataclasses.replace(job, described=described)
+    if recipe.sample.guidance == 1 and recipe.sample.negative:
+        reporter.warn(f"sample.negative ({recipe.sample.negative!r}) is not used: sample.guidance is 1")
     if recipe.sample.negative or recipe.text.path != folder.text().path:
         text_of(folder, recipe.text.path)  # what is wrong with it is said now, not after the first clip is loaded
     return job, ids
@@ -311,7 +322,8 @@ def denoised(
     made: Any = job.pipeline(
         generator=torch.Generator().manual_seed(seed), num_frames=frames, size=job.view.latent_size,
         num_inference_steps=job.sample.steps, guidance_scale=job.sample.guidance,
-        prompt_embeds=tensor_of(clip.text)[None], negative_prompt_embeds=tensor_of(job.negative)[None], **past,
+        prompt_embeds=tensor_of(clip.text)[None],
+        negative_prompt_embeds=None if job.sample.guidance == 1 else tensor_of(job.negative)[None], **past,
     )  # fmt: skip
     result = made.frames
     if not bool(torch.isfinite(result).all()):

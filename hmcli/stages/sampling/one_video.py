@@ -17,6 +17,8 @@ from hmcli.errors import DataError, UsageError
 from hmcli.recipe.sections import DataConfig, PosesConfig, Recipe
 from hmcli.stages.data.importing import checked_caption, checked_name
 from hmcli.stages.data.timing import said, taken
+from hmcli.stages.models.folders import check_memory_fits, find_model
+from hmcli.stages.sampling.job import policy_of
 from hmcli.store.files import read_json, write_json, write_json_lines
 from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.lock import ArtifactLock, writing_output
@@ -61,6 +63,15 @@ def with_chunks(recipe: Recipe, video: Path, asked: Asked, reporter: Reporter) -
         return recipe
     reporter.note(f"{asked.frames} frames are made {context} at a time (sample.chunk)")
     return replace(recipe, sample=replace(recipe.sample, chunk=context))
+
+
+def check_length(video: Path, asked: Asked, recipe: Recipe, model: Path) -> None:
+    """Raise DataError for a video that is too short for what the model remembers, before anything of it is encoded."""
+    folder, context = find_model(model), len(taken(check_video(video), recipe.data.fps))
+    frames = frame_count(min(context, LONGEST), "trim")
+    latents = [1 + (length - 1) // TIME_STRIDE for length in (frames, recipe.sample.chunk or asked.frames or frames)]
+    config = folder.config() | {"policy": policy_of(folder, recipe)}
+    check_memory_fits(config, video.name, context=latents[0], target=latents[1], size=None)
 
 
 def as_folder(video: Path, asked: Asked, data: DataConfig, poses: PosesConfig, out: Path, reporter: Reporter) -> Path:

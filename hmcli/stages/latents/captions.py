@@ -1,0 +1,27 @@
+"""Captions that an encoder cuts: said aloud, with how many clips have one and which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hmcli.contracts import Reporter, TextEncoder
+
+_SOME = 3  # clips that are named
+
+
+def cut_caption(encoder: TextEncoder, caption: str) -> str:
+    """What `encode` cuts of a caption, in words; empty: nothing, or the encoder does not say."""
+    count = getattr(encoder, "token_count", None)  # encoders of other packages may lack it
+    rows = 0 if count is None else count(caption)
+    return f"{rows} tokens, text.length is {encoder.length}" if rows > encoder.length else ""
+
+
+def say_cut(encoder: TextEncoder, captions: Iterable[str], clips: Mapping[str, list[str]], reporter: Reporter) -> None:
+    """Warn of those of the captions that are cut; `clips` says which clips have a caption."""
+    cut = {caption: words for caption in captions if (words := cut_caption(encoder, caption))}
+    if not cut:
+        return
+    named = [f"{clip} ({words})" for caption, words in cut.items() for clip in clips.get(caption, [])]
+    more = "" if len(named) <= _SOME else ", ..."
+    said = f"{len(named)} clips' captions are" if len(named) != 1 else "1 clip's caption is"
+    reporter.warn(f"{said} longer than the model reads, and cut: {', '.join(named[:_SOME])}{more}")

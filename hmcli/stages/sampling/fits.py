@@ -1,0 +1,142 @@
+"""Does what is asked fit: into memory, and into what the model remembers? Refused before any weights load.
+
+Memory is judged by a lower bound, so that nothing is refused which would have worked: the transformer's weights, and
+one feed-forward layer of one run of it. What still runs out of memory says what was free, and what to try.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hmcli.contracts import TIME_STRIDE
+from hmcli.errors import DataError, HMError, UsageError
+from hmcli.stages.models.folders import check_memory_fits
+from hmcli.stages.models.layout import TRANSFORMER
+from hmcli.stages.sampling.job import Job
+from hmcli.stages.sampling.rollout import chunks_of
+from hmcli.store.weights import weight_files
+
+GIB, MIB = 2**30, 2**20
+_BYTES = {"float32": 4, "bfloat16": 2}
+_SAID = ("can't allocate memory", "not enough memory")  # what torch says on a CPU
+
+
+def check_clips(job: Job, clips: Sequence[str]) -> None:
+    """Raise DataError where no clip is long or large enough for the model's memory, UsageError where the longest one
+    cannot fit into the device's. Reads no weights. Single clips that are too short are set aside when they are made."""
+    shapes = {clip: job.view.where[clip][0].shape for clip in clips}
+    refused: DataError | None = None
+    for clip, shape in shapes.items():
+        try:
+            check_memory_fits(
+                job.config, clip, context=shape.context, target=shape.target, size=job.view.latent_size
+            )  # fmt: skip
+            break
+        except DataError as error:
+            refused = refused or error
+    else:
+        if refused is not None:
+            raise refused
+    if shapes:
+        longest = max(shapes.values(), key=lambda shape: shape.context + shape.target)
+        check_bytes(job, longest.context, longest.target, free_bytes(job.device))
+
+
+def check_bytes(job: Job, context: int, target: int, free: int | None) -> None:
+    """Raise UsageError where `free` bytes (None: not known) are fewer than so many latent frames take at the least."""
+    at_once = chunks_of(job.sample.chunk, job.sample.chunk)[0].latents if job.sample.chunk else target
+    needed = least_bytes(job, context, at_once, job.sample.dtype)
+    if free is None or needed <= free:
+        return
+    raise UsageError(
+        f"{_gib(needed)} of memory are needed at the least, {_gib(free)} are free on {job.device}",
+        where={"latent frames": f"{context} of context, {at_once} made at a time", "latent size": _size(job),
+               "sample.dtype": job.sample.dtype},
+        fix=_nearest(job, context, at_once, free),
+    )  # fmt: skip
+
+
+def least_bytes(job: Job, context: int, target: int, dtype: str) -> int:
+    """What sampling takes at the very least: weights, and one feed-forward layer of one run of the model."""
+    config, (height, width) = job.config, job.view.latent_size
+    _, rows, columns = config["patch_size"]
+    frames = max(context, target) if config["context"] == "frozen" else context + target
+    tokens = frames * (height // rows) * (width // columns)
+    dim = config["num_attention_heads"] * config["attention_head_dim"]
+    return _BYTES[dtype] * (parameters(job.model.path / TRANSFORMER) + tokens * (config["ffn_dim"] + 2 * dim))
+
+
+def parameters(folder: Path) -> int:
+    """Numbers in the weights of a folder, from the files' headers; 0 where loading will say what is wrong with them."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for file in weight_files(folder):
+        if file.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(file, "numpy") as opened:
+                count += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+        except (SafetensorError, OSError):
+            return 0
+    return count
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory that is free on a device; None: not known."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    about = Path("/proc/meminfo")
+    lines = about.read_text(encoding="ascii").splitlines() if about.is_file() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
+
+
+@contextmanager
+def memory_named(job: Job, clip: str) -> Iterator[None]:
+    """Out of memory in here is an error with numbers, and with what to try."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        ran_out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not ran_out and not any(words in str(error) for words in _SAID):
+            raise
+        free, shape = free_bytes(job.device), job.view.where[clip][0].shape
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise HMError(
+            f"out of memory on {job.device}", where={"clip": clip, "free now": "not known" if free is None else
+            _gib(free), "latent frames": f"{shape.context} of context, {shape.target} of target", "because": said[0]},
+            fix=_try(job, shape.target),
+        ) from error  # fmt: skip
+
+
+def _nearest(job: Job, context: int, at_once: int, free: int) -> str:
+    """The nearest that could work."""
+    smaller = [n for n in range(at_once - 1, 0, -1) if least_bytes(job, context, n, job.sample.dtype) <= free]
+    if smaller:
+        return f"set sample.chunk={1 + TIME_STRIDE * (smaller[0] - 1)} or less: the target is then made in parts"
+    if job.sample.dtype == "float32" and least_bytes(job, context, at_once, "bfloat16") <= free:
+        return "set sample.dtype=bfloat16"
+    return "use a device with more memory, or smaller or shorter clips"
+
+
+def _try(job: Job, target: int) -> str:
+    now = job.sample.chunk or 1 + TIME_STRIDE * (target - 1)
+    half = max(1, (now // 2 - 1) // TIME_STRIDE * TIME_STRIDE + 1)
+    half_width = " or sample.dtype=bfloat16," if job.sample.dtype == "float32" else ""
+    return f"try sample.chunk={half},{half_width} or smaller clips"
+
+
+def _size(job: Job) -> str:
+    return "{} x {}".format(*job.view.latent_size)
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / MIB:.3g} MiB"
