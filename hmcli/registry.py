@@ -78,6 +78,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "verdict-misplaced": "hmcli.metrics.verdicts:misplaced",
         "verdict-duplicated": "hmcli.metrics.verdicts:duplicated",
         "identity-rank1": "hmcli.metrics.rank1:identity_rank1",
+        "reentry-spread": "hmcli.metrics.spread:reentry_spread",
     },
     "backbone": {
         "hog": "hmcli.metrics.backbones.hog:hog",

@@ -16,7 +16,7 @@ import numpy as np
 
 PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context", "backbone"
 LPIPS, FLOW, DETECTIONS, TRUE_DETECTIONS = "lpips", "flow", "detections", "true_detections"
-UNSURE = "unsure"
+UNSURE, OTHER_SAMPLES = "unsure", "other_samples"
 BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
 Grain = Literal["frame", "stretch", "clip"]
 
@@ -148,9 +148,10 @@ class Metric:
     (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `flow` a video to its flow
     (hmcli.metrics.motion), `lpips` a video and its reference to distances, `detections` are T lists of `Detection`, the
     prediction's by the run's detector, `true_detections` the reference's by the same, `unsure` maps a video to what the
-    detector sees in it and takes for nobody, `masks` are (T, H, W) uint8 numbers of the reference's subjects (0: none),
-    `boxes`, `tracks`, `cameras` and `depth` the classes above. Two metrics of one function and the same needs, which
-    read its result differently, share it.
+    detector sees in it and takes for nobody, `other_samples` are pairs of a prediction and its detections, of the
+    clip's further samples (such a metric is computed once, with the first one as the prediction), `masks` are (T, H, W)
+    uint8 numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above. Two
+    metrics of one function and the same needs, which read its result differently, share it.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:
@@ -183,8 +184,9 @@ class Metric:
     def __post_init__(self) -> None:
         if (self.parts or self.pooled) and self.per != "clip":
             raise ValueError(f"{self.name}: parts of a clip, and what is pooled from them, need per='clip'")
-        if {TRUE_DETECTIONS, UNSURE} & {*self.needs} and DETECTIONS not in self.needs:
-            raise ValueError(f"{self.name}: {TRUE_DETECTIONS} and {UNSURE} are read beside {DETECTIONS}")
+        for beside in (TRUE_DETECTIONS, UNSURE, OTHER_SAMPLES):
+            if beside in self.needs and DETECTIONS not in self.needs:
+                raise ValueError(f"{self.name}: {beside} is read beside {DETECTIONS}")
 
     def __call__(self, **inputs: Any) -> Any:
         """Values, as `per` says. Raises ValueError when a clip cannot be judged (sizes differ, too few frames), and

@@ -263,7 +263,7 @@ def test_what_metrics_share_is_computed_once_and_one_detector_sees_the_truth_too
         for name, file in (("first", video), ("second", clips / video.stem / "tgt.mp4")):
             values = json.loads((done / "frames" / f"{video.stem}.{name}.transformers.json").read_text())
             assert values["values"] == [len(detector(read_video(file)[:1])[0])]
-    with pytest.raises(ValueError, match="are read beside"):
+    with pytest.raises(ValueError, match="is read beside"):
         dataclasses.replace(one, needs=(PREDICTION, TRUE_DETECTIONS))
 
 

@@ -13,6 +13,7 @@ import pytest
 from warm import WarmCommand, ok
 
 from hmcli.errors import UsageError
+from hmcli.metrics.contract import Metric
 from hmcli.metrics.pixel import frame_psnr, psnr
 from hmcli.recipe.sections import EvalConfig, PosesConfig
 from hmcli.stages.data.opening import open_dataset
@@ -163,6 +164,40 @@ def test_a_changed_sample_is_another_value_and_a_lost_one_fails_its_clip(
     keys = {column.name: several.key(column) for column in several.columns}
     assert set(keys) == {"psnr", "psnr.mean-3"}
     assert len({*keys.values(), one.key(one.columns[0])}) == 3
+
+
+def test_a_metric_that_compares_samples_is_computed_once_with_all_of_them(three: Path, clips: Path):
+    given: list[dict[str, Any]] = []
+
+    def look(**inputs: Any) -> float:
+        given.append(inputs)
+        return 1.0
+
+    needs = ("prediction", "reference", "detections", "other_samples")
+    metric = Metric(name="look", function=look, needs=needs, unit="", definition="", per="clip")
+    opened = open_generation(three, PosesConfig())
+    (column,) = columns_of([metric], EvalConfig(), (32, 48), opened.count)  # none of their mean picture
+    clip = FirstClip(three, clips, (column,))
+    assert clip.values(column).values.tolist() == [1.0]
+    (inputs,) = given
+    made = [read_video(three / row.video) for row in opened.samples[clip.id]]
+    seen = [(inputs["prediction"], inputs["detections"]), *inputs["other_samples"]]
+    for (video, detections), true in zip(seen, made, strict=True):
+        np.testing.assert_array_equal(video, true)
+        assert len(detections) == len(true)
+
+
+def test_the_spread_of_a_single_sample_is_refused_and_left_out(
+    hm: WarmCommand, generation: Path, three: Path, clips: Path, tmp_path: Path
+):
+    line = ["eval", generation, "--reference", clips, "--out", tmp_path / "e", "--dry-run"]
+    done = hm(*line, "--metric", "reentry-spread")
+    assert done.returncode == 2
+    assert "compares samples, and the generation has one sample of every clip" in done.stderr
+    assert "without reentry-spread: the generation has one sample" in hm(*line, "--set", "eval.backbone=hog").stderr
+    done = ok(hm("eval", three, "--reference", clips, "--out", tmp_path / "s", "--metric", "reentry-spread"))
+    (label,) = json.loads((done / "scores.json").read_text())["metrics"]
+    assert label == "reentry-spread (segmenter)"
 
 
 class FirstClip(Clip):

@@ -20,6 +20,7 @@ from hmcli.metrics.contract import (
     FLOW,
     LPIPS,
     MASKS,
+    OTHER_SAMPLES,
     PREDICTION,
     REFERENCE,
     TRACKS,
@@ -54,7 +55,7 @@ from hmcli.world.files.schema import SubjectState, parse_states
 
 T = TypeVar("T")
 MEAN = "mean picture"
-OF_COLUMN = (PREDICTION, BACKBONE, LPIPS, DETECTIONS, FLOW)  # not of the clip alone
+OF_COLUMN = (PREDICTION, BACKBONE, LPIPS, DETECTIONS, OTHER_SAMPLES, FLOW)  # not of the clip alone
 
 
 class Clip:
@@ -107,7 +108,7 @@ class Clip:
         if column.mean_of:
             return self._judged(column, self._once(MEAN, self._videos.mean))
         every, nothing = [], NothingToJudge("there is no sample")
-        for row in self._videos.rows:
+        for row in self._videos.rows[: 1 if OTHER_SAMPLES in column.metric.needs else None]:
             try:
                 every.append(self._judged(column, self._sample(row)))
             except NothingToJudge as error:
@@ -126,6 +127,9 @@ class Clip:
                 inputs[BACKBONE] = self.features.backbone(column.backbone)
             if DETECTIONS in metric.needs:
                 inputs[DETECTIONS] = self.detections(prediction)
+            if OTHER_SAMPLES in metric.needs:
+                others = [self._sample(row) for row in self._videos.rows[1:]]
+                inputs[OTHER_SAMPLES] = [(video, self.detections(video)) for video in others]
             if FLOW in metric.needs:
                 inputs[FLOW] = self.features.flow()
             computed = metric.shared or metric.function
@@ -281,6 +285,7 @@ INPUTS: Mapping[str, Input] = {
     BACKBONE: Input(read=lambda clip: None),  # of a column (Clip.values)
     LPIPS: Input(read=lambda clip: None),  # likewise
     DETECTIONS: Input(read=lambda clip: None),  # likewise
+    OTHER_SAMPLES: Input(read=lambda clip: None),  # likewise
     FLOW: Input(read=lambda clip: None),  # likewise
     UNSURE: Input(read=Clip.unsure),
     TRUE_DETECTIONS: Input(read=Clip.true_detections, of_reference=True, roles=_target_role),

@@ -17,7 +17,7 @@ import numpy as np
 import hmcli
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, Metric, NothingToJudge
+from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, Metric, NothingToJudge
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import DataConfig, EvalConfig, Recipe
@@ -130,6 +130,7 @@ def _plan(
     dataset, why_not = None, ""
     if reference is not None or any(map(reads_reference, wanted)):
         dataset, why_not = find_reference(generated, reference)
+    wanted = _with_samples(wanted, generated, bool(asked), reporter)
     metrics = wanted = _with_networks(wanted, recipe.eval, bool(asked), reporter)
     for lack in _lacks(wanted, dataset, why_not, generated.data):
         if asked:
@@ -159,6 +160,21 @@ def _wanted(asked: tuple[str, ...]) -> tuple[Metric, ...]:
                 where={"there are": ", ".join(INPUTS)},
             )
     return wanted
+
+
+def _with_samples(
+    wanted: tuple[Metric, ...], generated: Generated, asked: bool, reporter: Reporter
+) -> tuple[Metric, ...]:
+    """The metrics without those that compare samples, where a clip has one. Raises UsageError for one asked for."""
+    compare = [metric for metric in wanted if OTHER_SAMPLES in metric.needs]
+    if generated.count > 1 or not compare:
+        return wanted
+    names, why = ", ".join(metric.name for metric in compare), "the generation has one sample of every clip"
+    if asked:
+        fix = "hm generate ... --set sample.count=4 makes several"
+        raise UsageError(f"{names} compares samples, and {why}", where={"generation": generated.path}, fix=fix)
+    reporter.note(f"without {names}: {why}")
+    return tuple(metric for metric in wanted if metric not in compare)
 
 
 def _with_networks(

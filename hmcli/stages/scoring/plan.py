@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hmcli.errors import RecipeError
-from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, REFERENCE, Backbone, Detector, Metric
+from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, REFERENCE, Backbone, Detector, Metric
 from hmcli.metrics.identity import identity_note, measured_auc
 from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find, normal
@@ -111,7 +111,8 @@ def columns_of(
     found = [replace(column, identity=_identity(column, size)) for column in _by_backbone(metrics, settings)]
     if samples == 1:
         return tuple(found)
-    means = [replace(column, mean_of=samples) for column in found if REFERENCE in column.metric.needs]
+    single = [column for column in found if OTHER_SAMPLES not in column.metric.needs]
+    means = [replace(column, mean_of=samples) for column in single if REFERENCE in column.metric.needs]
     return (*found, *means)
 
 
