@@ -44,6 +44,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "frames-fov": "hmcli.core.policies.frames_fov:frames_fov",
         "recent": "hmcli.core.policies.recent:recent",
     },
+    "scheduler": _of("hmcli.core.schedulers", "euler heun unipc dpm lcm"),
     "metric": {
         "psnr": "hmcli.metrics.pixel:psnr",
         "ssim": "hmcli.metrics.pixel:ssim",

@@ -59,6 +59,40 @@ def fitting_config(model: nn.Module, config: Any) -> Any:
     return config
 
 
+def named_config(text: str) -> Any:
+    """A cache by name, `first-block`, `sea` or `taylor`, with its number after a colon (`first-block:0.1`).
+
+    The number is how much may change before blocks run again (first-block, sea), or every how many steps they run
+    (taylor); without one it is diffusers' own. Raises ValueError.
+    """
+    name, _, value = text.partition(":")
+    try:
+        number = float(value) if value else None
+    except ValueError:
+        number = -1.0
+    if name not in NAMED or (number is not None and not number > 0):
+        known = ", ".join(sorted(NAMED))
+        raise ValueError(f"sample.cache={text!r}: known are none, {known}, each alone or with a number above 0 "
+                         "(first-block:0.1)")  # fmt: skip
+    return NAMED[name](number)
+
+
+def _first_block(threshold: float | None) -> Any:
+    return FirstBlockCacheConfig() if threshold is None else FirstBlockCacheConfig(threshold=threshold)
+
+
+def _sea(threshold: float | None) -> Any:
+    return SeaCacheConfig() if threshold is None else SeaCacheConfig(threshold=threshold)
+
+
+def _taylor(interval: float | None) -> Any:
+    every: dict[str, Any] = {} if interval is None else {"cache_interval": max(1, round(interval))}
+    return TaylorSeerCacheConfig(cache_identifiers=[r"blocks\.\d+"], taylor_factors_dtype=torch.float32, **every)
+
+
+NAMED = {"first-block": _first_block, "sea": _sea, "taylor": _taylor}
+
+
 def branch(model: Any, name: str, step: int, steps: int, sigma: Tensor) -> AbstractContextManager[None]:
     """Around one call of the model in a denoising loop: which guidance branch and which step a cache sees."""
     if not model.is_cache_enabled:

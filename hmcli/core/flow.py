@@ -184,3 +184,8 @@ def euler_step(latents: Tensor, flow: Tensor, sigma: Tensor, next_sigma: Tensor,
     """Follow the predicted flow from one noise level to a lower one."""
     step = (next_sigma - sigma).to(latents.device, latents.dtype)
     return latents + _sign(kind) * step * flow.to(latents.dtype)
+
+
+def to_noise(flow: Tensor, kind: Target) -> Tensor:
+    """The same flow, pointing from clean latents to noise, whichever way the model predicts it."""
+    return flow if _sign(kind) == 1 else -flow

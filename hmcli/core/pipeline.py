@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import SchedulerMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput, logging
 from PIL import Image
@@ -22,11 +22,11 @@ from hmcli import registry
 from hmcli.aligned import own_weights
 from hmcli.contracts import VideoCodec
 from hmcli.core import caching
-from hmcli.core.flow import make_schedule
 from hmcli.core.loading import own_fetched_weights
 from hmcli.core.memory import ContextMemory
 from hmcli.core.retrieval import RetrievalInputs
 from hmcli.core.sampler import sample
+from hmcli.core.schedulers import levels_of
 from hmcli.core.transformer import HydraTransformer3DModel
 
 OutputType = Literal["latent", "uint8", "np", "pt", "pil"]
@@ -42,7 +42,7 @@ class HydraPipelineOutput(BaseOutput):
 
 
 class HydraPipeline(DiffusionPipeline):
-    """Transformer, VAE and schedule (its shift); the text encoder may be left out, embeddings are given.
+    """Transformer, VAE and scheduler (flow Euler, or another of hmcli.core.schedulers); embeddings of text are given.
 
     The module path of the transformer stands in every saved `model_index.json`, so it does not move.
     """
@@ -56,7 +56,7 @@ class HydraPipeline(DiffusionPipeline):
     def __init__(
         self,
         transformer: HydraTransformer3DModel,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        scheduler: SchedulerMixin,
         vae: Any = None,
         text_encoder: Any = None,
         tokenizer: Any = None,
@@ -130,18 +130,18 @@ class HydraPipeline(DiffusionPipeline):
         if size is None:
             raise ValueError("without context_latents the latent size (h, w) is needed")
         device = self._execution_device
-        schedule = make_schedule(num_inference_steps, self.scheduler.config.shift)
-        with self.progress_bar(total=num_inference_steps) as bar:
+        timesteps = levels_of(self.scheduler, num_inference_steps, generator)[0].timesteps
+        with self.progress_bar(total=len(timesteps)) as bar:
 
             def after_step(step: int, latents: Tensor) -> Tensor | None:
                 bar.update()
                 if callback_on_step_end is None:
                     return None
                 given = {"latents": latents} if callback_on_step_end_tensor_inputs else {}
-                return callback_on_step_end(self, step, schedule.timesteps[step], given).get("latents")
+                return callback_on_step_end(self, step, timesteps[step], given).get("latents")
 
             latents = self._sampled(
-                together, generator, frames=num_frames, size=size, schedule=schedule, camera=camera.to(device),
+                together, generator, num_inference_steps, frames=num_frames, size=size, camera=camera.to(device),
                 text=prompt_embeds.to(device), negative_text=_to(negative_prompt_embeds, device),
                 guidance=guidance_scale, context=_to(context_latents, device), memory=memory, retrieval=retrieval,
                 history_guidance=history_guidance_scale, after_step=after_step, device=device,
@@ -151,20 +151,27 @@ class HydraPipeline(DiffusionPipeline):
         return HydraPipelineOutput(frames=frames) if return_dict else (frames,)
 
     def _sampled(
-        self, together: bool, generator: torch.Generator | list[torch.Generator], **given: Any
-    ) -> Tensor:  # fmt: skip
+        self, together: bool, generator: torch.Generator | list[torch.Generator], steps: int, **given: Any
+    ) -> Tensor:
         """Target latents; where one run for all branches does not fit into memory, from the same noise with several."""
         drawn = [generator] if isinstance(generator, torch.Generator) else generator
         states = [one.get_state() for one in drawn]
+
+        def made(at_once: bool) -> Tensor:
+            schedule, advance = levels_of(self.scheduler, steps, generator)
+            return sample(
+                self.transformer, generator=generator, schedule=schedule, advance=advance, together=at_once, **given
+            )
+
         try:
-            return sample(self.transformer, generator=generator, together=together, **given)
+            return made(together)
         except torch.OutOfMemoryError:
             if not together:
                 raise
         logger.warning("guidance branches do not fit into memory together: they run one after the other")
         for one, state in zip(drawn, states, strict=True):
             one.set_state(state)
-        return sample(self.transformer, generator=generator, **given)
+        return made(False)
 
 
 def pictures(pixels: Tensor, kind: OutputType) -> Any:

@@ -1,4 +1,4 @@
-"""The denoising loop: Euler steps along the predicted flow, guided by caption and by history.
+"""The denoising loop: steps along the predicted flow, guided by caption and by history.
 
 Paper: docs/paper-map.md row "sampling". Known differences: docs/parity.md.
 Shape letters here: B batch, C latent channels, Fc context frames, Ft target frames, h and w latent pixels, L text rows.
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from hmcli.core import caching
-from hmcli.core.flow import TIMESTEP_SCALE, FlowSchedule, euler_step
+from hmcli.core.flow import TIMESTEP_SCALE, FlowSchedule, euler_step, to_noise
 from hmcli.core.inspection import CAPTION, NEGATIVE, sampling
 from hmcli.core.memory import ContextMemory
 from hmcli.core.retrieval import RetrievalInputs
+from hmcli.core.schedulers import Advance
 from hmcli.core.transformer import HydraTransformer3DModel
 
 NO_HISTORY = "no history"  # the branch of guidance whose context is masked by noise
@@ -89,6 +90,7 @@ def denoise(
     history_guidance: float = 1.0,
     history_noise: Tensor | None = None,
     together: bool = False,
+    advance: Advance | None = None,
     after_step: AfterStep | None = None,
 ) -> Tensor:
     """Turn target noise (B, C, Ft, h, w) into clean target latents.
@@ -99,7 +101,8 @@ def denoise(
     flow = negative + guidance * (positive - negative). `history_guidance` above 1 needs a joint model trained with
     noise per frame, and adds (history_guidance - 1) * (positive - without): the branch without history sees
     `history_noise` (shaped as the context) where the context was. With `together` all branches are one run of the
-    model, which takes their memory at once and rounds otherwise. `after_step` sees the target after every step.
+    model, which takes their memory at once and rounds otherwise. `advance` takes
+    each step instead of Euler's rule (hmcli.core.schedulers); `after_step` sees the target after every step.
     """
     if guidance != 1 and negative_text is None:
         raise ValueError(f"sample.guidance={guidance} needs the embedding of a negative caption")
@@ -131,7 +134,11 @@ def denoise(
             flow = flows[NEGATIVE] + guidance * (positive - flows[NEGATIVE])
         if history_guidance != 1:
             flow = flow + (history_guidance - 1) * (positive - flows[NO_HISTORY])
-        latents = euler_step(latents, flow, sigma, schedule.next_sigma(step), model.config.flow_target)
+        kind = model.config.flow_target
+        if advance is None:
+            latents = euler_step(latents, flow, sigma, schedule.next_sigma(step), kind)
+        else:
+            latents = advance(latents, to_noise(flow, kind), step)
         if after_step is not None and (others := after_step(step, latents)) is not None:
             latents = others
     return latents

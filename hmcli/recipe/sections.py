@@ -417,7 +417,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """Denoising (Euler on the shifted flow schedule). Those a model was made with count where none is given."""
+    """Denoising along the predicted flow. Those a model was made with count where none is given."""
 
     steps: Annotated[int, key("Denoising steps.", by=_SAMPLE, unit="steps", ge=1)] = 20
     count: Annotated[
@@ -428,6 +428,20 @@ class SampleConfig:
         key("Frames made at a time (4k+1); what was made is the past of what follows. 0: the whole target at once.",
             by=("generate",), unit=FRAMES, ge=0)
     ] = 0  # fmt: skip
+    scheduler: Annotated[
+        str, key("How it steps from noise to clean latents; euler: as released.", by=("generate", "inspect"),
+                 names="scheduler")
+    ] = "euler"  # fmt: skip
+    branches: Annotated[
+        Literal["apart", "together"],
+        key("together: the branches of guidance are one run of the model where memory allows. It rounds otherwise.",
+            by=("generate", "inspect")),
+    ] = "apart"  # fmt: skip
+    cache: Annotated[
+        str,
+        key("Skip blocks at steps where little changes: first-block, sea or taylor, each with its threshold or "
+            "interval (first-block:0.1); none. What it costs in pixels: docs/performance.md.", by=("generate",)),
+    ] = "none"  # fmt: skip
     guidance: Annotated[float, key("Guidance by the caption; 1: without.", by=_SAMPLE, ge=1)] = 3.0
     history_guidance: Annotated[
         float,

@@ -11,7 +11,7 @@ from diffusers import hooks
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hmcli.core import backends
+from hmcli.core import backends, caching
 from hmcli.core.flow import make_schedule
 from hmcli.core.lora import FILE, add_lora, fused_model, fused_weights, has_lora, load_lora, save_lora
 from hmcli.core.sampler import denoise
@@ -193,6 +193,19 @@ def test_a_cache_skips_blocks_but_never_of_the_context_and_starts_anew_with_ever
     assert torch.equal(sampled(made), skipped)  # nothing of the other clip is left
     made.disable_cache()
     assert torch.equal(sampled(made), exact)
+
+
+@pytest.mark.parametrize("name", ["first-block", "sea", "taylor"])
+def test_a_cache_by_name_is_the_one_of_diffusers_with_its_number(name: str):
+    made = model(context="frozen")
+    exact = sampled(made)
+    number = {"first-block": "1e9", "sea": "1e9", "taylor": "2"}[name]
+    made.enable_cache(caching.named_config(f"{name}:{number}"))
+    assert name == "taylor" or not torch.allclose(sampled(made), exact)
+    assert type(caching.named_config(name)) is type(caching.named_config(f"{name}:{number}"))
+    for wrong in (f"{name}:0", f"{name}:-1", f"{name}:much", "mag:0.1", ""):
+        with pytest.raises(ValueError, match="known are none, first-block, sea, taylor"):
+            caching.named_config(wrong)
 
 
 def test_guidance_branches_do_not_share_a_cache():

@@ -40,16 +40,14 @@ class Given:
 def open_pipeline(model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> HydraPipeline:
     """A run, a checkpoint or `mini` as a diffusers pipeline, every file of it checked; `HydraPipeline.from_pretrained`
     opens a checkpoint's folder unchecked. Raises UsageError, DataError and MissingPartError as commands do."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
+    from hmcli import registry
     from hmcli.core.pipeline import HydraPipeline
 
     folder = find_model(Path(model))
     codec: Any = open_codec(codec_of(folder, ""), device)
-    schedule: Any = FlowMatchEulerDiscreteScheduler
-    return HydraPipeline(
-        folder.load(pick_dtype(dtype), device), schedule(shift=_recorded(folder).sample.shift), codec.vae
-    )
+    sample = _recorded(folder).sample
+    scheduler = registry.find("scheduler", sample.scheduler)(sample.shift)
+    return HydraPipeline(folder.load(pick_dtype(dtype), device), scheduler, codec.vae)
 
 
 def after_video(

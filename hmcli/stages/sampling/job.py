@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hmcli import __version__
+from hmcli import __version__, registry
 from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter, VideoCodec
 from hmcli.errors import DataError, NotFiniteError, UsageError
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
 
+_CAME_LATER = ("chunk", "scheduler", "branches", "cache")  # keys that older videos know nothing of
+NO_CACHE = "none"
 NOTHING = "none"  # the policy that reads local windows alone
 
 
@@ -92,11 +94,13 @@ class Job:
 
     @property
     def denoising(self) -> dict[str, Any]:
-        """How every sample is made: the recipe's section, but for how many there are."""
-        values = dataclasses.asdict(self.sample)
+        """How every sample is made: the recipe's section, but for how many there are, and for what came later and is
+        as it was before."""
+        usual, values = SampleConfig(), dataclasses.asdict(self.sample)
         del values["count"]
-        if not values["chunk"]:
-            del values["chunk"]
+        for name in _CAME_LATER:
+            if values[name] == getattr(usual, name):
+                del values[name]
         return values
 
     def key(self, clip: str, number: int = 1) -> str:
@@ -167,17 +171,16 @@ class Job:
         policy = policy_of(self.model, self.recipe)
         network = self.model.load(pick_dtype(self.sample.dtype), self.device, policy)
         self.reporter.note(network.set_attention(self.sample.attention))
+        if self.sample.cache != NO_CACHE:
+            _enable_cache(network, self.sample.cache)
         return network
 
     @property
     def pipeline(self) -> HydraPipeline:
         """What samples: the network under the recipe's schedule."""
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
         from hmcli.core.pipeline import HydraPipeline
 
-        schedule: Any = FlowMatchEulerDiscreteScheduler
-        made = HydraPipeline(self.network, schedule(shift=self.sample.shift))
+        made = HydraPipeline(self.network, registry.find("scheduler", self.sample.scheduler)(self.sample.shift))
         made.set_progress_bar_config(disable=True)
         return made
 
@@ -234,6 +237,16 @@ def open_job(
     if recipe.sample.negative or recipe.text.path != folder.text().path:
         text_of(folder, recipe.text.path)  # what is wrong with it is said now, not after the first clip is loaded
     return job, ids
+
+
+def _enable_cache(network: HydraTransformer3DModel, name: str) -> None:
+    """Raises UsageError for a cache that is not known, or cannot be right with this model."""
+    from hmcli.core.caching import named_config
+
+    try:
+        network.enable_cache(named_config(name))
+    except ValueError as error:
+        raise UsageError(str(error), where={"recipe": f"sample.cache={name}"}, fix="set sample.cache=none") from error
 
 
 def inputs_read(job: Job, descriptions: Path | None) -> dict[str, str]:
@@ -322,6 +335,7 @@ def denoised(
     made: Any = job.pipeline(
         generator=torch.Generator().manual_seed(seed), num_frames=frames, size=job.view.latent_size,
         num_inference_steps=job.sample.steps, guidance_scale=job.sample.guidance,
+        together=job.sample.branches == "together",
         prompt_embeds=tensor_of(clip.text)[None],
         negative_prompt_embeds=None if job.sample.guidance == 1 else tensor_of(job.negative)[None], **past,
     )  # fmt: skip
