@@ -89,6 +89,11 @@ def _train(r: Recipe) -> Iterator[str]:
             yield f"train.{name}={value:g} needs model.memory.context=frozen: memory of a joint model is never kept"
     if r.train.lora is not None and r.train.part != "transformer":
         yield "train.lora is for train.part=transformer"
+    if r.train.parallel == "fsdp":
+        if r.train.optimizer == "muon":
+            yield "train.parallel=fsdp with train.optimizer=muon: its update needs whole matrices, use adamw or ddp"
+        if r.train.lora is not None:
+            yield "train.parallel=fsdp with train.lora: adapters are small, use ddp"
 
 
 def _eval(r: Recipe) -> Iterator[str]:

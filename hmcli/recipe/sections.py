@@ -356,6 +356,11 @@ class TrainConfig:
         int, key("Pieces in which a rank goes through its share of the batch: less memory, the same gradient.",
                  by=_TRAIN, unit="pieces", ge=1)
     ] = 1  # fmt: skip
+    parallel: Annotated[
+        Literal["ddp", "fsdp"],
+        key("What ranks hold: ddp the whole model each, fsdp a share of weights, gradients, moments and average.",
+            by=_TRAIN),
+    ] = "ddp"  # fmt: skip
     lr: Annotated[float, key("Highest learning rate.", by=_STEPS, gt=0)] = 3.0e-4
     warmup: Annotated[int, key("Steps from 0 to lr.", by=_STEPS, unit="steps", ge=0)] = 10
     decay: Annotated[

@@ -122,6 +122,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.steps": ("train", "", "1"),
     "train.batch": ("train", "", "1"),
     "train.accumulate": ("train", "", "2"),
+    "train.parallel": ("train", "", "fsdp"),
     "train.lr": ("train", "", "1e-4"),
     "train.warmup": ("train", "", "1"),
     "train.decay": ("train", "train.warmup=0", "cosine"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from hmcli.errors import NotFiniteError
 from hmcli.recipe.reading import to_dict
@@ -28,8 +29,18 @@ from hmcli.stages.models.layout import (
     step_name,
 )
 from hmcli.stages.shared.typed import to_json
+from hmcli.stages.training.ranks import ALONE, Ranks
 from hmcli.stages.training.runs import about_checkpoint
-from hmcli.stages.training.state import FILES, TrainingState, put_state, read_state, take_state, write_state
+from hmcli.stages.training.sharded import SHARES, as_shares, is_sharded, read_shares, whole, write_shares
+from hmcli.stages.training.state import (
+    FILES,
+    TrainingState,
+    put_state,
+    read_state,
+    take_state,
+    write_numbers,
+    write_state,
+)
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.hashing import hash_json, hash_tree
 from hmcli.store.manifest import Manifest, make_manifest, write_manifest
@@ -37,6 +48,7 @@ from hmcli.store.manifest import Manifest, make_manifest, write_manifest
 if TYPE_CHECKING:
     import torch
     from diffusers.training_utils import EMAModel
+    from torch import Tensor
 
     from hmcli.core.transformer import HydraTransformer3DModel
 
@@ -78,17 +90,49 @@ def write_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     average: EMAModel | None,
     resumed: tuple[Resumed, ...] = (),
+    ranks: Ranks = ALONE,
 ) -> None:
     """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`.
 
-    Raises NotFiniteError where a weight or moment is not finite; nothing is written or dropped then.
+    Of a sharded model every other rank calls `write_share` meanwhile. Raises NotFiniteError where a weight or moment is
+    not finite; nothing is written or dropped then.
     """
     state = take_state(model, optimizers, average, step=step, seed=recipe.seed)
     with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=about_checkpoint(writer, resumed)) as folder:
-        write_state(folder, _without_repeats(state, model))
-        write_diffusers_folder(folder, model, recipe, average)
+        if is_sharded(model):
+            ranks.told(str(folder))
+            write_numbers(folder, state)
+            plain = _whole_model(model, _put_together(folder, state, model))
+            write_diffusers_folder(folder, plain, recipe)
+        else:
+            write_state(folder, _without_repeats(state, model))
+            write_diffusers_folder(folder, model, recipe, average)
         write_manifest(folder, checkpoint_manifest(folder, step, recipe, view, model))
     drop_old(writer, key, recipe.train.keep)
+
+
+def write_share(
+    model: HydraTransformer3DModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: EMAModel | None,
+    ranks: Ranks,
+) -> None:
+    """What a rank that is not the first adds to a checkpoint of a sharded model; of another it adds nothing."""
+    if is_sharded(model):
+        state = take_state(model, optimizers, average, step=0, seed=0)
+        _put_together(Path(ranks.told("")), state, model)
+
+
+def _put_together(folder: Path, state: TrainingState, model: HydraTransformer3DModel) -> dict[str, Tensor]:
+    """Write this rank's shares; returns the whole weights that generate: the average's, where there is one."""
+    write_shares(folder, state)
+    return whole({**model.state_dict(), **state.average})
+
+
+def _whole_model(model: HydraTransformer3DModel, weights: dict[str, Tensor]) -> HydraTransformer3DModel:
+    plain: Any = type(model).from_config(model.config)
+    plain.load_state_dict(weights)
+    return cast("HydraTransformer3DModel", plain)
 
 
 def _without_repeats(state: TrainingState, model: HydraTransformer3DModel) -> TrainingState:
@@ -105,7 +149,9 @@ def checkpoint_manifest(
 ) -> Manifest:
     """What a checkpoint says of itself; its fingerprint covers what generates, not the training state."""
     files = hash_tree(folder)
-    parts = {path: entry["hash"] for path, entry in files.items() if path not in FILES}
+    parts = {
+        path: entry["hash"] for path, entry in files.items() if path not in FILES and not path.startswith(f"{SHARES}/")
+    }
     about = CheckpointAttributes(
         parameters=sum(p.numel() for p in model.parameters()), size=view.size,
         trained_with=TrainedWith(codec=view.manifest.inputs["codec"], text=view.manifest.inputs["text"]),
@@ -128,10 +174,29 @@ def read_checkpoint(
     from hmcli.store.weights import load_state_dict
 
     again = f"train on from its weights into another --out: --set model.base={folder}; or from the start: --force"
+    if (folder / SHARES).is_dir():
+        state = read_state(folder, seed=seed, instead=again, read=partial(read_shares, model=model))
+        put_state(state, model, optimizers, average)
+        return state.step
     state = read_state(folder, seed=seed, instead=again)
-    if not has_lora(model):  # under adapters, what does not train is what it was at the start
-        weights = load_state_dict(folder / TRANSFORMER)
+    weights = {} if has_lora(model) else load_state_dict(folder / TRANSFORMER)
+    if is_sharded(model):
+        state, weights = _shares_of(state, model), as_shares(weights, dict(model.named_parameters()))
+    if weights:  # under adapters, what does not train is what it was at the start
         model.load_state_dict(weights)
         state = dataclasses.replace(state, average=weights)
     put_state(state, model, optimizers, average)
     return state.step
+
+
+def _shares_of(state: TrainingState, model: HydraTransformer3DModel) -> TrainingState:
+    """The state of a model that was whole, divided as this one is."""
+    like = dict(model.named_parameters())
+    optimizers = []
+    for optimizer in state.optimizers:
+        tensors = {
+            name: {part: as_shares({name: value}, like)[name] if value.ndim else value for part, value in parts.items()}
+            for name, parts in optimizer.tensors.items()
+        }
+        optimizers.append(dataclasses.replace(optimizer, tensors=tensors))
+    return dataclasses.replace(state, optimizers=optimizers, weights=as_shares(state.weights, like))

@@ -7,7 +7,7 @@ learning): of generators, data order and schedule these two numbers are all ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,19 +111,31 @@ def put_state(
 
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write both files into `folder`."""
+    save_weights(folder / TENSORS, flat(state), {})
+    write_numbers(folder, state)
+
+
+def flat(state: TrainingState) -> dict[str, Tensor]:
+    """All tensors of a state, by section and name."""
     tensors = {f"weights.{name}": value for name, value in state.weights.items()}
     tensors |= {f"average.{name}": value for name, value in state.average.items()}
     for optimizer in state.optimizers:
         for name, parts in optimizer.tensors.items():
             tensors |= {f"optimizer.{part}.{name}": value for part, value in parts.items()}
+    return tensors
+
+
+def write_numbers(folder: Path, state: TrainingState) -> None:
+    """Write what is no tensor into `folder`."""
     optimizers = tuple(_Optimizer(kind=optimizer.kind, groups=optimizer.groups) for optimizer in state.optimizers)
     numbers = _Numbers(format=FORMAT, step=state.step, seed=state.seed, updates=state.updates, optimizers=optimizers)
-    save_weights(folder / TENSORS, tensors, {})
     write_json(folder / NUMBERS, to_json(numbers))
 
 
-def read_state(folder: Path, *, seed: int, instead: str) -> TrainingState:
-    """The state in `folder`, as `write_state` wrote it.
+def read_state(
+    folder: Path, *, seed: int, instead: str, read: Callable[[Path], Mapping[str, Tensor]] | None = None
+) -> TrainingState:
+    """The state in `folder`, as `write_state` wrote it; `read` brings its tensors from elsewhere there.
 
     Raises DataError for a state of another seed or a newer format, and for one of an older hm, which is a pickle and
     not opened; then `instead` says what to do.
@@ -142,7 +154,8 @@ def read_state(folder: Path, *, seed: int, instead: str) -> TrainingState:
         )  # fmt: skip
     numbers = from_json(_Numbers, content, what, state=folder / NUMBERS)
     sections: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
-    for name, value in load_state_dict(folder / TENSORS).items():
+    tensors = load_state_dict(folder / TENSORS) if read is None else read(folder)
+    for name, value in tensors.items():
         section, _, rest = name.partition(".")
         sections[section][rest] = value
     return TrainingState(

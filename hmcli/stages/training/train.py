@@ -36,6 +36,7 @@ from hmcli.stages.training.checkpoints import (
     naming_the_last,
     read_checkpoint,
     write_checkpoint,
+    write_share,
 )
 from hmcli.stages.training.learning import batches
 from hmcli.stages.training.objective import LEVELS
@@ -56,7 +57,7 @@ from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import is_artifact, read_manifest
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep")  # of the train section, when a run is continued
+_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel")  # of the train section, when a run is continued
 STEPS_AHEAD = 8  # batches prepared while the device works
 SOURCES = "latents (or model.base, or --memory)"
 FROM_NOTHING = "the start"  # in place of a checkpoint
@@ -146,7 +147,12 @@ def _going_on(writer: ArtifactWriter, key: str, resume_with: Collection[str]) ->
 
 
 def check_shares(train: TrainConfig, ranks: int) -> None:
-    """Raise UsageError where a batch has too few clips for every rank to have some."""
+    """Raise UsageError where a batch has too few clips for every rank to have some, or there is nothing to share."""
+    if train.parallel == "fsdp" and ranks == 1:
+        raise UsageError(
+            "train.parallel=fsdp divides a model among ranks, and there is one", where={"recipe": "train.parallel"},
+            fix="give --num-processes N, or --set train.parallel=ddp: a run may go on either way",
+        )  # fmt: skip
     if (pieces := ranks * train.accumulate) > train.batch:
         raise UsageError(
             f"train.batch={train.batch} clips cannot be divided among {ranks} ranks in {train.accumulate} pieces each",
@@ -261,8 +267,10 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
                 row = dataclasses.replace(row, **_tested(training, tested))
             if keeper is not None:
                 keeper.log(row)
-                if saves:
-                    keeper.save(step + 1, training)
+            if saves and keeper is not None:
+                keeper.save(step + 1, training)
+            elif saves:
+                write_share(training.model, training.optimizers, training.average, ranks)
             if saves:
                 ranks.largest(0)  # the others wait: one that ends meanwhile would end the first, too
             if stopped and not last:
@@ -299,7 +307,7 @@ class Keeper:
         os.fsync(self._steps.fileno())
         write_checkpoint(
             self.writer, self.key, step, training.recipe, training.view, training.model, training.optimizers,
-            training.average, self.resumed,
+            training.average, self.resumed, training.ranks,
         )  # fmt: skip
 
 

@@ -28,7 +28,6 @@ from hmcli.stages.training.objective import (
     Question,
     ask,
     at_level,
-    errors_of,
     make_batch,
     pixel_weights,
 )
@@ -136,13 +135,15 @@ class Training:
 
     def _clip(self, most: float) -> torch.Tensor:
         """Cut the gradients to this length; returns what it was."""
-        import torch
+        import torch.distributed.tensor
 
-        return torch.nn.utils.clip_grad_norm_(self.parameters, most)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, most)
+        return norm.full_tensor() if isinstance(norm, torch.distributed.tensor.DTensor) else norm
 
     def loss(self, prepared: Prepared) -> torch.Tensor:
         """Loss of the current weights, without exchange between ranks."""
-        return getattr(self.objective, "module", self.objective)(prepared)
+        alone: torch.Tensor = getattr(self.objective, "module", self.objective)(prepared)
+        return alone
 
     def held_out_loss(self, clips: list[LatentClip]) -> float:
         """Mean loss of the current weights on clips never trained on; the same noise and levels at every checkpoint."""
@@ -154,12 +155,9 @@ class Training:
         return self._over(clips, lambda prepared: self._errors(prepared, sigma))
 
     def _errors(self, prepared: Prepared, sigma: float) -> list[float]:
-        from hmcli.stages.training.together import autocast
-
         batch, seed = prepared.batch, self.recipe.seed + prepared.step
         asked = at_level(batch, sigma, self.recipe.flow, context=self.recipe.model.memory.context, seed=seed)
-        with autocast(self.device, self.recipe.train):
-            found = errors_of(self.model, batch, asked, device=self.device, retrieval=prepared.retrieval)
+        found = getattr(self.objective, "module", self.objective)(prepared, asked)
         return [float(error) for error in found]
 
     def _over(self, clips: list[LatentClip], measure: Callable[[Prepared], list[float]]) -> list[float]:
@@ -197,12 +195,14 @@ def prepare_training(
     reporter.note(model.set_attention(train.attention, dtype=pick_dtype(train.dtype), backward=True))
     if train.lora is not None:
         _add_adapters(model, train.lora, recipe.seed)
-    parameters = freeze(model, train)
+    freeze(model, train)
+    objective = together(Objective(model, recipe, device), ranks, device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return Training(
         recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
         optimizers=make_optimizers(model, train, is_block_matrix if train.optimizer == "muon" else None),
         average=make_average(parameters, train.ema), ranks=ranks,
-        objective=together(Objective(model, recipe, device), ranks, device),
+        objective=objective,
         schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
     )  # fmt: skip
 
