@@ -64,6 +64,8 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "camera-followed": "hmcli.metrics.following:camera_followed",
         "dsc-ctx": "hmcli.metrics.dsc:dsc_ctx",
         "dsc-gt": "hmcli.metrics.dsc:dsc_gt",
+        "dsc-ctx-official": "hmcli.metrics.dsc_official:dsc_ctx_official",
+        "dsc-gt-official": "hmcli.metrics.dsc_official:dsc_gt_official",
         "reappearance-recall": "hmcli.metrics.reappearance:reappearance_recall",
         "reappearance-precision": "hmcli.metrics.reappearance:reappearance_precision",
         "position-error": "hmcli.metrics.reentry_errors:position_error",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from random_lpips import write_random_lpips
+from small_clip import write_random_clip
 from ray_here import ray_here, with_ray
 from warm import WarmCommand
 
@@ -68,6 +69,7 @@ def _tiny_networks(folder: Path) -> None:
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(
         folder / "clip-vit-b32"
     )
+    write_random_clip(folder / "clip-vit-b16")
     write_random_lpips(folder / "lpips", "alex")
 
 

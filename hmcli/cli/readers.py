@@ -80,6 +80,11 @@ def of_scoring(generation: Path) -> Readers:
 
         return needs_lpips(recipe.eval.metrics)
 
+    def needs_regions(recipe: Recipe) -> bool:
+        from hmcli.stages.scoring.evaluate import needs_regions
+
+        return needs_regions(recipe.eval.metrics)
+
     def needs_detector(recipe: Recipe) -> bool:
         from hmcli.stages.scoring.evaluate import needs_detector
 
@@ -96,6 +101,6 @@ def of_scoring(generation: Path) -> Readers:
         return plain_folder(recipe) or "poses" not in read_manifest(generation).recipe
 
     return {
-        "eval": None, "features": needs_backbone, "lpips": needs_lpips, "detections": needs_detector,
-        "foreign": says_no_poses, "folder": plain_folder,
+        "eval": None, "features": needs_backbone, "lpips": needs_lpips, "official": needs_regions,
+        "detections": needs_detector, "foreign": says_no_poses, "folder": plain_folder,
     }  # fmt: skip

@@ -18,6 +18,7 @@ PREDICTION, REFERENCE, CONTEXT, BACKBONE = "prediction", "reference", "context",
 LPIPS, FLOW, DETECTIONS, TRUE_DETECTIONS = "lpips", "flow", "detections", "true_detections"
 UNSURE, OTHER_SAMPLES = "unsure", "other_samples"
 BOXES, MASKS, TRACKS, CAMERAS, DEPTH = "boxes", "masks", "tracks", "cameras", "depth"
+CONTEXT_MASKS, REGIONS = "context_masks", "regions"
 Grain = Literal["frame", "stretch", "clip"]
 
 
@@ -150,8 +151,9 @@ class Metric:
     prediction's by the run's detector, `true_detections` the reference's by the same, `unsure` maps a video to what the
     detector sees in it and takes for nobody, `other_samples` are pairs of a prediction and its detections, of the
     clip's further samples (such a metric is computed once, with the first one as the prediction), `masks` are (T, H, W)
-    uint8 numbers of the reference's subjects (0: none), `boxes`, `tracks`, `cameras` and `depth` the classes above. Two
-    metrics of one function and the same needs, which read its result differently, share it.
+    uint8 numbers of the reference's subjects (0: none), `context_masks` the context's, `regions` maps frames and a box
+    of each to features, `boxes`, `tracks`, `cameras` and `depth` the classes above. Two metrics of one function and the
+    same needs, which read its result differently, share it.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:

@@ -19,8 +19,8 @@ from hmcli.contracts import SIDE_STEP, TIME_STRIDE
 
 Reader = Literal[
     "render", "encode", "slots", "memory", "train", "codec", "blocks", "segmenter", "views", "generate", "clips",
-    "codec path", "text path", "inspect", "eval", "features", "lpips", "detections", "foreign", "folder", "convert",
-    "released", "diffusers", "checkpoint", "dataset",
+    "codec path", "text path", "inspect", "eval", "features", "lpips", "official", "detections",
+    "foreign", "folder", "convert", "released", "diffusers", "checkpoint", "dataset",
 ]  # fmt: skip
 READERS: dict[Reader, str] = {  # who reads a key; a command is several of them where its inputs decide
     "render": "hm render",
@@ -40,6 +40,7 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "eval": "hm eval",
     "features": "hm eval with a metric that needs a backbone",
     "lpips": "hm eval with the metric lpips",
+    "official": "hm eval with dsc-ctx-official or dsc-gt-official",
     "detections": "hm eval with a metric that needs a detector",
     "foreign": "hm eval of videos that do not say how their cameras were read",
     "folder": "hm eval of a plain folder of videos",

@@ -24,7 +24,7 @@ from hmcli.recipe.rules import impossible, unknown_names
 from hmcli.recipe.sections import FORMAT, Recipe
 
 _PATHS = (
-    ("codec", "path"), ("text", "path"), ("eval", "backbone_path"), ("eval", "lpips_path"),
+    ("codec", "path"), ("text", "path"), ("eval", "backbone_path"), ("eval", "lpips_path"), ("eval", "dsc_path"),
     ("eval", "detector_path"), ("model", "base"), ("world", "captioner"),
 )  # fmt: skip  # keys that take names of the hub
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

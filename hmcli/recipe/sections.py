@@ -489,6 +489,11 @@ class EvalConfig:
     lpips_path: Annotated[
         str, key("Folder with LPIPS's two files under their published names (docs/metrics.md).", by=("lpips",))
     ] = ""
+    dsc_path: Annotated[
+        str,
+        key("Folder of CLIP ViT-B/16 (or owner/name of the hub), for DSC as the published script has it; empty: "
+            "without.", by=("official",)),
+    ] = ""  # fmt: skip
     detector: Annotated[
         str,
         key("What finds the subjects of a prediction: segmenter (HM-World's subjects, offline), transformers (an "

@@ -65,6 +65,7 @@ def _readers() -> Readers:
         "views": lambda recipe: reads_geometry(recipe.model.memory, recipe.model.positions),
         "features": lambda recipe: evaluate.needs_backbone(recipe.eval.metrics),
         "lpips": lambda recipe: evaluate.needs_lpips(recipe.eval.metrics),
+        "official": lambda recipe: evaluate.needs_regions(recipe.eval.metrics),
         "detections": lambda recipe: evaluate.needs_detector(recipe.eval.metrics),
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from random_lpips import write_random_lpips
+from small_clip import write_random_clip
 from small_detector import write_random_detector
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -166,6 +167,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "eval.backbone_path": ("eval", "eval.metrics=[subject-consistency]", "nowhere"),
     "eval.lpips": ("eval", "eval.metrics=[lpips] eval.lpips_path=LPIPS", "vgg"),
     "eval.lpips_path": ("eval", "eval.metrics=[lpips] eval.lpips_path=LPIPS", "nowhere"),
+    "eval.dsc_path": ("eval", "eval.metrics=[dsc-gt-official] eval.dsc_path=VISION", "nowhere"),
     "eval.detector": ("eval", "eval.metrics=[found] eval.detector=transformers eval.detector_path=DETECTOR", "nobody"),
     "eval.detector_path": (
         "eval",
@@ -225,6 +227,7 @@ class Stages:
         self.place, self.known, self.count = place, dict[tuple[str, ...], str](), 0
         self.lpips = write_random_lpips(place / "lpips", "alex")
         self.detector = write_random_detector(place / "detector")
+        self.vision = write_random_clip(place / "vision")
 
     def outcome(self, stage: str, *settings: str) -> str:
         if (stage, *settings) not in self.known:
@@ -233,7 +236,12 @@ class Stages:
 
     def _outcome(self, stage: str, settings: tuple[str, ...]) -> str:
         words = [*ALWAYS.get(stage, "").split(), *_words(settings[0]), *settings[1:]]
-        asked = [word.replace("LPIPS", str(self.lpips)).replace("DETECTOR", str(self.detector)) for word in words]
+        asked = [
+            word.replace("LPIPS", str(self.lpips))
+            .replace("DETECTOR", str(self.detector))
+            .replace("VISION", str(self.vision))
+            for word in words
+        ]
         show: Callable[[Recipe, Path], Any] = getattr(self, stage.replace(" ", "_"))
         self.count += 1
         try:

@@ -95,16 +95,20 @@ def versions(*packages: str) -> str:
     return ", ".join(f"{name} {version(name)}" for name in packages)
 
 
-def weights_folder(name: str, path: str, what: str) -> Path:
+def weights_folder(name: str, path: str, what: str, *, key: str = "eval.backbone_path") -> Path:
     """The weights' folder; nothing is downloaded. Raises MissingPartError saying what to put where."""
     if path and (Path(path) / "config.json").is_file():
         return Path(path)
+    fix = f"have config.json and model.safetensors in a folder ({what}); pass it: --set {key}=FOLDER"
+    if key == "eval.backbone_path":
+        fix = (
+            f"hm fetch {name} brings {what}, or have config.json and model.safetensors in a folder; pass it: "
+            f"--set eval.backbone={name} --set {key}=FOLDER; eval.backbone=hog needs no weights"
+        )
     raise MissingPartError(
-        f"the backbone {name} needs weights" + ("" if path else ", and eval.backbone_path is empty"),
-        where={"expected": str(Path(path) / "config.json")} if path else None,
-        fix=f"hm fetch {name} brings {what}, or have config.json and model.safetensors in a folder; pass it: "
-        f"--set eval.backbone={name} --set eval.backbone_path=FOLDER; eval.backbone=hog needs no weights",
-    )
+        f"the backbone {name} needs weights" + ("" if path else f", and {key} is empty"),
+        where={"expected": str(Path(path) / "config.json")} if path else None, fix=fix,
+    )  # fmt: skip
 
 
 def input_side(name: str, folder: Path, image_size: Any) -> int:

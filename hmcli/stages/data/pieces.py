@@ -85,6 +85,14 @@ def target_masks(source: ClipSource, data: DataConfig) -> np.ndarray:
     return labels[[frame - first for frame in frames]]
 
 
+def context_masks(source: ClipSource, data: DataConfig) -> np.ndarray:
+    """(N, *size) uint8: the same in the context frames."""
+    labels = context_labels(source, read_cameras(source), data)
+    if labels is None:
+        raise DataError("its reference has no masks of the context")
+    return labels[context_frames(source, data)]
+
+
 def clip_cameras(source: ClipSource, data: DataConfig) -> ClipCameras:
     """Poses of context and target frames, and the lens. Raises DataError for a clip that lacks one of them."""
     cameras, lens = read_cameras(source), framed_intrinsics(source, data)

@@ -15,6 +15,7 @@ from hmcli.metrics.contract import (
     BOXES,
     CAMERAS,
     CONTEXT,
+    CONTEXT_MASKS,
     DEPTH,
     DETECTIONS,
     FLOW,
@@ -23,6 +24,7 @@ from hmcli.metrics.contract import (
     OTHER_SAMPLES,
     PREDICTION,
     REFERENCE,
+    REGIONS,
     TRACKS,
     TRUE_DETECTIONS,
     UNSURE,
@@ -55,7 +57,7 @@ from hmcli.world.files.schema import SubjectState, parse_states
 
 T = TypeVar("T")
 MEAN = "mean picture"
-OF_COLUMN = (PREDICTION, BACKBONE, LPIPS, DETECTIONS, OTHER_SAMPLES, FLOW)  # not of the clip alone
+OF_COLUMN = (PREDICTION, BACKBONE, LPIPS, DETECTIONS, OTHER_SAMPLES, FLOW, REGIONS)  # not of the clip alone
 
 
 class Clip:
@@ -123,6 +125,8 @@ class Clip:
             inputs = {name: INPUTS[name].read(self) for name in metric.needs if name not in OF_COLUMN}
             if LPIPS in metric.needs:
                 inputs[LPIPS] = self._plan.backbones[column.backbone]
+            elif REGIONS in metric.needs:
+                inputs[REGIONS] = self.features.regions(column.backbone)
             elif column.backbone:
                 inputs[BACKBONE] = self.features.backbone(column.backbone)
             if DETECTIONS in metric.needs:
@@ -206,6 +210,10 @@ class Clip:
         """(T, H, W) uint8 numbers of the subjects."""
         return self._of_reference(MASKS, pieces.target_masks)
 
+    def context_masks(self) -> np.ndarray:
+        """(N, H, W) uint8 numbers of the subjects."""
+        return self._of_reference(CONTEXT_MASKS, pieces.context_masks)
+
     def cameras(self) -> ClipCameras:
         return self._of_reference(CAMERAS, pieces.clip_cameras)
 
@@ -263,7 +271,14 @@ def _target_role(source: ClipSource, data: DataConfig) -> tuple[str, ...]:
 
 def _mask_roles(source: ClipSource, data: DataConfig) -> tuple[str, ...]:
     """The first of these that the clip has, as hmcli.stages.data.loading takes it."""
-    part = "target" if data.split is None else "context"
+    return _first_mask(source, "target" if data.split is None else "context")
+
+
+def _context_mask_roles(source: ClipSource, data: DataConfig) -> tuple[str, ...]:
+    return _first_mask(source, "context")
+
+
+def _first_mask(source: ClipSource, part: str) -> tuple[str, ...]:
     known = (f"{part}_instances", f"{part}_mask", "joint_mask")
     return tuple(role for role in known if role in source.files)[:1]
 
@@ -287,11 +302,13 @@ INPUTS: Mapping[str, Input] = {
     DETECTIONS: Input(read=lambda clip: None),  # likewise
     OTHER_SAMPLES: Input(read=lambda clip: None),  # likewise
     FLOW: Input(read=lambda clip: None),  # likewise
+    REGIONS: Input(read=lambda clip: None),  # likewise
     UNSURE: Input(read=Clip.unsure),
     TRUE_DETECTIONS: Input(read=Clip.true_detections, of_reference=True, roles=_target_role),
     BOXES: Input(read=Clip.boxes, of_reference=True, files=(STATES,)),
     TRACKS: Input(read=Clip.tracks, of_reference=True, files=(STATES,)),
     MASKS: Input(read=Clip.masks, of_reference=True, roles=_mask_roles),
+    CONTEXT_MASKS: Input(read=Clip.context_masks, of_reference=True, roles=_context_mask_roles),
     CAMERAS: Input(read=Clip.cameras, of_reference=True, roles=lambda source, data: ("cameras", "intrinsics")),
     DEPTH: Input(read=Clip.depth, of_reference=True, files=(DEPTH_FILE,)),
 }
@@ -313,6 +330,8 @@ def lacking(metric_input: str, source: ClipSource, data: DataConfig) -> str:
         return " and ".join(absent)
     if metric_input == MASKS and not _mask_roles(source, data):
         return "masks of its target"
+    if metric_input == CONTEXT_MASKS and not _context_mask_roles(source, data):
+        return "masks of its context"
     if metric_input == CAMERAS and "intrinsics" not in source.files:
         return "intrinsics"
     return ""

@@ -17,7 +17,7 @@ import numpy as np
 import hmcli
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
-from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, Metric, NothingToJudge
+from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, REGIONS, Metric, NothingToJudge
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import DataConfig, EvalConfig, Recipe
@@ -76,6 +76,7 @@ def run(
     used = replace(recipe, eval=replace(recipe.eval, metrics=chosen))
     features: list[Reader] = ["features"] if any(BACKBONE in metric.needs for metric in plan.metrics) else []
     features += ["lpips"] if any(LPIPS in metric.needs for metric in plan.metrics) else []
+    features += ["official"] if any(REGIONS in metric.needs for metric in plan.metrics) else []
     features += ["folder"] if generated.foreign is not None else []
     features += ["detections"] if any(DETECTIONS in metric.needs for metric in plan.metrics) else []
     inputs = {"generation": generated.manifest.fingerprint}
@@ -182,13 +183,15 @@ def _with_networks(
 ) -> tuple[Metric, ...]:
     """The metrics without those whose network the recipe does not name.
 
-    Asked for by name, LPIPS stays (loading says what it lacks), and a metric without its detector raises UsageError.
+    Asked for by name, LPIPS and the published DSC stay (loading says what they lack), and a metric without its detector
+    raises UsageError.
     """
     found = wanted
-    if not asked and not settings.lpips_path and (without := [metric for metric in wanted if LPIPS in metric.needs]):
-        names = ", ".join(metric.name for metric in without)
-        reporter.note(f"without {names}: eval.lpips_path is empty; docs/metrics.md says which files it wants")
-        found = tuple(metric for metric in found if metric not in without)
+    for need, key, path in ((LPIPS, "lpips_path", settings.lpips_path), (REGIONS, "dsc_path", settings.dsc_path)):
+        if not asked and not path and (without := [metric for metric in found if need in metric.needs]):
+            names = ", ".join(metric.name for metric in without)
+            reporter.note(f"without {names}: eval.{key} is empty; docs/metrics.md says which files it wants")
+            found = tuple(metric for metric in found if metric not in without)
     if not settings.detector and (blind := [metric for metric in wanted if DETECTIONS in metric.needs]):
         names = ", ".join(metric.name for metric in blind)
         fix = "--set eval.detector=segmenter finds the subjects of predictions (docs/metrics.md)"
@@ -244,6 +247,11 @@ def needs_backbone(asked: tuple[str, ...]) -> bool:
 def needs_lpips(asked: tuple[str, ...]) -> bool:
     """Is any of these metrics (none named: of all) computed by LPIPS's network?"""
     return _any_needs(LPIPS, asked)
+
+
+def needs_regions(asked: tuple[str, ...]) -> bool:
+    """Is any of these metrics (none named: of all) the published DSC?"""
+    return _any_needs(REGIONS, asked)
 
 
 def needs_detector(asked: tuple[str, ...]) -> bool:

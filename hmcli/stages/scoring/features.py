@@ -20,7 +20,7 @@ from hmcli.metrics import motion
 from hmcli.registry import find
 from hmcli.stages.scoring.layout import FORMAT, NetworkKey
 from hmcli.stages.scoring.plan import Plan
-from hmcli.stages.shared.typed import key_of
+from hmcli.stages.shared.typed import LeftOut, key_of
 from hmcli.store.arrays_kept import ArrayStore
 from hmcli.store.hashing import hash_arrays, hash_file, hash_json
 
@@ -37,6 +37,7 @@ class FeaturesKey:
     versions: dict[str, str]
     device: str  # cpu, cuda: their last bits differ
     frames: str  # hash of the pixels, and of their shape
+    boxes: LeftOut[str] = None  # hash of the boxes, where regions of whole frames are looked at
 
 
 class Features:
@@ -56,15 +57,25 @@ class Features:
         about = NetworkKey(name="flow", about={"definition": motion.FLOW})
         return self._kept(motion.pair_flow, about, code_of(motion.pair_flow))
 
+    def regions(self, name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """The network that looks at boxes of frames (hmcli.metrics.backbones.regions)."""
+        from hmcli.metrics.backbones.regions import clip_regions
+
+        used: Any = self._plan.backbones[name]
+        about, code = NetworkKey(name=used.name, about=used.about), code_of(clip_regions)
+        return lambda frames, box_A4: self._kept(lambda of: used(of, box_A4), about, code, boxes=box_A4)(frames)
+
     def flush(self) -> None:
         self._store.flush()
 
-    def _kept(self, make: OfFrames, network: NetworkKey, code: str) -> OfFrames:
+    def _kept(self, make: OfFrames, network: NetworkKey, code: str, *, boxes: np.ndarray | None = None) -> OfFrames:
+        of_boxes = None if boxes is None else hash_arrays({"boxes": boxes})
+
         def made(frames: np.ndarray) -> np.ndarray:
             key = key_of(
                 FeaturesKey(
                     format=FORMAT, network=network, code=code, versions=dict(self._plan.versions),
-                    device=self._plan.device.partition(":")[0], frames=hash_arrays({"frames": frames}),
+                    device=self._plan.device.partition(":")[0], frames=hash_arrays({"frames": frames}), boxes=of_boxes,
                 )
             )  # fmt: skip
             if key not in self._made:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hmcli.errors import RecipeError
-from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, REFERENCE, Backbone, Detector, Metric
+from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, REFERENCE, REGIONS, Backbone, Detector, Metric
 from hmcli.metrics.identity import identity_note, measured_auc
 from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find, normal
@@ -57,6 +57,10 @@ class Plan:
             from hmcli.metrics.lpips import load_lpips
 
             return load_lpips(name, self.settings.lpips_path, self.device)
+        if REGIONS in metric.needs:
+            from hmcli.metrics.backbones.regions import clip_regions
+
+            return clip_regions(self.settings.dsc_path, self.device)
         return find("backbone", name)(paths_of(self.settings)[name], self.device)
 
     @property
@@ -128,7 +132,7 @@ def _by_backbone(metrics: Iterable[Metric], settings: EvalConfig) -> list[Column
     for metric in metrics:
         detector = normal(settings.detector) if DETECTIONS in metric.needs else ""
         if BACKBONE not in metric.needs:
-            backbone = settings.lpips if LPIPS in metric.needs else ""
+            backbone = settings.lpips if LPIPS in metric.needs else metric.published if REGIONS in metric.needs else ""
             found.append(Column(metric=metric, backbone=backbone, detector=detector))
             continue
         named = tuple(dict.fromkeys(settings.backbone))
