@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from random_lpips import write_random_lpips
-from small_clip import write_random_clip
 from ray_here import ray_here, with_ray
+from small_clip import write_random_clip
 from warm import WarmCommand
 
 from hmcli.recipe.reading import load_recipe, recipe_names
