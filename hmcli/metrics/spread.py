@@ -8,6 +8,7 @@ Shape letters: K samples, J judged frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,6 +51,7 @@ reentry_spread = Metric(
     function=spread,
     needs=(*NEEDS, OTHER_SAMPLES),
     unit="body lengths",
+    range=(0, math.inf),
     better="neither",
     definition="for each certified stretch after which its subject is back in the target: the mean over judged frames "
     "of sqrt(var x + var y) over the clip's samples (n - 1), x and y being the middle of the box of what was taken "

@@ -9,7 +9,17 @@ from functools import cached_property
 from typing import Any
 
 from hmcli.errors import RecipeError
-from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, REFERENCE, REGIONS, Backbone, Detector, Metric
+from hmcli.metrics.contract import (
+    BACKBONE,
+    DETECTIONS,
+    LPIPS,
+    OTHER_SAMPLES,
+    REFERENCE,
+    REGIONS,
+    Backbone,
+    Detector,
+    Metric,
+)
 from hmcli.metrics.identity import identity_note, measured_auc
 from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find, normal
