@@ -249,6 +249,7 @@ def generate(
             help="Make the video of a row (GENERATION/generations.jsonl:LINE) again, bit for bit, as the file --out.",
         ),
     ] = "",
+    profile: Annotated[bool, typer.Option("--profile", help="Say where time and memory went.")] = False,
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
@@ -266,9 +267,11 @@ def generate(
         beside = {
             "--clips": clips, "--prompt": prompt, "--cameras": cameras, "--frames": frames, "--fov": fov,
             "--recipe": recipe, "--set": override, "--num-processes": processes > 1, "--shard": shard, "--on": on,
-            "--shards": shards, "--prune": prune,
+            "--shards": shards, "--prune": prune, "--profile": profile,
         }  # fmt: skip
         return _replay(replay, beside, source, model, memory, out, device, force=force, dry_run=dry_run)
+    if profile and on is not None:
+        raise UsageError("--profile measures one process", fix="leave out --on, or --profile")
     asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
     weights = find_input(model, "run")
     base = recorded(weights)
@@ -296,7 +299,7 @@ def generate(
             stage.run, Spread(shard, on, shards), recipe=resolved,
             source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
             out=where, force=force, prune=prune, device=device, processes=processes,
-            dry_run=dry_run,
+            dry_run=dry_run, **({"profile": True} if profile else {}),
         )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from hmcli.stages.sampling.layout import (
     Row,
     video_path,
 )
+from hmcli.stages.sampling.profile import DECODING, WRITING, lines, part, profiled
 from hmcli.stages.sampling.rollout import check_rollout, chunks_of, roll_out, target_frames
 from hmcli.stages.sampling.samples import in_order, items_of, sample_item, sample_seed
 from hmcli.stages.shared.each import asked_for, each
@@ -81,8 +83,16 @@ def run(
     processes: int = 1,
     dry_run: bool = False,
     shard: Shard | None = None,
+    profile: bool = False,
 ) -> StageResult:
     """Generate the clips of latents, or of a folder of clips (encoded first); see `hm generate --help`."""
+    if profile:
+        return _profiled(
+            device, reporter, processes, partial(
+                run, recipe, source=source, model=model, memory=memory, clips=clips, out=out, force=force,
+                device=device, reporter=reporter, prune=prune, dry_run=dry_run, shard=shard,
+            ),
+        )  # fmt: skip
     folder = find_model(model)
     check_history_guidance(recipe.sample.history_guidance, folder)
     kept, descriptions = sorted_memory(memory, folder)
@@ -125,6 +135,19 @@ def run(
         done = stay_unread(writer, missing, done, lambda clip: list(items_of([clip], recipe.sample.count)))
         require_some(done, writer.quarantined, source, own.part)
         return _finish(writer, job, in_order(done, recipe.sample.count, writer.items))
+
+
+def _profiled(device: str, reporter: Reporter, processes: int, stage: Callable[[], StageResult]) -> StageResult:
+    """Run the stage, and say where time and memory went."""
+    if processes > 1:
+        raise UsageError("--profile measures one process", fix="leave out --num-processes")
+    with profiled(device) as found:
+        result = stage()
+    for line in lines(found) or ["--profile: nothing was made, so nothing was measured"]:
+        reporter.note(line)
+    return replace(
+        result, details={**result.details, "profile": {name: asdict(of) for name, of in found.parts.items()}}
+    )
 
 
 def is_latents(source: Path) -> bool:
@@ -229,7 +252,8 @@ class Generator:
                 digest.update(np.ascontiguousarray(frame).tobytes())
                 yield frame
 
-        write_video(file, frames(), fps=clip.fps)
+        with part(WRITING):
+            write_video(file, frames(), fps=clip.fps)
         again = self.job.again(clip.id, number, f"sha256:{digest.hexdigest()}")
         return _row(self.job, clip, number, probe_video(file), round(time.monotonic() - started, 3), again)
 
@@ -237,12 +261,17 @@ class Generator:
         """(T, H, W, 3) uint8: the target, or a chunk of it after the other."""
         job = self.job
         if not job.sample.chunk:
-            yield decode_video(generate_latents(job, clip, number), job.codec, job.device)
+            yield self._decoded(generate_latents(job, clip, number))
             return
         chunks = chunks_of(target_frames(clip), job.sample.chunk)
         for chunk, latents in zip(chunks, roll_out(job, clip, number, partial), strict=True):
-            yield decode_video(latents, job.codec, job.device)[: chunk.stop - chunk.start]
+            yield self._decoded(latents)[: chunk.stop - chunk.start]
             job.reporter.note(f"{clip.id}: {chunk.stop} of {target_frames(clip)} frames")
+
+    def _decoded(self, latents: np.ndarray) -> np.ndarray:
+        codec = self.job.codec
+        with part(DECODING):
+            return decode_video(latents, codec, self.job.device)
 
 
 def _row(job: Job, clip: LatentClip, number: int, video: VideoInfo, seconds: float, again: Again) -> Row:

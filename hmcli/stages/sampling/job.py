@@ -36,6 +36,7 @@ from hmcli.stages.memory.policy_inputs import (
 from hmcli.stages.models.folders import ModelFolder
 from hmcli.stages.models.identity import codec_hash, codec_of, open_codec, open_text, text_hash, text_of
 from hmcli.stages.sampling.layout import Again, VideoKey
+from hmcli.stages.sampling.profile import CONTEXT, DENOISING, LOADING, part
 from hmcli.stages.sampling.samples import sample_seed
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.stages.shared.typed import key_of
@@ -169,7 +170,8 @@ class Job:
     @cached_property
     def network(self) -> HydraTransformer3DModel:
         policy = policy_of(self.model, self.recipe)
-        network = self.model.load(pick_dtype(self.sample.dtype), self.device, policy)
+        with part(LOADING):
+            network = self.model.load(pick_dtype(self.sample.dtype), self.device, policy)
         self.reporter.note(network.set_attention(self.sample.attention))
         if self.sample.cache != NO_CACHE:
             _enable_cache(network, self.sample.cache)
@@ -186,7 +188,8 @@ class Job:
 
     @cached_property
     def codec(self) -> VideoCodec:
-        return open_codec(codec_of(self.model, self.recipe.codec.path), self.device)
+        with part(LOADING):
+            return open_codec(codec_of(self.model, self.recipe.codec.path), self.device)
 
     @cached_property
     def negative(self) -> np.ndarray:
@@ -332,13 +335,14 @@ def denoised(
     bring context, memory and cameras. Raises NotFiniteError."""
     import torch
 
-    made: Any = job.pipeline(
-        generator=torch.Generator().manual_seed(seed), num_frames=frames, size=job.view.latent_size,
-        num_inference_steps=job.sample.steps, guidance_scale=job.sample.guidance,
-        together=job.sample.branches == "together",
-        prompt_embeds=tensor_of(clip.text)[None],
-        negative_prompt_embeds=None if job.sample.guidance == 1 else tensor_of(job.negative)[None], **past,
-    )  # fmt: skip
+    pipeline, negative = job.pipeline, None if job.sample.guidance == 1 else tensor_of(job.negative)[None]
+    with part(DENOISING):
+        made: Any = pipeline(
+            generator=torch.Generator().manual_seed(seed), num_frames=frames, size=job.view.latent_size,
+            num_inference_steps=job.sample.steps, guidance_scale=job.sample.guidance,
+            together=job.sample.branches == "together", prompt_embeds=tensor_of(clip.text)[None],
+            negative_prompt_embeds=negative, **past,
+        )  # fmt: skip
     result = made.frames
     if not bool(torch.isfinite(result).all()):
         where = {"clip": clip.id} if number == 1 else {"clip": clip.id, "sample": number}
@@ -368,7 +372,9 @@ def frozen_past(job: Job, clip: LatentClip) -> dict[str, Any]:
     inputs = inputs_of(job, clip)
     if job.history is None:
         anchor = anchor_of(clip)
-        memory = compute_memory(job.network, clip, anchor, inputs, job.device)
+        network = job.network
+        with part(CONTEXT):
+            memory = compute_memory(network, clip, anchor, inputs, job.device)
     else:
         memory, anchor = job.history.load(clip.id, job.view.latents_hash(clip.id), job.device, job.network.dtype)
         inputs = after_history(inputs, job.memory, clip.id, job.history.descriptions(clip.id))

@@ -27,6 +27,7 @@ from hmcli.stages.memory.kept import RowCache, anchor_of, compute_memory, rows_f
 from hmcli.stages.memory.layout import block_group
 from hmcli.stages.memory.policy_inputs import needs_of_policy
 from hmcli.stages.sampling.job import Job, denoised, frozen_past, inputs_of
+from hmcli.stages.sampling.profile import CONTEXT, part
 from hmcli.stages.sampling.samples import chunk_seed
 from hmcli.store.files import write_bytes
 from hmcli.world.views.cameras import relative_camera_rows
@@ -189,10 +190,11 @@ class _Frozen(_Past):
             write_block(folder / block_group(number), kept)
             return stored_block(folder / block_group(number), dtype, self.job.device, self.cache)
 
-        later = compute_memory(
-            self.job.network, _as_context(self.clip, made, poses), self.anchor,
-            inputs_of(self.job, self.clip, chunk.number), self.job.device, put_away,
-        )  # fmt: skip
+        with part(CONTEXT):
+            later = compute_memory(
+                self.job.network, _as_context(self.clip, made, poses), self.anchor,
+                inputs_of(self.job, self.clip, chunk.number), self.job.device, put_away,
+            )  # fmt: skip
         end = self.memory.first_frame + self.memory.num_context_frames
         self.memory = self.memory.then(later.starting_at(end))
 

@@ -1,0 +1,203 @@
+"""What does frozen context save, where does the time of a video go, and what do options cost in pixels?
+
+    python benchmarks/generate.py                                  # frozen against joint, sampling alone, one thread
+    python benchmarks/generate.py --parts --options first-block:0.05,first-block:0.2,taylor:2,together
+    python benchmarks/generate.py --device cuda --layers 30 --dim 1536 --heads 12 --ffn 8960 --frames 20 --size 60x104
+
+Frozen against joint: two models of the same random weights, context and target of `--frames` latent frames each. Joint
+runs both at every step; frozen runs its context once and then the target alone, so that N steps can gain 2N / (N + 1),
+1.96 for 50. Rounds alternate, medians are reported; processor seconds on a CPU. `--parts` and `--options` go through
+the pipeline of the packaged model with a rendered clip: time of each part of a video, and for every option its time and
+the PSNR of its frames against those of the plain run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from hmcli.core.flow import make_schedule
+from hmcli.core.sampler import denoise
+from hmcli.core.transformer import HydraTransformer3DModel
+from hmcli.recipe.reading import load_recipe
+from hmcli.runtime import Silent
+from hmcli.stages.latents import encode
+from hmcli.stages.latents.pixels import decode_video
+from hmcli.stages.models.folders import find_model
+from hmcli.stages.rendering import render
+from hmcli.stages.sampling.generate import Generator
+from hmcli.stages.sampling.job import Job, generate_latents, open_job
+from hmcli.stages.sampling.profile import profiled
+
+RECIPE = "mini/hydra"
+
+
+def seconds_of(run: Callable[[], Any], device: str) -> float:
+    """Processor seconds on a CPU; on CUDA those until the device has finished."""
+    clock = time.perf_counter if device.startswith("cuda") else time.process_time
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    start = clock()
+    run()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+# --- frozen against joint ---
+
+
+def models(asked: argparse.Namespace) -> dict[str, HydraTransformer3DModel]:
+    """A frozen and a joint model of the same weights."""
+    sizes = {
+        "num_layers": asked.layers, "num_attention_heads": asked.heads, "attention_head_dim": asked.dim // asked.heads,
+        "ffn_dim": asked.ffn or 4 * asked.dim, "text_dim": 64, "top_k": asked.top_k, "window": 5,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    made: dict[str, Any] = {name: HydraTransformer3DModel(**sizes, context=name) for name in ("frozen", "joint")}
+    made["joint"].load_state_dict(made["frozen"].state_dict())
+    dtype = torch.bfloat16 if asked.device.startswith("cuda") else torch.float32
+    return {name: model.to(asked.device, dtype).eval() for name, model in made.items()}
+
+
+def against_joint(asked: argparse.Namespace) -> dict[str, Any]:
+    """Medians over rounds of both samplers, and of a frozen model's context alone."""
+    both, n = models(asked), asked.frames
+    height, width = map(int, asked.size.split("x"))
+    chance = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=chance).to(asked.device)
+
+    context, noise = normal(1, 16, n, height, width), normal(1, 16, n, height, width)
+    camera, text = normal(1, 2 * n, 12), normal(1, 12, 64)
+    schedule = make_schedule(asked.steps, 5.0)
+
+    def sampled(name: str) -> Callable[[], Any]:
+        return lambda: denoise(both[name], noise, schedule=schedule, camera=camera, text=text, context=context)
+
+    @torch.no_grad()
+    def context_alone() -> Any:
+        return both["frozen"].encode_context(context, camera[:, :n])
+
+    runs = {"frozen": sampled("frozen"), "joint": sampled("joint"), "context": context_alone}
+    context_alone()
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(asked.rounds):
+        for name, run in runs.items():
+            found[name].append(seconds_of(run, asked.device))
+    middle = {name: median(values) for name, values in found.items()}
+    return {
+        "steps": asked.steps, "seconds": found, **{f"{name}_seconds": value for name, value in middle.items()},
+        "step_seconds": {"frozen": (middle["frozen"] - middle["context"]) / asked.steps,
+                         "joint": middle["joint"] / asked.steps},
+        "times_faster": middle["joint"] / middle["frozen"], "limit": 2 * asked.steps / (asked.steps + 1),
+    }  # fmt: skip
+
+
+# --- the packaged model ---
+
+
+def job_of(place: Path, steps: int, device: str) -> Job:
+    """A rendered and encoded clip, and the packaged model."""
+    recipe = load_recipe(RECIPE, ["world.clips=1", f"sample.steps={steps}", "sample.guidance=1.5", "sample.shift=3"])
+    render.run(recipe, out=place / "clips", reporter=Silent())
+    encode.run(recipe, data=place / "clips", out=place / "latents", force=False, device=device, reporter=Silent())
+    job, _ = open_job(recipe, find_model(Path("mini")), place / "latents", [], None, (), device, Silent())
+    return job
+
+
+def parts_of(job: Job, place: Path) -> dict[str, Any]:
+    """Where the time of one video goes, weights and all."""
+    clip = job.view.clip(job.view.ids()[0])
+    with profiled(job.device) as found:
+        Generator(job, place / "chunks").sample(clip, 1, place / "video.mp4", place / "chunks")
+    return {name: asdict(spent) for name, spent in found.parts.items()}
+
+
+def with_option(job: Job, option: str) -> Job:
+    """The same job with a cache, a scheduler, a number of steps, both branches at once, or in bfloat16."""
+    name = option.partition(":")[0]
+    if option in ("float32", "bfloat16"):
+        changes: dict[str, Any] = {"dtype": option}
+    elif option == "together":
+        changes = {"branches": option}
+    elif name in ("first-block", "sea", "taylor"):
+        changes = {"cache": option}
+    elif option.isdecimal():
+        changes = {"steps": int(option)}
+    else:
+        changes = {"scheduler": option}
+    recipe = replace(job.recipe, sample=replace(job.sample, **changes))
+    return replace(job, recipe=recipe)
+
+
+def option_of(job: Job, option: str, plain: tuple[np.ndarray, float]) -> dict[str, float]:
+    """Seconds of denoising against the plain run's, and how far its frames are from the plain ones."""
+    other = with_option(job, option)
+    frames, seconds = sampled_frames(other)
+    error = float(np.square(frames.astype(np.float64) - plain[0]).mean())
+    psnr = 10 * np.log10(255**2 / error) if error else float("inf")
+    return {"seconds": seconds, "times_faster": plain[1] / seconds, "psnr_to_plain": psnr}
+
+
+def sampled_frames(job: Job) -> tuple[np.ndarray, float]:
+    clip = job.view.clip(job.view.ids()[0])
+    _ = job.network
+    latents: list[np.ndarray] = []
+    seconds = seconds_of(lambda: latents.append(generate_latents(job, clip)), job.device)
+    return decode_video(latents[0], job.codec, job.device), seconds
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("steps", 50), ("rounds", 3), ("frames", 10), ("layers", 2), ("dim", 384), ("heads", 3),
+                        ("ffn", 0), ("top-k", 4), ("threads", 1)):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--size", default="16x28", help="latent pixels, height x width")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--options", default="")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(asked.threads)
+    found: dict[str, Any] = {}
+    if asked.parts or asked.options:
+        with tempfile.TemporaryDirectory() as folder:
+            job = job_of(Path(folder), asked.steps, asked.device)
+            if asked.parts:
+                found["parts"] = parts_of(job, Path(folder))
+            if asked.options:
+                plain = sampled_frames(job)
+                found["plain_seconds"] = plain[1]
+                found["options"] = {name: option_of(job, name, plain) for name in asked.options.split(",")}
+    else:
+        found = against_joint(asked)
+    say(found)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2))
+
+
+def say(found: dict[str, Any]) -> None:
+    if "limit" in found:
+        print(f"joint {found['joint_seconds']:.2f} s, frozen {found['frozen_seconds']:.2f} s, of which context "
+              f"{found['context_seconds']:.2f} s")  # fmt: skip
+        print(f"{found['times_faster']:.2f} times faster; {found['limit']:.2f} is the limit of {found['steps']} steps")
+    for name, spent in found.get("parts", {}).items():
+        print(f"{name:16} {spent['seconds']:7.2f} s  peak {spent['peak_bytes'] / 2**20:6.0f} MiB")
+    for name, cost in found.get("options", {}).items():
+        print(f"{name:18} {cost['seconds']:6.2f} s  {cost['times_faster']:.2f} x  {cost['psnr_to_plain']:.1f} dB")
+
+
+if __name__ == "__main__":
+    main()
