@@ -21,6 +21,8 @@ STRETCH_COLUMNS = (
     "clip", "metric", "subject", "first", "last", "reason", "absent", "hidden_seconds", "family", "height", "value",
     "unit",
 )  # fmt: skip
+MISSED = "missed.csv"  # where clips without a video have subjects
+MISSED_COLUMNS = ("clip", "subject", "family", "returns", "reason")
 SLICES = "slices.csv"  # where a metric has a value, and the clips or stretches it is of are known to differ
 SLICE_COLUMNS = ("metric", "slice", "class", "value", "unit", "values", "clips")
 Number = float | Literal["inf", "-inf"]  # JSON has no infinity

@@ -25,6 +25,8 @@ from hmcli.stages.scoring.layout import (
     FORMAT,
     KEPT,
     KIND,
+    MISSED,
+    MISSED_COLUMNS,
     NOT_JUDGED,
     OK,
     SCORES,
@@ -42,6 +44,7 @@ from hmcli.stages.scoring.layout import (
     Values,
     number,
 )
+from hmcli.stages.scoring.missed import missed_table, told
 from hmcli.stages.scoring.plan import Plan
 from hmcli.stages.scoring.slices import index_of, number_of, slice_table
 from hmcli.stages.shared.shards import Parts
@@ -63,7 +66,8 @@ def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failure
     attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated), reference=reference)
     metrics = {column.label: column.metric for column in plan.columns}
     slices = list(slice_table(found.values(), metrics, plan.settings.average, index_of(reference)))
-    return _complete(writer, order, scores, table, list(_stretch_table(found.values())), slices, attributes)
+    more = {STRETCHES: list(_stretch_table(found.values())), SLICES: slices, MISSED: list(missed_table(plan))}
+    return _complete(writer, order, scores, table, more, attributes)
 
 
 def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
@@ -82,7 +86,9 @@ def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
     joined = Scores(format=FORMAT, average=found[0].average, clips=clips, metrics=entries)
     table = [row for path in parts.paths for row in read_csv(listed(path).check(TABLE))]
     slices = list(slice_table(every, metrics, joined.average, index_of(attributes.reference)))
-    return _complete(writer, parts.items, joined, table, list(_stretch_table(every)), slices, attributes)
+    missed = [row for path in parts.paths if (path / MISSED).is_file() for row in read_csv(listed(path).check(MISSED))]
+    more = {STRETCHES: list(_stretch_table(every)), SLICES: slices, MISSED: missed}
+    return _complete(writer, parts.items, joined, table, more, attributes)
 
 
 def scores_of(parts: Parts) -> list[Scores]:
@@ -97,24 +103,27 @@ def scores_of(parts: Parts) -> list[Scores]:
 
 
 Rows = list[dict[str, Any]]
+_MORE = {STRETCHES: STRETCH_COLUMNS, SLICES: SLICE_COLUMNS, MISSED: MISSED_COLUMNS}  # written where they have rows
 
 
 def _complete(
-    writer: ArtifactWriter, order: list[str], scores: Scores, table: Rows, stretches: Rows, slices: Rows,
+    writer: ArtifactWriter, order: list[str], scores: Scores, table: Rows, more: Mapping[str, Rows],
     said: EvaluationAttributes,
 ) -> StageResult:  # fmt: skip
     """Write the tables of the values that the writer has, `order` being their items, and finish."""
     if not writer.unchanged(order):
         write_json(writer.staged / SCORES, to_json(scores))
         write_csv(writer.staged / TABLE, COLUMNS, table)
-        if stretches:
-            write_csv(writer.staged / STRETCHES, STRETCH_COLUMNS, stretches)
-        if slices:
-            write_csv(writer.staged / SLICES, SLICE_COLUMNS, slices)
+        for name, rows in more.items():
+            if rows:
+                write_csv(writer.staged / name, _MORE[name], rows)
         write_text(writer.staged / CARD, protocol_card(said.protocol, to_json(scores)))
     failed = sum(entry.failed for entry in scores.metrics.values())
     not_judged = sum(entry.not_judged for entry in scores.metrics.values())
     counts = {"clips": scores.clips, "scores": len(order) - not_judged, "failed": failed, "not_judged": not_judged}
+    if missed := more[MISSED]:
+        counts["missed_subjects"] = len(missed)
+        writer.reporter.note(f"{told(missed)} ({MISSED})")
     manifest = writer.finish(order, counts=counts, attributes=to_json(said))
     for label, entry in scores.metrics.items():
         writer.reporter.note(_sentence(label, entry))
