@@ -71,9 +71,7 @@ def frames_off(of: ReEntry, found: FoundTracks, tracks: Tracks, cameras: ClipCam
     Who comes sooner is nobody's: the truth shows nothing yet. Who never comes counts as coming after the last frame.
     """
     hidden_since = int(np.searchsorted(tracks.target_T, of.stretch.first))
-    there_T = of.track.found.copy()
-    for t in range(hidden_since, of.until):
-        there_T[t] |= bool(found.nobodys[t]) and bool(np.isnan(of.track.true_T4[t]).all())
+    there_T = of.track.found | np.array([bool(of_frame) for of_frame in found.nobodys])
     came = next((t for t in range(hidden_since, of.until) if there_T[t : t + IN_A_ROW].sum() == IN_A_ROW), of.until)
     return float(abs(came - of.judged_J[0]))
 

@@ -53,6 +53,7 @@ reentry_spread = Metric(
     unit="body lengths",
     range=(0, math.inf),
     better="neither",
+    range=(0, math.inf),
     definition="for each certified stretch after which its subject is back in the target: the mean over judged frames "
     "of sqrt(var x + var y) over the clip's samples (n - 1), x and y being the middle of the box of what was taken "
     "for it in a sample, in body lengths at its true distance; frames in which fewer than two samples have it are not "

@@ -117,6 +117,25 @@ def test_more_frames_of_somebody_else_are_never_better():
     assert (found[0], found[-1]) == (1, 0)
 
 
+def test_who_looks_more_like_somebody_else_is_not_right_however_alike():
+    somebody = pictures()["king.0"]
+    side = len(somebody)
+    truth, taken = np.zeros((2, T, H, W, 3), np.uint8)
+    mask = np.zeros((T, H, W), np.uint8)
+    mask[BACK:, :side, :side] = 1
+    taken[:, :side, :side] = truth[:, :side, :side] = somebody
+    truth[:, : side // 5, :side] = RED
+    detections = [[Detection(box_4=of.box_4, score=0.9, mask_HW=mask[-1] > 0) for of in frame] for frame in seen(walk)]
+    given = {
+        "reference": truth, "detections": detections, "tracks": tracks(subject(0)), "cameras": cameras(),
+        "masks": mask, "backbone": Colours(),
+    }  # fmt: skip
+    both = [Colours()(video[:1, :side, :side])[0] for video in (truth, taken)]
+    assert both[0] @ both[1] > 0.7
+    assert [*identity_rank1(prediction=taken, **given).values()] == [0.0]
+    assert [*identity_rank1(prediction=truth, **given).values()] == [1.0]
+
+
 def test_without_masks_the_whole_box_is_looked_at():
     assert rank1(video((walk, RED)), seen(walk), ((walk, RED),)) == [1.0]
     assert rank1(video((walk, BLUE)), seen(walk), ((walk, RED),)) == [0.0]
