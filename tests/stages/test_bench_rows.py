@@ -13,8 +13,9 @@ import pytest
 from sealing import edit
 from warm import WarmCommand, ok
 
+from hmcli.codecs.video import mini_codec
 from hmcli.errors import DataError, UsageError
-from hmcli.recipe.sections import PosesConfig
+from hmcli.recipe.sections import CodecConfig, PosesConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench.redrawing import origin_of, redraw
 from hmcli.stages.bench.row_clip import RowClip, depth_hash
@@ -22,6 +23,7 @@ from hmcli.stages.bench.row_kinds import ROWS, find_rows
 from hmcli.stages.bench.rows import run
 from hmcli.stages.data.annotations import ClipAnnotations, read_annotations
 from hmcli.stages.data.opening import open_dataset, read_cameras
+from hmcli.stages.latents.pixels import decode_video, encode_video
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video, write_video
 from hmcli.world.files.schema import SubjectState
@@ -93,11 +95,14 @@ def test_each_row_is_a_generation_of_all_clips(rows, clips):
 
 def test_rows_are_scored_like_a_model_and_stand_in_their_order(table):
     by_psnr = sorted(table, key=lambda row: table[row]["psnr"])
+    assert by_psnr[-1] == "truth"
+    by_psnr = [row for row in by_psnr if row not in ("truth", "codec-mini")]
     assert set(by_psnr[-2:]) == {"erased", "frozen"}  # of the truth everything but the subjects is right
+    assert by_psnr[0] in ("another", "last-frame")
     assert table["erased"]["ssim"] > 0.9
     assert table["nearest-view"]["psnr"] > table["last-frame"]["psnr"]
     assert table["warp"]["psnr"] > table["nearest-view"]["psnr"]
-    assert all(5 < entry["psnr"] < 50 and 0 < entry["ssim"] < 1 for entry in table.values())
+    assert all(5 < entry["psnr"] < 70 and 0 < entry["ssim"] < 1 for entry in table.values())
 
 
 def test_the_protocol_card_says_which_row_it_is_and_what_it_reads(table, place):
@@ -128,6 +133,34 @@ def test_views_are_frames_of_the_context(rows, clips):
         assert np.abs(video(rows, "nearest-view", source.id) - context[nearest]).mean() < COMPRESSED / 2
         chosen.append(len(set(nearest)))
     assert max(chosen) > 3
+
+
+def test_the_truth_is_itself_and_another_clip_is_the_next_ones_truth(rows, clips):
+    true = {clip: read_video(clips / clip / "tgt.mp4").astype(int) for clip in CLIPS}
+    for clip, after in zip(CLIPS, [*CLIPS[1:], CLIPS[0]], strict=True):
+        assert np.abs(video(rows, "truth", clip) - true[clip]).mean() < 3
+        assert np.abs(video(rows, "another", clip) - true[after]).mean() < 3
+        assert np.abs(video(rows, "another", clip) - true[clip]).mean() > 2 * COMPRESSED
+
+
+def test_the_codecs_row_is_what_comes_back_from_its_latents(rows, clips):
+    codec, clip = mini_codec(CodecConfig(name="mini"), "cpu"), row_clip(clips, CLIPS[0])
+    back = decode_video(encode_video(clip.target, codec, "cpu"), codec, "cpu").astype(int)
+    assert np.abs(video(rows, "codec-mini", CLIPS[0]) - back).mean() < 3
+    short = replace(clip, source=clip.source)
+    short.__dict__["target"] = clip.target[:19, :30, :44]  # neither 4k+1 frames, nor sides that the codec takes
+    drawn = ROWS["codec-mini"].draw(short)[0]
+    assert drawn.shape == (19, 30, 44, 3)
+    assert np.abs(drawn.astype(int) - short.target).mean() < 2 * np.abs(back - clip.target).mean()
+
+
+def test_one_clip_alone_has_no_other(hm, plain, tmp_path):
+    shutil.copytree(plain / CLIPS[0], tmp_path / "one" / CLIPS[0])
+    (tmp_path / "one" / "caption.txt").write_text(f"{CLIPS[0]}\tsomebody\n", encoding="utf-8")
+    done = hm("bench", "rows", tmp_path / "one", "--out", tmp_path / "rows", "--dry-run")
+    assert "without another: no clip has a clip beside it" in done.stderr
+    done = hm("bench", "rows", tmp_path / "one", "--out", tmp_path / "rows", "--row", "another")
+    assert (done.returncode, "the row another needs a clip beside it" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("clip", CLIPS)

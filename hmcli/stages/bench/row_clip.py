@@ -53,6 +53,7 @@ class RowClip:
     source: ClipSource
     depth_hash: str | None  # of the depth when the data set was opened
     origin: Origin | None
+    next: ClipSource | None = None  # another one of the data set, where the row reads it
 
     @property
     def fps(self) -> float:
@@ -67,6 +68,16 @@ class RowClip:
     def target(self) -> np.ndarray:
         """(T, H, W, 3) uint8."""
         return self._video("target")
+
+    @cached_property
+    def another(self) -> np.ndarray:
+        """(T, H, W, 3) uint8: the target of another clip."""
+        if self.next is None:
+            raise DataError("the data set has no other clip that is as long", where={"clip": self.source.id})
+        if "target" not in self.next.files:
+            raise DataError("the next clip has no target", where={"clip": self.next.id})
+        with at(clip=self.next.id, file=self.next.files["target"]):
+            return read_video(self.next.read("target"))
 
     @cached_property
     def poses(self) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmcli.contracts import TIME_STRIDE
 from hmcli.errors import UsageError
+from hmcli.recipe.sections import CodecConfig
 from hmcli.registry import normal
 from hmcli.stages.bench.redrawing import EDGE
 from hmcli.stages.bench.row_clip import DEPTH, RowClip
@@ -33,6 +35,8 @@ class RowKind:
     needs: tuple[str, ...]  # files of the clip besides videos and cameras
     definition: str
     draw: Callable[[RowClip], Video]
+    reads_next: bool = False  # the data set's next clip too
+    reads_weights: bool = False  # the packaged codec's
 
 
 def last_frame(clip: RowClip) -> Video:
@@ -100,6 +104,27 @@ def _erased_by_views(clip: RowClip) -> np.ndarray:
     return found
 
 
+def truth(clip: RowClip) -> Video:
+    return clip.target, ""
+
+
+def another(clip: RowClip) -> Video:
+    return clip.another[: len(clip.poses[1])], ""
+
+
+def through_codec(clip: RowClip) -> Video:
+    """Frames and sides are filled up to what the codec takes by repeating the last ones, and cut again."""
+    from hmcli.codecs.video import mini_codec  # torch loads here
+    from hmcli.stages.latents.pixels import decode_video, encode_video
+
+    codec, true = mini_codec(CodecConfig(name="mini"), "cpu"), clip.target
+    steps = (TIME_STRIDE, codec.stride, codec.stride)
+    more = [-(side - (axis == 0)) % step for axis, (side, step) in enumerate(zip(true.shape, steps, strict=False))]
+    filled = np.pad(true, [*((0, extra) for extra in more), (0, 0)], mode="edge")
+    back = decode_video(encode_video(filled, codec, "cpu"), codec, "cpu")
+    return back[: len(true), : true.shape[1], : true.shape[2]], ""
+
+
 _NEAREST = "degrees turned + 2 * metres moved"
 _HOLES = "holes from the next nearest views (of those, every fourth frame), then from the nearest view's edge"
 _PLAIN: tuple[RowKind, ...] = (
@@ -138,6 +163,19 @@ _PLAIN: tuple[RowKind, ...] = (
         definition="the true target with every subject as, and where, the context last shows it; those it never shows"
         " are not there; drawn again, or, where this hm cannot, the row erased with the subject pasted as in the row"
         " paste, but standing from then on",
+    ),
+    RowKind(
+        name="truth", uses="target", needs=("target",), draw=truth,
+        definition="the true target, compressed once more as every generation is: the most that can be reached",
+    ),
+    RowKind(
+        name="codec-mini", uses="target", needs=("target",), draw=through_codec, reads_weights=True,
+        definition="the true target through the packaged codec `mini` and back: the most that a model on it can reach",
+    ),
+    RowKind(
+        name="another", uses="target", needs=("target",), draw=another, reads_next=True,
+        definition="the true target of the data set's next clip that is as long (after the last one the first): well made,"
+        " and wrong",
     ),
 )  # fmt: skip
 ROWS = {row.name: row for row in _PLAIN}

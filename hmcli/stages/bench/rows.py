@@ -33,9 +33,10 @@ from hmcli.stages.sampling.layout import (
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
-from hmcli.stages.shared.typed import key_of, to_json
+from hmcli.stages.shared.typed import LeftOut, key_of, to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_json_lines
+from hmcli.store.hashing import HashCache, hash_file, hash_json
 from hmcli.store.manifest import is_artifact, is_unfinished
 from hmcli.store.video import read_video, write_video
 from hmcli.world.views.cameras import latent_poses
@@ -55,6 +56,8 @@ class RowKey:
     depth: str | None  # hash, where the row reads it
     origin: str | None  # hash of how the clip was drawn, where it is drawn again ...
     states: str | None  # ... and of what says whether it is the same
+    next: LeftOut[str] = None  # hash of the files of another clip, where the row reads that
+    weights: LeftOut[str] = None  # hash of a codec's weights, where it goes through one
 
 
 def run(
@@ -105,6 +108,8 @@ def _possible(dataset: Dataset, chosen: Sequence[RowKind], *, asked: bool, repor
     found = []
     for kind in chosen:
         lacking = [what for what in kind.needs if not any(has(clip, what) for clip in dataset.clips)]
+        if kind.reads_next and len(dataset.clips) < 2:
+            lacking = [*lacking, "a clip beside it"]
         if not lacking:
             found.append(kind)
         elif asked:
@@ -113,6 +118,13 @@ def _possible(dataset: Dataset, chosen: Sequence[RowKind], *, asked: bool, repor
         else:
             reporter.note(f"without {kind.name}: no clip has {', '.join(lacking)}")
     return found
+
+
+def codec_hash() -> str:
+    """Of the packaged codec's weights."""
+    from hmcli.codecs.video import MINI_WEIGHTS  # torch loads here
+
+    return hash_json({file.name: hash_file(file, cache=HashCache()) for file in sorted(MINI_WEIGHTS.iterdir())})
 
 
 # --- one row ---------------------------------------------------------------------------------------------------------
@@ -128,6 +140,13 @@ class Job:
     size: tuple[int, int]
     depths: Mapping[str, str | None]
 
+    def following(self, source: ClipSource) -> ClipSource | None:
+        """The next clip of the data set whose target is as long, after the last one the first; None for a row that
+        does not read it."""
+        clips = self.dataset.clips if self.kind.reads_next else ()
+        at = next((place for place, clip in enumerate(clips) if clip.id == source.id), 0)
+        return next((clip for clip in (*clips[at + 1 :], *clips[:at]) if _frames(clip) >= _frames(source)), None)
+
     def key(self, source: ClipSource) -> str:
         """The content key of a clip's video."""
         drawn = self.kind.uses == "target"
@@ -137,6 +156,8 @@ class Job:
                 depth=self.depths[source.id],
                 origin=self.origin.of(source.id) if drawn and self.origin is not None else None,
                 states=states_hash(source) if drawn else None,
+                next=None if (other := self.following(source)) is None else other.key,
+                weights=codec_hash() if self.kind.reads_weights else None,
             )
         )  # fmt: skip
 
@@ -166,12 +187,17 @@ def _make(
                 os.replace(made, file)
 
         painter = Painter(
-            row=job.kind.name, clips={clip.id: clip for clip in dataset.clips}, origin=job.origin, depths=job.depths
+            row=job.kind.name, clips={clip.id: clip for clip in dataset.clips}, origin=job.origin, depths=job.depths,
+            following={clip.id: job.following(clip) for clip in dataset.clips},
         )  # fmt: skip
         done = each(writer, units, painter, keep, label=job.kind.name, processes=processes)
         done = stay_unread(writer, dataset.quarantined, done)
         require_some(done, writer.quarantined, dataset.path)
         return _finish(writer, job, done)
+
+
+def _frames(clip: ClipSource) -> int:
+    return 0 if clip.target_info is None else clip.target_info.frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +208,7 @@ class Painter:
     clips: Mapping[str, ClipSource]
     origin: Origin | None
     depths: Mapping[str, str | None]
+    following: Mapping[str, ClipSource | None]
 
     @property
     def imports(self) -> tuple[str, ...]:
@@ -196,7 +223,7 @@ class Painter:
     def make(self, unit: Unit, place: Path) -> Row:
         """The clip's row of generations.jsonl."""
         started, source = time.monotonic(), self.clips[unit.id]
-        clip = RowClip(source=source, depth_hash=self.depths[unit.id], origin=self.origin)
+        clip = RowClip(source=source, depth_hash=self.depths[unit.id], origin=self.origin, next=self.following[unit.id])
         video, made = ROWS[self.row].draw(clip)
         write_video(place, video, fps=clip.fps)
         frames, height, width = video.shape[:3]
