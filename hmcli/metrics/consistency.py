@@ -68,6 +68,7 @@ subject_consistency = Metric(
     range=(0, 1),
     definition=_DEFINITION,
     published="dino",
+    order=("last-frame", "truth"),  # nothing moves, and nothing changes
 )
 
 background_consistency = Metric(
@@ -78,4 +79,5 @@ background_consistency = Metric(
     range=(0, 1),
     definition=_DEFINITION,
     published="clip",
+    order=("last-frame", "truth"),
 )

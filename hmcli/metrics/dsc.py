@@ -127,6 +127,7 @@ dsc_ctx = Metric(
     finder="truth",
     partial=True,
     per="clip",
+    order=("truth", "erased"),
 )
 
 dsc_gt = Metric(
@@ -140,4 +141,5 @@ dsc_gt = Metric(
     finder="truth",
     partial=True,
     per="clip",
+    order=("truth", "erased"),
 )

@@ -106,6 +106,7 @@ camera_following = Metric(
     per="clip",
     parts=("error", "implied"),
     pooled=following,
+    order=("truth", "last-frame"),
 )
 
 camera_followed = Metric(
@@ -119,4 +120,5 @@ camera_followed = Metric(
     per="clip",
     parts=("error", "implied"),
     pooled=share_following,
+    order=("truth", "last-frame"),
 )

@@ -83,6 +83,7 @@ perceptual_effnet = Metric(
     "on the CPU) at 1/2, 1/4, 1/8, 1/16 and 1/32 of the frame's own size, pixels as (x - 127) / 128; channels to unit "
     "length (+ 1e-10) at every place, squared differences summed over channels, averaged over places, summed over the "
     "five maps; 0 (identical) to 20; no learned weights of channels: not LPIPS, and not comparable with it",
+    order=("truth", "erased", "another"),
 )
 
 

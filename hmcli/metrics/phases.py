@@ -75,4 +75,5 @@ psnr_hidden = Metric(
     definition="10 log10(255^2 / MSE) over all pixels and channels of each uint8 RGB frame in which a subject is "
     "hidden in a certified stretch; other frames are not judged",
     partial=True,
+    order=("truth", "another"),
 )

@@ -62,6 +62,7 @@ psnr = Metric(
     range=(0, math.inf),
     definition="scikit-image peak_signal_noise_ratio of each uint8 RGB frame, data_range=255, one mean squared error "
     "over pixels and channels; a frame identical to its reference is infinite and makes its mean infinite",
+    order=("truth", "erased", "another"),
 )
 
 ssim = Metric(
@@ -73,4 +74,5 @@ ssim = Metric(
     definition="scikit-image structural_similarity of each uint8 RGB frame as in Wang et al. 2004: "
     "gaussian_weights=True, sigma=1.5 (11x11 window), use_sample_covariance=False, K1=0.01, K2=0.03, data_range=255, "
     "channel_axis=-1 (mean of the three channels)",
+    order=("truth", "erased", "another"),
 )

@@ -87,6 +87,7 @@ psnr_stretch = Metric(
     "amodal box covers; frames in which it has no box are not judged",
     partial=True,
     per="stretch",
+    order=("truth", "erased", "another"),
 )
 
 psnr_subjects = Metric(
@@ -98,6 +99,7 @@ psnr_subjects = Metric(
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame over channels and those pixels in which the reference's "
     "masks show a subject, hidden before or not; frames without such a pixel are not judged",
     partial=True,
+    order=("truth", "erased"),
 )
 
 psnr_outside = Metric(
@@ -109,4 +111,5 @@ psnr_outside = Metric(
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame over channels and those pixels that no subject's amodal "
     "box covers, not even in part",
     partial=True,
+    order=("truth", "another"),
 )

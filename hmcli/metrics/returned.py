@@ -89,4 +89,5 @@ psnr_returned = Metric(
     "a certified stretch without the subject has ended by this frame. Frames without such a pixel are not judged, "
     "clips without such a frame neither; a frame in which the pixels are identical is infinite",
     partial=True,
+    order=("truth", "erased", "another"),
 )

@@ -97,4 +97,5 @@ background_revisited = Metric(
     "boxes of subjects' visible parts there, at the depth that frame has there, within "
     f"{SAME_SURFACE:.0%}. Frames with fewer than {LEAST:.0%} of their pixels revisited are not judged",
     partial=True,
+    order=("truth", "another"),
 )

@@ -174,8 +174,8 @@ _PLAIN: tuple[RowKind, ...] = (
     ),
     RowKind(
         name="another", uses="target", needs=("target",), draw=another, reads_next=True,
-        definition="the true target of the data set's next clip that is as long (after the last one the first): well made,"
-        " and wrong",
+        definition="the true target of the data set's next clip that is as long (after the last one the first): well"
+        " made, and wrong",
     ),
 )  # fmt: skip
 ROWS = {row.name: row for row in _PLAIN}
