@@ -162,9 +162,9 @@ class Metric:
     such as a ratio of sums; without it means are formed. `definition` goes to the protocol card. `published` names the
     backbone of the published numbers; with any other the scores are not comparable with them. `finder` names what finds
     the subjects whose features are compared, such as truth. `range` holds every value, of a clip and of a set.
-    `order` names rows of `hm bench rows`, the best first, and `truth` for the target itself, which it has to put in
-    this order over a set of clips: a test holds it to that. `shared` is computed once for all metrics that name the
-    same one: it takes the `needs`, and `function` what it returns.
+    `order` names rows of `hm bench rows`, the best first, which it has to put in this order over a set of clips: a test
+    holds it to that. `shared` is computed once for all metrics that name the same one: it takes the `needs`, and
+    `function` what it returns.
     """
 
     name: str
