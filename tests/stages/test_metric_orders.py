@@ -38,7 +38,8 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Means:
     found: Means = {}
     for row in sorted(wanted):
         done = evaluate.run(
-            load_recipe(), generation=place / "rows" / row, reference=data, metrics=tuple(ORDERED),
+            load_recipe(), generation=place / "rows" / row, reference=data,
+            metrics=tuple(name for name, metric in ORDERED.items() if row in metric.order),
             out=place / f"{row}.evaluation", reporter=Silent(),
         )  # fmt: skip
         scores = json.loads((done.path / "scores.json").read_text())["metrics"].values()
