@@ -51,7 +51,6 @@ reentry_spread = Metric(
     function=spread,
     needs=(*NEEDS, OTHER_SAMPLES),
     unit="body lengths",
-    range=(0, math.inf),
     better="neither",
     range=(0, math.inf),
     definition="for each certified stretch after which its subject is back in the target: the mean over judged frames "
