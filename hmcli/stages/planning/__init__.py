@@ -1,0 +1,1 @@
+"""hm plan: parameters, memory, disk and time, before anything runs."""

@@ -1,0 +1,192 @@
+"""`hm plan`: what a recipe will take, before anything runs: parameters, memory by part, disk and time.
+
+Memory of a step is that of its own code on tensors without memory (hmcli.stages.planning.rehearsal). Time is the
+products of a stage over the rate of a device, or follows from one timed step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hmcli.contracts import Description, Reporter
+from hmcli.errors import UsageError
+from hmcli.recipe.sections import Recipe
+from hmcli.stages.planning.devices import Device, device_named
+from hmcli.stages.planning.disk import Disk, disk_of
+from hmcli.stages.planning.rehearsal import Account, timed_step, training_account
+from hmcli.stages.planning.remedies import Remedy, remedies
+from hmcli.stages.planning.runs import VaeAccount, context_account, denoising_account, vae_account
+from hmcli.stages.planning.shapes import ClipShape, shape_of, shape_of_latents, text_parameters
+from hmcli.stages.planning.times import Times, times_of
+from hmcli.stages.planning.wording import table, told_sum
+from hmcli.stages.shared.typed import to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one rank during a step, by part, and what it may take."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    average: float
+    activations: float
+    activations_with_checkpointing: float
+    activations_without_checkpointing: float
+    attention_at_work: float  # of one layer, beyond what it leaves
+    peak: float
+    peak_with_sharding: float  # weights, gradients, optimizer and average spread over all ranks
+    room: float
+    fits: bool
+    vae_weights: float
+    vae_encode_peak: float
+    vae_decode_peak: float
+    text_encoder_weights: float
+    sampling_peak: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one recipe takes."""
+
+    recipe: str
+    clip: ClipShape
+    device: str
+    world: int
+    clips_of_a_rank: int
+    parameters: int
+    parameters_trained: int
+    memory: Memory
+    disk: Disk
+    times: Times
+    remedies: tuple[Remedy, ...]
+
+
+def run(
+    recipes: Sequence[tuple[str, Recipe]],
+    *,
+    latents: Path | None,
+    world: int,
+    on_device: str,
+    timed: bool,
+    reporter: Reporter,
+) -> Description:
+    """Plan every recipe that trains a transformer; of several also the sum. Raises UsageError where none does.
+
+    `latents` says what clips are like instead of the recipes. `timed` takes one real step on this machine.
+    """
+    device = device_named(on_device)
+    if timed and not device.on_cpu:
+        raise UsageError("--timed takes a step on this machine", fix=f"leave out --on-device {on_device}, or --timed")
+    known = [(name, recipe) for name, recipe in recipes if recipe.train.part == "transformer"]
+    if not known:
+        raise UsageError(
+            "no recipe here trains a transformer",
+            where={"train.part": ", ".join(f"{name}: {recipe.train.part}" for name, recipe in recipes)},
+            fix="name one that does: hm recipes ls",
+        )
+    if left := [name for name, _ in recipes if name not in dict(known)]:
+        reporter.note(f"not planned, for they train no transformer: {', '.join(left)}")
+    shape = None if latents is None else shape_of_latents(latents)
+    plans = []
+    with reporter.progress("planning", len(known), "recipe") as advance:
+        for name, recipe in known:
+            plans.append(_plan(name, recipe, shape or shape_of(recipe), world, device, timed))
+            advance(1)
+    told = [table(to_json(plan)) for plan in plans]
+    data: dict[str, Any] = {"plans": [to_json(plan) for plan in plans]}
+    if len(plans) > 1:
+        data["sum"] = _sum(plans)
+        told.append(told_sum(data["sum"]))
+    return Description(text="\n\n".join(told), data=data)
+
+
+def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Device, timed: bool) -> Plan:
+    own = _of_a_rank(recipe, world)
+    step = training_account(own, shape, on_cpu=device.on_cpu)
+    other = _checkpointed(own, not own.train.gradient_checkpointing)
+    twin = training_account(other, shape, on_cpu=device.on_cpu)
+    sampling = denoising_account(recipe, shape, on_cpu=device.on_cpu)
+    frozen = recipe.model.memory.context == "frozen"
+    context = context_account(recipe, shape, on_cpu=device.on_cpu) if frozen else None
+    vae = vae_account(recipe, shape)
+    memory = _memory(own, step, twin, sampling, vae, world, device)
+
+    def peak_of(changed: Recipe) -> float:
+        account = training_account(_of_a_rank(changed, world), shape, on_cpu=device.on_cpu)
+        return _peaks(account, recipe.model.layers, world)[0]
+
+    seconds = _timed(own, shape, memory) if timed else None
+    return Plan(
+        recipe=name, clip=shape, device=device.name, world=world, clips_of_a_rank=own.train.batch,
+        parameters=round(step.parameters), parameters_trained=round(step.trained), memory=memory,
+        disk=disk_of(recipe, shape, step, sampling, kept=context.kept if context else 0.0),
+        times=times_of(recipe, shape, device, world, step=step, sampling=sampling, context=context, vae=vae,
+                       step_seconds=seconds),
+        remedies=() if memory.fits else tuple(remedies(recipe, device.room, peak_of)),
+    )  # fmt: skip
+
+
+def _of_a_rank(recipe: Recipe, world: int) -> Recipe:
+    """The clips of a step are shared by all ranks."""
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch=-(-recipe.train.batch // world)))
+
+
+def _checkpointed(recipe: Recipe, wanted: bool) -> Recipe:
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, gradient_checkpointing=wanted))
+
+
+def _peaks(step: Account, layers: int, world: int) -> tuple[float, float]:
+    """Highest bytes of a rank: every rank with all of the model, and the model spread over the ranks.
+
+    In the first case ranks gather gradients in buckets as large as these; in the second a block's weights and gradients
+    are whole while it runs, and those of the next one are under way.
+    """
+    if world == 1:
+        return step.peak, step.peak
+    held = step.weights + step.gradients + step.optimizer + step.average
+    spread = held / world + 2 * (step.weights + step.gradients) / layers
+    return step.peak + step.gradients, step.peak - held + spread
+
+
+def _memory(
+    recipe: Recipe, step: Account, twin: Account, sampling: Account, vae: VaeAccount | None, world: int, device: Device
+) -> Memory:
+    with_it, without = (step, twin) if recipe.train.gradient_checkpointing else (twin, step)
+    peak, sharded = _peaks(step, recipe.model.layers, world)
+    text = text_parameters(recipe) * (4 if recipe.text.dtype == "float32" else 2)
+    return Memory(
+        weights=step.weights, gradients=step.gradients, optimizer=step.optimizer, average=step.average,
+        activations=step.activations, activations_with_checkpointing=with_it.activations,
+        activations_without_checkpointing=without.activations, attention_at_work=step.attention, peak=peak,
+        peak_with_sharding=sharded, room=device.room, fits=peak <= device.room,
+        vae_weights=vae.weights if vae else 0, vae_encode_peak=vae.encode_peak if vae else 0,
+        vae_decode_peak=vae.decode_peak if vae else 0, text_encoder_weights=text,
+        sampling_peak=sampling.peak + sampling.kept,
+    )  # fmt: skip
+
+
+def _timed(recipe: Recipe, shape: ClipShape, memory: Memory) -> float:
+    if not memory.fits:
+        raise UsageError(
+            "a step does not fit into this machine's memory, so it cannot be timed", fix="leave out --timed"
+        )
+    return timed_step(recipe, shape)
+
+
+def _sum(plans: Sequence[Plan]) -> dict[str, float]:
+    """Of several recipes: the highest peak, and all of disk and time."""
+
+    def total(part: Callable[[Plan], Any]) -> dict[str, float]:
+        rows = [to_json(part(plan)) for plan in plans]
+        return {key: sum(row[key] or 0 for row in rows) for key in rows[0] if isinstance(rows[0][key], int | float)}
+
+    return {
+        "recipes": len(plans), "highest_peak": max(plan.memory.peak for plan in plans),
+        **{f"disk.{key}": value for key, value in total(lambda plan: plan.disk).items()},
+        **{f"seconds.{key}": value for key, value in total(lambda plan: plan.times).items()},
+    }  # fmt: skip

@@ -1,0 +1,279 @@
+"""A training step, and the other runs of a model, rehearsed: the code that will run, on tensors without memory.
+
+Operations run on torch's fake tensors, so that peaks are exact but for what kernels take inside themselves, at any size
+and in seconds. Blocks are alike: one and two of them are counted, and the line through both says the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hmcli.core.flow import make_schedule
+from hmcli.core.retrieval import RetrievalInputs
+from hmcli.core.transformer import HydraTransformer3DModel
+from hmcli.recipe.sections import Recipe, TrainConfig
+from hmcli.stages.models.folders import model_arguments
+from hmcli.stages.planning.ledger import Ledger
+from hmcli.stages.planning.shapes import ClipShape
+from hmcli.stages.training.learning import freeze, make_average
+from hmcli.stages.training.muon import is_block_matrix, make_optimizers
+from hmcli.stages.training.objective import Batch, ask, loss_of
+
+WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, BATCH = "weights", "gradients", "optimizer", "average", "batch"
+FORWARD, ACTIVATIONS, BACKWARD = "forward", "activations", "backward"
+_PAN = math.radians(4)  # of the camera from one latent frame to the next
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Account:
+    """What one run of a model takes. Every number grows by the same amount with every block."""
+
+    parameters: float = 0
+    trained: float = 0
+    weights: float = 0  # bytes, as all below
+    gradients: float = 0
+    optimizer: float = 0
+    average: float = 0
+    activations: float = 0  # kept from forward for backward
+    attention: float = 0  # what one layer's attention takes while it runs, beyond what it leaves
+    forward: float = 0  # highest bytes of the phase, everything counted
+    backward: float = 0
+    update: float = 0
+    flop: float = 0
+    kept: float = 0  # bytes that memory keeps of one clip (runs over context)
+
+    @property
+    def peak(self) -> float:
+        return max(self.forward, self.backward, self.update)
+
+    def line(self, other: Account, count: int) -> Account:
+        """This is of one block, `other` of two: the same of `count` blocks."""
+        both = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+        values = (one + (two - one) * (count - 1) for one, two in both)
+        return Account(**dict(zip((f.name for f in dataclasses.fields(self)), values, strict=True)))
+
+
+def training_account(recipe: Recipe, shape: ClipShape, *, on_cpu: bool) -> Account:
+    """One step of `hm train`, with the optimizer's state already there. Elsewhere than `on_cpu`: as on CUDA."""
+    few = min(2, recipe.model.layers)
+    accounts = [_step_of(with_layers(recipe, count), shape, on_cpu) for count in range(1, few + 1)]
+    return accounts[0].line(accounts[-1], recipe.model.layers if few > 1 else 1)
+
+
+def whole_step(recipe: Recipe, shape: ClipShape, *, on_cpu: bool) -> Account:
+    """The same with every block counted: slower, and no line."""
+    return _step_of(recipe, shape, on_cpu)
+
+
+def with_layers(recipe: Recipe, layers: int) -> Recipe:
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, layers=layers))
+
+
+# --- a step ----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(kw_only=True)
+class Stage:
+    """What a step changes and reads: a model, and clips that show nothing."""
+
+    model: Any
+    trained: list[nn.Parameter]
+    optimizers: list[torch.optim.Optimizer]
+    average: Any
+    batch: Batch
+    inputs: RetrievalInputs
+
+
+def set_up(recipe: Recipe, shape: ClipShape, *, on_cpu: bool, mode: AbstractContextManager[Any] | None = None) -> Stage:
+    """Model, optimizers and clips as training has them; in a fake `mode` without memory."""
+    train = recipe.train
+    model = empty_model(recipe, channels=shape.channels, text_dim=shape.text_dim)
+    with mode or nullcontext():
+        give_memory(model)
+        latents = torch.zeros(train.batch, shape.channels, shape.frames, shape.height, shape.width)
+        text = torch.zeros(train.batch, shape.text_rows, shape.text_dim)
+        weights = torch.ones(train.batch, shape.frames, shape.height, shape.width) if train.subject_weight else None
+    model.train()
+    if train.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    as_there(model, recipe.train.attention, on_cpu)
+    trained = freeze(model, train)
+    batch = Batch(
+        latents=latents, camera=panning(train.batch, shape), text=text, context=shape.context, older=train.older,
+        pixels=weights,
+    )  # fmt: skip
+    return Stage(
+        model=model, trained=trained, optimizers=_optimizers(model, train, on_cpu),
+        average=make_average(trained, train.ema), batch=batch, inputs=inputs_of(recipe, shape, train.batch),
+    )  # fmt: skip
+
+
+def empty_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransformer3DModel:
+    """The recipe's model with its adapters, on the meta device: shapes alone."""
+    with torch.device("meta"):
+        model = HydraTransformer3DModel(**model_arguments(recipe, channels=channels, text_dim=text_dim))
+    if (lora := recipe.train.lora) is not None:
+        from hmcli.core.lora import add_lora
+
+        add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, generator=torch.Generator())
+    return model
+
+
+def give_memory(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Every parameter of a meta model on the CPU, small numbers in it."""
+    for module in model.modules():
+        for name, held in list(module.named_parameters(recurse=False)):
+            value = (torch.randn(held.shape) * 0.02).to(dtype)
+            module.register_parameter(name, nn.Parameter(value, requires_grad=held.requires_grad))
+
+
+def as_there(model: HydraTransformer3DModel, kernel: str, on_cpu: bool) -> None:
+    """On CUDA attention is one fused call on gathered keys, whichever kernel; a CPU has a form of its own."""
+    name = kernel if on_cpu or kernel == "math" else "sdpa"
+    if name != "auto":
+        model.set_attention(name, backward=True)
+
+
+def _optimizers(model: nn.Module, train: TrainConfig, on_cpu: bool) -> list[torch.optim.Optimizer]:
+    made = make_optimizers(model, train, is_block_matrix if train.optimizer == "muon" else None)
+    for group in (group for optimizer in made for group in optimizer.param_groups if "foreach" in group):
+        group["foreach"] = not on_cpu  # torch updates all parameters at once on CUDA, one by one here
+    return made
+
+
+def panning(batch: int, shape: ClipShape) -> Tensor:
+    """Camera rows (B, F, 12) of a camera that turns."""
+    turned = _PAN * (torch.arange(shape.frames) - shape.context)
+    rows = torch.eye(3, 4).repeat(shape.frames, 1, 1)
+    rows[:, 0, 0] = rows[:, 2, 2] = turned.cos()
+    rows[:, 0, 2], rows[:, 2, 0] = turned.sin(), -turned.sin()
+    return rows.flatten(1).expand(batch, -1, -1).clone()
+
+
+def inputs_of(recipe: Recipe, shape: ClipShape, batch: int) -> RetrievalInputs:
+    """All that a policy may ask for: lenses of 60 degrees, and slots of which half show a subject."""
+    height, width = shape.pixels
+    focal = width / 2 / math.tan(math.radians(30))
+    shows = torch.arange(shape.frames).expand(batch, -1) % 2
+    return RetrievalInputs(
+        intrinsics_B4=torch.tensor([focal, focal, width / 2, height / 2]).repeat(batch, 1), image_size=(height, width),
+        near=recipe.model.memory.near, far=recipe.model.memory.far, visibility_BM=shows,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+
+
+def _step_of(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> Account:
+    """Count one step on tensors without memory."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    stage = set_up(recipe, shape, on_cpu=on_cpu, mode=mode)
+    ledger = Ledger()
+    ledger.put_down(stage.model.parameters(), WEIGHTS)
+    ledger.put_down(stage.model.buffers(), WEIGHTS)
+    given = (stage.batch.latents, stage.batch.text, stage.batch.camera)
+    ledger.put_down(given if stage.batch.pixels is None else (*given, stage.batch.pixels), BATCH)
+    ledger.put_down([] if stage.average is None else stage.average.shadow_params, AVERAGE)
+    with ledger:
+        return _counted(recipe, stage, ledger)
+
+
+def _counted(recipe: Recipe, stage: Stage, ledger: Ledger) -> Account:
+    for parameter in stage.trained:
+        parameter.register_post_accumulate_grad_hook(lambda p: ledger.put_down([p.grad], GRADIENTS))
+    ledger.label = FORWARD
+    ledger.restart_peak()
+    with _watched(stage.model.blocks[0].attn1, ledger) as attention:
+        loss = loss_in(recipe, stage)
+    forward, activations = ledger.peak, ledger.live[FORWARD]
+    ledger.rename(FORWARD, ACTIVATIONS)
+    ledger.label = BACKWARD
+    ledger.restart_peak()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(stage.trained, recipe.train.clip_norm)
+    backward, gradients = ledger.peak, ledger.live[GRADIENTS]
+    del loss
+    ledger.label = OPTIMIZER
+    before = ledger.live[OPTIMIZER]
+    ledger.restart_peak()
+    for optimizer in stage.optimizers:
+        optimizer.step()
+    state = ledger.live[OPTIMIZER] - before
+    _clear(stage)
+    if stage.average is not None:
+        stage.average.step(stage.trained)
+    parameters = list(stage.model.parameters())
+    return Account(
+        parameters=sum(p.numel() for p in parameters), trained=sum(p.numel() for p in stage.trained),
+        weights=ledger.live[WEIGHTS], gradients=gradients, optimizer=state, average=ledger.live[AVERAGE],
+        activations=activations, attention=max(attention, default=0), forward=forward + state,
+        backward=backward + state, update=ledger.peak, flop=ledger.flop,
+    )  # fmt: skip
+
+
+def loss_in(recipe: Recipe, stage: Stage) -> Tensor:
+    """Forward, as `hm train` runs it."""
+    flow, train = recipe.flow, recipe.train
+    schedule = make_schedule(flow.timesteps, flow.shift, weighting=flow.weighting)
+    question = ask(
+        stage.batch, schedule, flow, context=recipe.model.memory.context, draws=train.draws, seed=recipe.seed
+    )
+    narrow = torch.autocast("cpu", torch.bfloat16) if train.dtype == "bfloat16" else nullcontext()
+    with narrow:
+        return loss_of(stage.model, stage.batch, question, flow, device="cpu", retrieval=stage.inputs)
+
+
+def _clear(stage: Stage) -> None:
+    for optimizer in stage.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _watched(layer: nn.Module, ledger: Ledger) -> Iterator[list[float]]:
+    """What a layer takes while it runs, beyond what it leaves; a number for each of its runs.
+
+    The ledger's peak goes on as if nobody had looked.
+    """
+    found: list[float] = []
+    before: list[tuple[int, Any]] = []
+
+    def enter(*_: Any) -> None:
+        before.append((ledger.peak, ledger.at_peak))
+        ledger.restart_peak()
+
+    def leave(*_: Any) -> None:
+        found.append(ledger.peak - ledger.total)
+        peak, at_peak = before.pop()
+        if peak > ledger.peak:
+            ledger.peak, ledger.at_peak = peak, at_peak
+
+    hooks = layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# --- a step with memory, timed ---------------------------------------------------------------------------------------
+
+
+def timed_step(recipe: Recipe, shape: ClipShape) -> float:
+    """Seconds of one real step on this machine's CPU, after one that warms up."""
+    stage = set_up(recipe, shape, on_cpu=True)
+    for _ in range(2):
+        started = time.perf_counter()
+        loss_in(recipe, stage).backward()
+        torch.nn.utils.clip_grad_norm_(stage.trained, recipe.train.clip_norm)
+        for optimizer in stage.optimizers:
+            optimizer.step()
+        _clear(stage)
+        seconds = time.perf_counter() - started
+    return seconds
