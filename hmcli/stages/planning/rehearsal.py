@@ -268,12 +268,18 @@ def _watched(layer: nn.Module, ledger: Ledger) -> Iterator[list[float]]:
 def timed_step(recipe: Recipe, shape: ClipShape) -> float:
     """Seconds of one real step on this machine's CPU, after one that warms up."""
     stage = set_up(recipe, shape, on_cpu=True)
-    for _ in range(2):
-        started = time.perf_counter()
-        loss_in(recipe, stage).backward()
-        torch.nn.utils.clip_grad_norm_(stage.trained, recipe.train.clip_norm)
-        for optimizer in stage.optimizers:
-            optimizer.step()
-        _clear(stage)
-        seconds = time.perf_counter() - started
-    return seconds
+    real_step(recipe, stage)
+    started = time.perf_counter()
+    real_step(recipe, stage)
+    return time.perf_counter() - started
+
+
+def real_step(recipe: Recipe, stage: Stage) -> None:
+    """A step that is taken."""
+    loss_in(recipe, stage).backward()
+    torch.nn.utils.clip_grad_norm_(stage.trained, recipe.train.clip_norm)
+    for optimizer in stage.optimizers:
+        optimizer.step()
+    _clear(stage)
+    if stage.average is not None:
+        stage.average.step(stage.trained)
