@@ -57,7 +57,7 @@ class Plan:
     clip: ClipShape
     device: str
     world: int
-    clips_of_a_rank: int
+    clips_at_once: int  # of a rank: a piece of its share of the batch
     parameters: int
     parameters_trained: int
     memory: Memory
@@ -106,7 +106,7 @@ def run(
 
 
 def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Device, timed: bool) -> Plan:
-    own = _of_a_rank(recipe, world)
+    own = _at_once(recipe, world)
     step = training_account(own, shape, on_cpu=device.on_cpu)
     other = _checkpointed(own, not own.train.gradient_checkpointing)
     twin = training_account(other, shape, on_cpu=device.on_cpu)
@@ -116,48 +116,60 @@ def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Devic
     vae = vae_account(recipe, shape)
     memory = _memory(own, step, twin, sampling, vae, world, device)
 
-    def peak_of(changed: Recipe) -> float:
-        account = training_account(_of_a_rank(changed, world), shape, on_cpu=device.on_cpu)
-        return _peaks(account, recipe.model.layers, world)[0]
-
     seconds = _timed(own, shape, memory) if timed else None
     return Plan(
-        recipe=name, clip=shape, device=device.name, world=world, clips_of_a_rank=own.train.batch,
+        recipe=name, clip=shape, device=device.name, world=world, clips_at_once=own.train.batch,
         parameters=round(step.parameters), parameters_trained=round(step.trained), memory=memory,
         disk=disk_of(recipe, shape, step, sampling, kept=context.kept if context else 0.0),
         times=times_of(recipe, shape, device, world, step=step, sampling=sampling, context=context, vae=vae,
                        step_seconds=seconds),
-        remedies=() if memory.fits else tuple(remedies(recipe, device.room, peak_of)),
+        remedies=() if memory.fits else _what_to_change(recipe, shape, world, device),
     )  # fmt: skip
 
 
-def _of_a_rank(recipe: Recipe, world: int) -> Recipe:
-    """The clips of a step are shared by all ranks."""
-    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch=-(-recipe.train.batch // world)))
+def planned_peak(recipe: Recipe, shape: ClipShape, *, world: int, on_cpu: bool) -> float:
+    """Highest bytes of a rank that has all of the model."""
+    return _peaks(training_account(_at_once(recipe, world), shape, on_cpu=on_cpu), recipe, world)[0]
+
+
+def _what_to_change(recipe: Recipe, shape: ClipShape, world: int, device: Device) -> tuple[Remedy, ...]:
+    def peak_of(changed: Recipe) -> float:
+        return planned_peak(changed, shape, world=world, on_cpu=device.on_cpu)
+
+    return tuple(remedies(recipe, device.room, peak_of))
+
+
+def _at_once(recipe: Recipe, world: int) -> Recipe:
+    """The clips of a step are shared by all ranks, and a rank may go through its share in pieces: one of these."""
+    pieces = world * recipe.train.accumulate
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch=-(-recipe.train.batch // pieces)))
 
 
 def _checkpointed(recipe: Recipe, wanted: bool) -> Recipe:
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, gradient_checkpointing=wanted))
 
 
-def _peaks(step: Account, layers: int, world: int) -> tuple[float, float]:
+def _peaks(step: Account, recipe: Recipe, world: int) -> tuple[float, float]:
     """Highest bytes of a rank: every rank with all of the model, and the model spread over the ranks.
 
     In the first case ranks gather gradients in buckets as large as these; in the second a block's weights and gradients
-    are whole while it runs, and those of the next one are under way.
+    are whole while it runs, and those of the next one are under way. After the first piece gradients are always there.
     """
+    peak = step.peak
+    if recipe.train.accumulate > 1:
+        peak = max(step.forward + step.gradients, step.backward + step.gradients, step.update)
     if world == 1:
-        return step.peak, step.peak
+        return peak, peak
     held = step.weights + step.gradients + step.optimizer + step.average
-    spread = held / world + 2 * (step.weights + step.gradients) / layers
-    return step.peak + step.gradients, step.peak - held + spread
+    spread = held / world + 2 * (step.weights + step.gradients) / recipe.model.layers
+    return peak + step.gradients, peak - held + spread
 
 
 def _memory(
     recipe: Recipe, step: Account, twin: Account, sampling: Account, vae: VaeAccount | None, world: int, device: Device
 ) -> Memory:
     with_it, without = (step, twin) if recipe.train.gradient_checkpointing else (twin, step)
-    peak, sharded = _peaks(step, recipe.model.layers, world)
+    peak, sharded = _peaks(step, recipe, world)
     text = text_parameters(recipe) * (4 if recipe.text.dtype == "float32" else 2)
     return Memory(
         weights=step.weights, gradients=step.gradients, optimizer=step.optimizer, average=step.average,

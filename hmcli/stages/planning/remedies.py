@@ -41,10 +41,9 @@ def _changes(recipe: Recipe) -> Iterator[tuple[str, Callable[[Recipe], Recipe]]]
     yield "train.gradient_checkpointing=true", lambda r: _train(r, gradient_checkpointing=True)
     yield "train.dtype=bfloat16", lambda r: _train(r, dtype="bfloat16")
     yield "train.draws=1", lambda r: _train(r, draws=1)
-    batch = recipe.train.batch
-    while batch > 1:
-        batch //= 2
-        yield f"train.batch={batch}", lambda r, batch=batch: _train(r, batch=batch)  # type: ignore[misc]
+    pieces = recipe.train.accumulate
+    while (pieces := 2 * pieces) <= recipe.train.batch:
+        yield f"train.accumulate={pieces}", lambda r, pieces=pieces: _train(r, accumulate=pieces)  # type: ignore[misc]
     yield "train.ema=0", lambda r: _train(r, ema=0.0)
     if recipe.train.lora is None:
         yield "train.lora={rank: 16}", lambda r: _train(r, lora=LoraConfig(), train_only=())

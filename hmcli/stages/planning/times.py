@@ -42,7 +42,11 @@ def times_of(
     vae: VaeAccount | None,
     step_seconds: float | None,
 ) -> Times:
-    """Time of every stage; `step` is a rank's own, `sampling` one evaluation of the model, `context` of one clip."""
+    """Time of every stage.
+
+    `step` (and `step_seconds`) is of one piece of a rank's share, `sampling` one evaluation of the model, `context` of
+    one clip.
+    """
     each = shape.clips / world
     pixels, frames = shape.pixels[0] * shape.pixels[1], sum(shape.video_frames)
     branches = (2 if recipe.sample.guidance != 1 else 1) + (1 if recipe.sample.history_guidance != 1 else 0)
@@ -52,7 +56,8 @@ def times_of(
     share = frames / shape.video_frames[1]  # the VAE was counted on the target's video
     encode = device.seconds(vae.encode_flop * share, recipe.codec.dtype) if vae else 0.0
     decode = device.seconds(vae.decode_flop * recipe.sample.count, recipe.codec.dtype) if vae else 0.0
-    one = device.seconds(step.flop, recipe.train.dtype) if step_seconds is None else step_seconds
+    piece = device.seconds(step.flop, recipe.train.dtype) if step_seconds is None else step_seconds
+    one = piece * recipe.train.accumulate
     return Times(
         render=RENDER * pixels * frames * shape.clips, encode=encode * each, tokenize_memory=over_context * each,
         step=one, train=one * recipe.train.steps, generate=(over_context + denoise + decode) * each,

@@ -39,8 +39,8 @@ def table(plan: Mapping[str, Any]) -> str:
         ("clips", f"{clip['clips']} of {clip['context']} + {clip['target']} latent frames of {clip['height']} x "
                   f"{clip['width']}, {clip['channels']} channels"),
         ("parameters", f"{plan['parameters'] / 1e6:.1f} M, of which {plan['parameters_trained'] / 1e6:.1f} M train"),
-        ("memory of a step", f"{size(memory['peak'])} at its peak, on {here}{ranks}, clips a rank: "
-                             f"{plan['clips_of_a_rank']}"),
+        ("memory of a step", f"{size(memory['peak'])} at its peak, on {here}{ranks}, clips at once: "
+                             f"{plan['clips_at_once']}"),
         ("  weights", size(memory["weights"])),
         ("  gradients", size(memory["gradients"])),
         ("  optimizer", size(memory["optimizer"])),
