@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # One thread per test process: two processes share two cores.
 WORKERS ?= 2
 
-.PHONY: demo test test-unlinted test-lowest test-all lint install mutants browser clean
+.PHONY: demo test test-unlinted test-lowest test-all lint install mutants test-gpu browser clean
 
 install: $(STAMP)
 
@@ -46,6 +46,10 @@ lint: $(STAMP)
 # Small faults in a copy of the code: does a test notice? MUTANTS="--count 50 --seed 3"; goes on where it was stopped.
 mutants: $(STAMP)
 	OMP_NUM_THREADS=1 PYTHONPATH=tools nice -n 15 $(BIN)/python -m mutants $(MUTANTS)
+
+# What only a GPU shows, in one JSON line to paste into an issue; at most four minutes. Says so where there is none.
+test-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
 
 # Needs Chromium (Debian: apt-get install chromium).
 browser: $(STAMP)

@@ -32,8 +32,12 @@ def plan(
 ) -> Description:
     """Plan: parameters, memory by part, disk and time of recipes. And what to change where a step does not fit."""
     from hmcli.recipe.reading import load_recipe
+    from hmcli.recipe.rules import dropped
 
     known = [(name, load_recipe(name, override)) for text in recipes for name in _named(text)]
+    for name, recipe in known:
+        if lost := dropped(recipe):
+            Console().note(f"{name}: {lost}")
     from hmcli.stages.planning import plan as stage
 
     return stage.run(

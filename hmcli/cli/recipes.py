@@ -16,6 +16,7 @@ from hmcli.cli.shared import (
 )
 from hmcli.contracts import Description, StageResult
 from hmcli.errors import UsageError
+from hmcli.runtime import Console
 
 recipes_app = typer.Typer(help="Packaged recipes: ls, show, cp, schema.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,9 +37,12 @@ def recipes_show(
 ) -> Description:
     """Print a recipe; with --resolved or --set as the stages see it."""
     from hmcli.recipe.reading import find_recipe, load_recipe, to_dict, to_yaml
+    from hmcli.recipe.rules import dropped
     from hmcli.recipe.schema import without_schema_line
 
     recipe = load_recipe(name, override)
+    if lost := dropped(recipe):
+        Console().note(lost)
     whole = resolved or bool(override)
     text = to_yaml(recipe) if whole else without_schema_line(find_recipe(name).read_text(encoding="utf-8"))
     return Description(text=text.rstrip(), data=to_dict(recipe))

@@ -168,8 +168,11 @@ def recipe_for(
     """The recipe of a command. A `--set` key that it does not read is refused; a file without any it reads is said."""
     from hmcli.recipe.readers import says_nothing
     from hmcli.recipe.reading import find_recipe, load_recipe, read_yaml
+    from hmcli.recipe.rules import dropped
 
     recipe = load_recipe(name, overrides, base, readers=readers, command=f"hm {command}")
+    if {"train", "slots"} & set(readers) and (lost := dropped(recipe)):
+        Console().note(lost)
     if name is not None and says_nothing(read_yaml(find_recipe(name)), readers):
         Console().note(f"{name} says nothing that hm {command} reads: it goes by the defaults")
     return recipe

@@ -34,6 +34,29 @@ def impossible(r: Recipe, *, own_model: bool = True) -> list[str]:
     return [problem for rule in rules for problem in rule(r)]
 
 
+_WITHOUT_SLOTS = ("none", "all", "frames-fov", "recent")  # policies that read no memory slots
+
+
+def dropped(r: Recipe) -> str:
+    """What of a frame its memory slots leave out, in words; empty where they cover it, or where there are none.
+
+    Possible, and as released, but seldom meant: a tokenizer drops what does not fill a whole kernel.
+    """
+    if registry.normal(r.model.memory.policy) in _WITHOUT_SLOTS:
+        return ""
+    sides = [side // r.codec.stride for side in r.data.size]
+    step = r.model.memory.kernel[1:]
+    rest = [side % cells for side, cells in zip(sides, step, strict=True)]
+    if not any(rest):
+        return ""
+    unit = [cells * r.codec.stride for cells in step]
+    return (
+        f"memory slots leave out the last {rest[0]} rows and {rest[1]} columns of {sides[0]}x{sides[1]} latent pixels: "
+        f"model.memory.kernel={list(r.model.memory.kernel)} covers a whole frame where the sides of data.size are "
+        f"multiples of {unit[0]} and {unit[1]}"
+    )
+
+
 def _world(r: Recipe) -> Iterator[str]:
     if r.world.split == "crowd" and r.world.subjects_per_clip[1] < 2:
         asked = list(r.world.subjects_per_clip)

@@ -91,10 +91,18 @@ class Stage:
     average: Any
     batch: Batch
     inputs: RetrievalInputs
+    device: str = "cpu"
 
 
-def set_up(recipe: Recipe, shape: ClipShape, *, on_cpu: bool, mode: AbstractContextManager[Any] | None = None) -> Stage:
-    """Model, optimizers and clips as training has them; in a fake `mode` without memory."""
+def set_up(
+    recipe: Recipe,
+    shape: ClipShape,
+    *,
+    on_cpu: bool,
+    mode: AbstractContextManager[Any] | None = None,
+    device: torch.device | None = None,
+) -> Stage:
+    """Model, optimizers and clips as training has them; in a fake `mode` without memory, or on a real `device`."""
     train = recipe.train
     model = empty_model(recipe, channels=shape.channels, text_dim=shape.text_dim)
     with mode or nullcontext():
@@ -102,6 +110,8 @@ def set_up(recipe: Recipe, shape: ClipShape, *, on_cpu: bool, mode: AbstractCont
         latents = torch.zeros(train.batch, shape.channels, shape.frames, shape.height, shape.width)
         text = torch.zeros(train.batch, shape.text_rows, shape.text_dim)
         weights = torch.ones(train.batch, shape.frames, shape.height, shape.width) if train.subject_weight else None
+    if device is not None:
+        nn.Module.to(model, device)
     model.train()
     if train.gradient_checkpointing:
         model.enable_gradient_checkpointing()
@@ -114,6 +124,7 @@ def set_up(recipe: Recipe, shape: ClipShape, *, on_cpu: bool, mode: AbstractCont
     return Stage(
         model=model, trained=trained, optimizers=_optimizers(model, train, on_cpu),
         average=make_average(trained, train.ema), batch=batch, inputs=inputs_of(recipe, shape, train.batch),
+        device=str(device or "cpu"),
     )  # fmt: skip
 
 
@@ -225,9 +236,10 @@ def loss_in(recipe: Recipe, stage: Stage) -> Tensor:
     question = ask(
         stage.batch, schedule, flow, context=recipe.model.memory.context, draws=train.draws, seed=recipe.seed
     )
-    narrow = torch.autocast("cpu", torch.bfloat16) if train.dtype == "bfloat16" else nullcontext()
+    kind = torch.device(stage.device).type
+    narrow = torch.autocast(kind, torch.bfloat16) if train.dtype == "bfloat16" else nullcontext()
     with narrow:
-        return loss_of(stage.model, stage.batch, question, flow, device="cpu", retrieval=stage.inputs)
+        return loss_of(stage.model, stage.batch, question, flow, device=stage.device, retrieval=stage.inputs)
 
 
 def _clear(stage: Stage) -> None:
