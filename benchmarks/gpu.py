@@ -58,7 +58,7 @@ def recipe_of(place: Place, *more: str) -> Recipe:
     """A model large enough that a GPU works, at the published frame count; or one of seconds on a CPU."""
     size = (
         ["data.size=[32, 48]", "world.context_frames=17", "world.target_frames=17", "model.layers=2", "model.dim=24",
-         "model.heads=2", "model.ffn_dim=32"]
+         "model.heads=2", "model.ffn_dim=32", "model.memory.top_k=1"]
         if place.small
         else ["data.size=[256, 448]", "world.context_frames=77", "world.target_frames=77", "model.layers=8",
               "model.dim=768", "model.heads=6", "model.ffn_dim=3072", "model.memory.top_k=5", "model.memory.window=5"]
@@ -167,7 +167,7 @@ def generation(place: Place) -> dict[str, Any]:
 
 def rendering(place: Place) -> dict[str, Any]:
     """A clip drawn here and on the CPU: share of pixels that differ, and clips a second."""
-    size, frames = ((16, 24), 5) if place.small else ((64, 112), 33)
+    size, frames = ((16, 24), 17) if place.small else ((64, 112), 33)
     world = WorldConfig(context_frames=frames, target_frames=frames, size=size, visible_seconds=0.1, hidden_seconds=0.1)
     clips = [describe_clip(world, 0, number) for number in range(1 if place.small else 8)]
     drawn, seconds = timed(place, lambda: draw_clips(clips, size, place.device), again=not place.small)
