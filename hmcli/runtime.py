@@ -36,6 +36,7 @@ class Console:
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self._bars: Any = None  # the rich console while a bar is drawn: lines go above it
+        self.beside = ""  # what stands beside the progress: a loss, for instance
 
     def note(self, text: str) -> None:
         """A line a user may want to know."""
@@ -52,6 +53,7 @@ class Console:
     @contextlib.contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Count `total` units of work; the yielded function advances by n. Shows rate and time left."""
+        self.beside = ""
         bar = self._bar if self.stream.isatty() else self._lines
         with bar(what, total, unit) as advance:
             yield advance
@@ -72,7 +74,8 @@ class Console:
             def advance(n: int) -> None:
                 nonlocal done
                 done += n
-                shown.update(task, advance=n, rate=_rate(done, time.monotonic() - started, unit))
+                rate = _rate(done, time.monotonic() - started, unit)
+                shown.update(task, advance=n, rate=f"{rate}, {self.beside}" if self.beside else rate)
 
             yield advance
 
@@ -98,7 +101,7 @@ class Console:
             said = now
             left = (now - started) / done * (total - done) if done else 0.0
             rate = _rate(done, now - started, unit)
-            self.note(f"{what}: {done}/{total} {unit}s, {rate}, {left:.0f} s left")
+            self.note(f"{what}: {done}/{total} {unit}s, {rate}, {left:.0f} s left{self.beside and ', '}{self.beside}")
 
         yield advance
 
@@ -142,9 +145,26 @@ class Heard(Silent):
         return taken
 
 
+def say_beside(reporter: Reporter, text: str) -> None:
+    """What stands beside the progress from now on, where it is shown to a person."""
+    if isinstance(reporter, Console):
+        reporter.beside = text
+
+
 def tell(reporter: Reporter, how: str, text: str) -> None:
     """Say what was heard elsewhere."""
     (reporter.warn if how == "warn" else reporter.note)(text)
+
+
+def peak_memory(device: str) -> int:
+    """Bytes that this process has held at most: on a GPU those of tensors there, else those of the process."""
+    import resource
+
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def pick_device(name: str) -> str:

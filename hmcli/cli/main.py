@@ -85,12 +85,20 @@ def inspect(
     force: Force = False,
     prune: Prune = False,
 ) -> Description | StageResult:
-    """Say what an artifact is, what made it, if it is whole. With --latents: draw what memory a model reads."""
+    """Say what an artifact is, what made it, if it is whole. With --latents: draw what memory a model reads.
+
+    Of a run, --out FILE.png draws the curves of its training, also while it trains.
+    """
     if latents is None:
-        looking = {"--memory": memory, "--clips": clips, "--out": out, "--set": override, "--dry-run": dry_run,
+        looking = {"--memory": memory, "--clips": clips, "--set": override, "--dry-run": dry_run,
                    "--force": force, "--prune": prune, "--device": device != "auto",
                    "--num-processes": processes != 1, "--shard": shard, "--on": on, "--shards": shards}  # fmt: skip
         _refuse_idle(looking, "without --latents", fix="hm inspect MODEL --latents LATENTS looks into a model's memory")
+        if out is not None:
+            _refuse_idle({"--verify": verify}, "with --out", fix="hm inspect ARTIFACT --verify")
+            from hmcli.stages.inspecting import curves
+
+            return curves.run(find_input(artifact), out=out)
         from hmcli.stages.inspecting import inspect as stage
 
         return stage.run(find_input(artifact), verify=verify, reporter=Console())

@@ -6,6 +6,8 @@ import dataclasses
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +252,41 @@ def test_ranks_may_be_started_by_others_too(hm: WarmCommand, nano: Path, latents
     assert (second.returncode, second.stdout) == (0, "")
     assert rows(ok(first)) == rows(whole)
     assert files(tmp_path / "run", "000009") == files(whole, "000009")
+
+
+STUBS = {
+    "srun": 'exec "${@:2}"',
+    "scontrol": 'if [ "$1" = show ]; then echo localhost; else echo "$@" >> "$REQUEUED"; fi',
+}
+
+
+def test_the_cluster_s_script_trains_in_torchrun_s_ranks_and_is_queued_again_when_stopped(
+    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path
+):
+    """All but SLURM is real: its two commands are stubs, one node has two GPUs that are none."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    hm.shim(tools)
+    for name, line in STUBS.items():
+        (tools / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tools / name).chmod(0o755)
+    env = os.environ | {
+        "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}", "PORT": str(free_port()),
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "localhost",
+        "REQUEUED": str(tmp_path / "requeued"),
+    }  # fmt: skip
+    script = Path(__file__).parents[2] / "recipes/cluster/train.sbatch"
+    line = ["bash", str(script), str(nano), str(latents), str(tmp_path / "run")]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(tmp_path / "run")]
+    assert read_manifest(tmp_path / "run").attributes["ranks"] == 2
+    assert not (tmp_path / "requeued").exists()
+    (tmp_path / "run" / "manifest.json").unlink()  # as after SIGTERM: checkpoints, and no manifest
+    (tools / "srun").write_text("#!/bin/bash\nexit 1\n")
+    stopped = subprocess.run(line, env=env, capture_output=True, text=True, check=False, timeout=240)
+    assert stopped.returncode == 1
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
 
 
 def test_whoever_trains_sees_the_same_samples(nano: Path, latents: Path):

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict, sections, to_yaml
 from hmcli.recipe.sections import Recipe, TrainConfig
-from hmcli.runtime import Silent, StopFlag, stopping_at_boundaries
+from hmcli.runtime import Silent, StopFlag, peak_memory, say_beside, stopping_at_boundaries
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_base, model_arguments, read_otherwise
@@ -266,7 +267,7 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
             if saves and tested:
                 row = dataclasses.replace(row, **_tested(training, tested))
             if keeper is not None:
-                keeper.log(row)
+                keeper.log(row, training)
             if saves and keeper is not None:
                 keeper.save(step + 1, training)
             elif saves:
@@ -289,6 +290,7 @@ class Keeper:
         reporter = self.writer.reporter
         if first:
             reporter.note(f"going on from step {first}")
+        self._first, self._began = first, time.monotonic()
         _ = self.writer.staged
         write_text(self.writer.path / RECIPE, to_yaml(recipe))
         steps = log_until(self.writer.path / LOG, first)
@@ -296,8 +298,14 @@ class Keeper:
         with steps as self._steps, shown as self._advance, naming_the_last(self.writer, self.key):
             yield
 
-    def log(self, row: Step) -> None:
-        """A line of the log, at once on disk for whoever follows it."""
+    def log(self, row: Step, training: Training) -> None:
+        """A line of the log, at once on disk for whoever follows it, and what a person sees of it."""
+        taken = (row.step - self._first) * training.recipe.train.batch
+        say_beside(
+            self.writer.reporter,
+            f"loss {row.loss:.4g}, gradient {row.grad_norm:.3g}, lr {row.lr:.3g}, "
+            f"{taken / (time.monotonic() - self._began):.3g} samples/s, {peak_memory(training.device) / 1e9:.1f} GB",
+        )
         self._steps.write(json.dumps(to_json(row)) + "\n")
         self._steps.flush()
         self._advance(1)

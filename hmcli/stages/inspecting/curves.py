@@ -1,0 +1,60 @@
+"""`hm inspect RUN --out curves.png`: what the log of a run, codec or segmenter says, as curves, while it trains too."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hmcli.contracts import StageResult
+from hmcli.errors import DataError, UsageError
+from hmcli.reports.curves import Panel, draw_curves
+from hmcli.stages.models.layout import LOG
+from hmcli.store.files import write_bytes
+
+KIND = "curves"
+
+
+def run(path: Path, *, out: Path) -> StageResult:
+    """Draw every number of the log over its steps into a PNG. Raises UsageError where `path` is no training."""
+    from PIL import Image
+
+    log = path / LOG
+    if not log.is_file():
+        raise UsageError(
+            "curves are drawn of what was trained, and there is no log of steps", where={"artifact": path},
+            fix="name a run, a trained codec or a segmenter; leave --out out to say what an artifact is",
+        )  # fmt: skip
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out} is no PNG", fix="give a name that ends with .png")
+    panels = panels_of(_rows(log))
+    if not panels:
+        raise DataError("no step is logged yet", where={"log": log})
+    file = io.BytesIO()
+    Image.fromarray(draw_curves(panels)).save(file, "PNG")
+    write_bytes(out, file.getvalue())
+    return StageResult(path=out, kind=KIND, counts={"panels": len(panels)})
+
+
+def _rows(log: Path) -> list[dict[str, Any]]:
+    """The whole lines; a run that is training may have written half of the next."""
+    try:
+        return [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n")[:-1]]
+    except ValueError as error:
+        raise DataError("the log of steps cannot be read", where={"log": log}) from error
+
+
+def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
+    """A panel for each number that the log holds; numbers of one kind (errors by level of noise) share one."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        for title, value in row.items():
+            parts = value if isinstance(value, Mapping) else {"": value}
+            for name, number in parts.items():
+                known = isinstance(number, int | float) and math.isfinite(number)
+                if title != "step" and known:
+                    found.setdefault(title, {}).setdefault(name, []).append((float(row["step"]), float(number)))
+    return [Panel(title=title.replace("_", " "), lines=lines) for title, lines in found.items()]
