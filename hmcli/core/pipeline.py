@@ -106,6 +106,7 @@ class HydraPipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 5.0,
         history_guidance_scale: float = 1.0,
+        history_level: float = 0.0,
         retrieval: RetrievalInputs | None = None,
         together: bool = False,
         output_type: OutputType = "latent",
@@ -144,7 +145,8 @@ class HydraPipeline(DiffusionPipeline):
                 together, generator, num_inference_steps, frames=num_frames, size=size, camera=camera.to(device),
                 text=prompt_embeds.to(device), negative_text=_to(negative_prompt_embeds, device),
                 guidance=guidance_scale, context=_to(context_latents, device), memory=memory, retrieval=retrieval,
-                history_guidance=history_guidance_scale, after_step=after_step, device=device,
+                history_guidance=history_guidance_scale, history_level=history_level,
+                after_step=after_step, device=device,
             )  # fmt: skip
         frames = latents if output_type == "latent" else pictures(self.decode(latents), output_type)
         self.maybe_free_model_hooks()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hmcli.core import caching
-from hmcli.core.flow import TIMESTEP_SCALE, FlowSchedule, euler_step, to_noise
+from hmcli.core.flow import TIMESTEP_SCALE, FlowSchedule, add_noise, euler_step, to_noise
 from hmcli.core.inspection import CAPTION, NEGATIVE, sampling
 from hmcli.core.memory import ContextMemory
 from hmcli.core.retrieval import RetrievalInputs
@@ -22,6 +22,7 @@ from hmcli.core.schedulers import Advance
 from hmcli.core.transformer import HydraTransformer3DModel
 
 NO_HISTORY = "no history"  # the branch of guidance whose context is masked by noise
+SOME_HISTORY = "some history"  # the one whose context has some noise: its coarse shapes are left
 TOGETHER = "together"  # all branches in one run of the model
 AfterStep = Callable[
     [int, Tensor], Tensor | None
@@ -89,6 +90,7 @@ def denoise(
     retrieval: RetrievalInputs | None = None,
     history_guidance: float = 1.0,
     history_noise: Tensor | None = None,
+    history_level: float = 0.0,
     together: bool = False,
     advance: Advance | None = None,
     after_step: AfterStep | None = None,
@@ -100,7 +102,9 @@ def denoise(
     and both branches. `text` and `negative_text` are (B, L, D); `guidance` above 1 needs the negative one:
     flow = negative + guidance * (positive - negative). `history_guidance` above 1 needs a joint model trained with
     noise per frame, and adds (history_guidance - 1) * (positive - without): the branch without history sees
-    `history_noise` (shaped as the context) where the context was. With `together` all branches are one run of the
+    `history_noise` (shaped as the context) where the context was. `history_level` above 0 makes that fractional: what
+    is added is (history_guidance - 1) * (some - without), where `some` sees the context with this share of that noise.
+    With `together` all branches are one run of the
     model, which takes their memory at once and rounds otherwise. `advance` takes
     each step instead of Euler's rule (hmcli.core.schedulers); `after_step` sees the target after every step.
     """
@@ -108,6 +112,8 @@ def denoise(
         raise ValueError(f"sample.guidance={guidance} needs the embedding of a negative caption")
     if context is not None and memory is not None:
         raise ValueError("context latents and a context memory both bring the past: give one of them")
+    if history_level and (history_guidance == 1 or not 0 < history_level < 1):
+        raise ValueError(f"history_level={history_level} lies between 0 and 1, and needs history_guidance above 1")
     if history_guidance != 1:
         _check_history(model, history_guidance, context, history_noise)
     if context is not None and model.config.context == "frozen":
@@ -118,7 +124,10 @@ def denoise(
     if guidance != 1 and negative_text is not None:
         branches.append(_Branch(name=NEGATIVE, text=negative_text, past=context))
     if history_guidance != 1:
-        branches.append(_Branch(name=NO_HISTORY, text=text, past=history_noise))
+        branches.append(_Branch(name=NO_HISTORY, text=text, past=history_noise, level=1.0))
+    if history_guidance != 1 and history_level and context is not None and history_noise is not None:
+        some = add_noise(context.to(history_noise), history_noise, torch.full((len(context),), history_level))
+        branches.append(_Branch(name=SOME_HISTORY, text=text, past=some, level=history_level))
     asking = _Asking(
         model=model, schedule=schedule, camera=camera, memory=memory, retrieval=retrieval, branches=tuple(branches)
     )
@@ -133,7 +142,7 @@ def denoise(
         if guidance != 1:
             flow = flows[NEGATIVE] + guidance * (positive - flows[NEGATIVE])
         if history_guidance != 1:
-            flow = flow + (history_guidance - 1) * (positive - flows[NO_HISTORY])
+            flow = flow + (history_guidance - 1) * (flows.get(SOME_HISTORY, positive) - flows[NO_HISTORY])
         kind = model.config.flow_target
         if advance is None:
             latents = euler_step(latents, flow, sigma, schedule.next_sigma(step), kind)
@@ -151,6 +160,7 @@ class _Branch:
     name: str
     text: Tensor  # (B, L, D)
     past: Tensor | None  # frames before the target, (B, C, Fc, h, w)
+    level: float = 0.0  # share of noise in them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +200,7 @@ class _Asking:
         model, level = self.model, self.schedule.timesteps[step]
         wholes = [latents if of.past is None else torch.cat([of.past.to(latents), latents], dim=2) for of in branches]
         frames = wholes[0].shape[2] - latents.shape[2]
-        times = [model_timestep(model, level, wholes[0].shape, frames, masked=of.name == NO_HISTORY) for of in branches]
+        times = [model_timestep(model, level, wholes[0].shape, frames, past=of.level) for of in branches]
         at = (step, len(self.schedule.sigmas), self.schedule.sigmas[step])
         with sampling(step, name), caching.branch(model, name, *at):
             flow = model(
@@ -206,17 +216,17 @@ def _all(parts: list[Tensor]) -> Tensor:
 
 
 def model_timestep(
-    model: HydraTransformer3DModel, timestep: Tensor, shape: torch.Size, frames: int, *, masked: bool = False
+    model: HydraTransformer3DModel, timestep: Tensor, shape: torch.Size, frames: int, *, past: float = 0.0
 ) -> Tensor:
     """What a model reads when the target of latents of this shape, after `frames` context frames, is at `timestep`.
 
     (B,), the same for all frames; for a joint model trained with noise per frame (B, F), its context being at 0, or,
-    when masked by noise, at the noisiest.
+    with a share `past` of noise, at 1000 times that.
     """
     if not frames or model.config.flow_noise == "shared":
         return timestep.expand(shape[0])
-    past = TIMESTEP_SCALE if masked else 0.0
-    return torch.cat([timestep.new_full((frames,), past), timestep.expand(shape[2] - frames)]).expand(shape[0], -1)
+    level = TIMESTEP_SCALE * past
+    return torch.cat([timestep.new_full((frames,), level), timestep.expand(shape[2] - frames)]).expand(shape[0], -1)
 
 
 def _check_history(

@@ -94,6 +94,8 @@ def _sample(r: Recipe) -> Iterator[str]:
             f"sample.history_guidance={r.sample.history_guidance} needs flow.noise=per-frame and "
             "model.memory.context=joint: other models never saw context masked by noise"
         )
+    if r.sample.history_level and r.sample.history_guidance == 1:
+        yield f"sample.history_level={r.sample.history_level} has no effect: sample.history_guidance is 1"
 
 
 def _own_levels(r: Recipe) -> bool:

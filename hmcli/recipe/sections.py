@@ -453,6 +453,11 @@ class SampleConfig:
         key("Guidance by the context; 1: without; more needs a joint model trained with flow.noise=per-frame.",
             by=_SAMPLE, ge=1),
     ] = 1.0  # fmt: skip
+    history_level: Annotated[
+        float,
+        key("Share of noise in the context that history guidance leads towards: 0 is the clean one (vanilla), more is "
+            "fractional, towards its coarse shapes.", by=("generate", "inspect"), ge=0, lt=1),
+    ] = 0.0  # fmt: skip
     shift: Annotated[float, key("Shift of the noise levels.", by=_SAMPLE, gt=0)] = 5.0
     negative: Annotated[str, key("Caption of the guidance branch.", by=_SAMPLE)] = ""
     attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_KERNEL)] = "auto"

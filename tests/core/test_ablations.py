@@ -62,6 +62,7 @@ def test_the_rows_of_the_papers_tables_have_recipes():
         (["flow.loss=all"], "clean context has no noise"),
         (["flow.loss=all", "flow.noise=per-frame"], "clean context has no noise"),  # frozen by default
         (["sample.history_guidance=2"], "never saw context masked by noise"),
+        (["sample.history_level=0.4"], "has no effect: sample.history_guidance is 1"),
         (["sample.history_guidance=0.5", "flow.noise=per-frame", "model.memory.context=joint"], "at least 1"),
     ],
 )  # fmt: skip

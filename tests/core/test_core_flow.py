@@ -133,20 +133,21 @@ def test_history_is_clean_at_its_own_timestep_only_where_training_gave_frames_th
     assert shared.tolist() == [640.0] * 2
     own = small_model(flow_noise="per-frame")
     assert model_timestep(own, now, shape, CONTEXT).tolist() == [[0.0] * CONTEXT + [640.0] * TARGET] * 2
-    assert model_timestep(own, now, shape, CONTEXT, masked=True).tolist() == [[1000.0] * CONTEXT + [640.0] * TARGET] * 2
+    assert model_timestep(own, now, shape, CONTEXT, past=1.0).tolist() == [[1000.0] * CONTEXT + [640.0] * TARGET] * 2
     assert model_timestep(own, now, torch.Size((2, 3, TARGET, 4, 6)), 0).tolist() == [640.0] * 2
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("weight", [1.0, 2.5])
-def test_history_guidance_moves_away_from_the_flow_without_history(weight: float, guidance: float):
+@pytest.mark.parametrize(("weight", "level"), [(1.0, 0.0), (2.5, 0.0), (2.5, 0.5)])  # of float32 too
+def test_history_guidance_moves_away_from_the_flow_without_history(weight: float, level: float, guidance: float):
+    """Vanilla; with a level fractional: from no history towards one that is partly masked."""
     model, schedule = small_model(policy="recent", top_k=3, flow_noise="per-frame"), make_schedule(2, 3.0)
     context, latents, rest = parts()
     masked = torch.randn(context.shape, generator=generator(9)).double()
     empty = torch.zeros_like(rest["text"])
     got = denoise(
         model, latents, schedule=schedule, context=context, history_guidance=weight, history_noise=masked,
-        guidance=guidance, negative_text=empty, **rest,
+        guidance=guidance, negative_text=empty, history_level=level, **rest,
     )  # fmt: skip
 
     def flow(past: Tensor, past_timestep: float, text: Tensor, step: int) -> Tensor:
@@ -160,7 +161,8 @@ def test_history_guidance_moves_away_from_the_flow_without_history(weight: float
         for step in range(2):
             positive = flow(context, 0.0, rest["text"], step)
             without, negative = flow(masked, 1000.0, rest["text"], step), flow(context, 0.0, empty, step)
-            guided = positive + (guidance - 1) * (positive - negative) + (weight - 1) * (positive - without)
+            some = flow((1 - level) * context + level * masked, 1000 * level, rest["text"], step)
+            guided = positive + (guidance - 1) * (positive - negative) + (weight - 1) * (some - without)
             latents = euler_step(latents, guided, schedule.sigmas[step], schedule.next_sigma(step), "noise_minus_clean")
     assert torch.allclose(got, latents, rtol=0, atol=1e-9)
 
@@ -172,6 +174,16 @@ def test_history_guidance_of_a_model_that_never_saw_masked_history_is_refused(ch
         denoise(
             small_model(**changes), latents, schedule=make_schedule(2, 3.0), context=context, history_guidance=2.0,
             history_noise=context, **rest,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("level", "weight"), [(0.4, 1.0), (1.0, 2.0), (-0.1, 2.0)])
+def test_a_level_of_history_without_guidance_or_beyond_masking_is_refused(level: float, weight: float):
+    context, latents, rest = parts()
+    with pytest.raises(ValueError, match="between 0 and 1, and needs history_guidance"):
+        denoise(
+            small_model(flow_noise="per-frame"), latents, schedule=make_schedule(2, 3.0), context=context,
+            history_guidance=weight, history_noise=context, history_level=level, **rest,
         )  # fmt: skip
 
 

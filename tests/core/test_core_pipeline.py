@@ -82,15 +82,21 @@ def test_a_batch_gives_every_clip_what_it_is_given_alone(policy: str, context: s
 
 
 @pytest.mark.parametrize(
-    ("context", "policy", "history"),
-    [("frozen", "affinity", 1.0), ("frozen", "random", 1.0), ("joint", "oracle", 1.0), ("joint", "recent", 2.0)],
+    ("context", "policy", "history", "level"),
+    [
+        ("frozen", "affinity", 1.0, 0.0),
+        ("frozen", "random", 1.0, 0.0),
+        ("joint", "oracle", 1.0, 0.0),
+        ("joint", "recent", 2.0, 0.0),
+        ("joint", "recent", 2.0, 0.3),
+    ],
 )
 def test_branches_in_one_run_give_the_same_and_frozen_context_runs_once_for_both(
-    monkeypatch: pytest.MonkeyPatch, context: str, policy: str, history: float
+    monkeypatch: pytest.MonkeyPatch, context: str, policy: str, history: float, level: float
 ):
     model = small_model(policy=policy, context=context, flow_noise="per-frame" if history > 1 else "shared")
-    pipe, asked = pipeline(model), given(history_guidance_scale=history)
-    seen, branches = runs(model, monkeypatch), 3 if history > 1 else 2
+    pipe, asked = pipeline(model), given(history_guidance_scale=history, history_level=level)
+    seen, branches = runs(model, monkeypatch), 2 + (history > 1) + (level > 0)
     apart = pipe(**asked).frames
     assert seen["forward"] == [2] * STEPS * branches
     assert seen["encode_context"] == ([2] if context == "frozen" else [])

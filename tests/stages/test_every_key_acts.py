@@ -157,6 +157,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "sample.cache": ("generate", "sample.steps=4", "first-block:9"),
     "sample.guidance": ("generate", "", "2"),
     "sample.history_guidance": ("generate", "", "2"),
+    "sample.history_level": ("generate", "", "0.4"),
     "sample.shift": ("generate", "", "2"),
     "sample.negative": ("generate", "", "a dog"),
     "sample.attention": ("generate", "", "nowhere"),

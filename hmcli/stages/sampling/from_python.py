@@ -89,13 +89,13 @@ def _given(job: Job, clip: LatentClip) -> Given:
     """A clip as arguments: the pipeline itself runs the context of a frozen model."""
     frozen, sample = job.memory.context == "frozen", job.sample
     camera = rows_from(clip.world_poses(), anchor_of(clip), job.device) if frozen else tensor_of(clip.camera)[None]
-    history = {} if frozen else {"history_guidance_scale": sample.history_guidance}
+    history = {"history_guidance_scale": sample.history_guidance, "history_level": sample.history_level}
     return Given(
         arguments={
             "context_latents": tensor_of(clip.context_latents)[None], "camera": camera, "num_frames": clip.target,
             "prompt_embeds": tensor_of(clip.text)[None], "negative_prompt_embeds": tensor_of(job.negative)[None],
             "retrieval": inputs_of(job, clip), "num_inference_steps": sample.steps, "guidance_scale": sample.guidance,
-            **history,
+            **({} if frozen else history),
         },
         seed=sample_seed(job.recipe.seed, clip.id, 1), fps=clip.fps,
     )  # fmt: skip

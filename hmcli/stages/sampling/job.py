@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
 
-_CAME_LATER = ("chunk", "scheduler", "branches", "cache")  # keys that older videos know nothing of
+_CAME_LATER = ("chunk", "scheduler", "branches", "cache", "history_level")  # keys that older videos know nothing of
 NO_CACHE = "none"
 NOTHING = "none"  # the policy that reads local windows alone
 
@@ -363,7 +363,8 @@ def joint_past(job: Job, clip: LatentClip) -> dict[str, Any]:
     return {
         "context_latents": tensor_of(clip.context_latents)[None].to(job.device),
         "camera": tensor_of(clip.camera)[None].to(job.device),
-        "history_guidance_scale": job.sample.history_guidance, "retrieval": inputs_of(job, clip),
+        "history_guidance_scale": job.sample.history_guidance, "history_level": job.sample.history_level,
+        "retrieval": inputs_of(job, clip),
     }  # fmt: skip
 
 

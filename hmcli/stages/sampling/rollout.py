@@ -212,6 +212,7 @@ class _Sliding(_Past):
             "context_latents": tensor_of(self.latents)[None].to(self.job.device),
             "camera": tensor_of(rows)[None].to(self.job.device),
             "history_guidance_scale": self.job.sample.history_guidance,
+            "history_level": self.job.sample.history_level,
             "retrieval": inputs_of(self.job, self.clip, chunk.number),
         }
 
