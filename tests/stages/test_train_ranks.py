@@ -243,6 +243,37 @@ def test_sigterm_ends_a_rank_that_waits_for_others(hm: WarmCommand, nano: Path, 
     assert "Traceback" not in ended.stderr
 
 
+STUCK = """
+import os, signal, sys, threading
+from hmcli.stages.training import ranks
+ranks.STUCK_SECONDS = 0.3
+heard = []
+signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+with ranks.ending_when_stuck(ranks.Ranks(0, int(sys.argv[1]))) as watch:
+    watch.step()
+    watch.saving = sys.argv[2] == "saving"
+    os.kill(os.getpid(), int(sys.argv[3]))
+    threading.Event().wait(2)  # as long as another rank lets it wait
+print("went on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "doing", "number", "code"),
+    [
+        (2, "waiting", signal.SIGTERM, 75), (2, "saving", signal.SIGTERM, 0), (1, "waiting", signal.SIGTERM, 0),
+        (2, "waiting", signal.SIGCHLD, 0),
+    ],
+)  # fmt: skip
+def test_sigterm_ends_a_rank_that_waits_for_one_that_is_stuck(count: int, doing: str, number: int, code: int):
+    """Not one that writes a checkpoint, or that trains alone; and no other signal."""
+    line = [sys.executable, "-c", STUCK, str(count), doing, str(int(number))]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert ("went on" in done.stdout) == (code == 0)
+    assert ("another rank was stuck" in done.stderr) == (code == 75)
+
+
 def test_ranks_may_be_started_by_others_too(hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path, whole: Path):
     """As torchrun does on each of several machines."""
     port = str(free_port())

@@ -127,5 +127,6 @@ def _passing_signals_on() -> Iterator[None]:
 
 def _quiet() -> None:
     """The launcher's own account of a rank that ended is a page long; ranks say it in a line."""
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+    loud = ("torch.distributed.elastic", "torch.multiprocessing")
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith(loud)]:
         logging.getLogger(name).setLevel(logging.CRITICAL)

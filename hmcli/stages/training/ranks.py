@@ -8,13 +8,17 @@ but `from_environment`, and that takes nothing over silently.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from hmcli.errors import HMError, UsageError
+from hmcli.errors import HMError, StoppedEarly, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +27,8 @@ NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun te
 FOREIGN = ("ACCELERATE_",)  # beginnings of names by which other launchers change a training
 PEERS_SECONDS = 45.0  # for all ranks to come; with the start of a process a missing one is said within a minute
 STALL = timedelta(minutes=60)  # for one exchange: the first rank writes checkpoints meanwhile
+STUCK_SECONDS = 20.0  # after a signal, for a step to end; longer where steps take longer
+_GO_ON = "the same command goes on from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,6 @@ def joined(place: Place | None, device: str = "cpu") -> Iterator[Ranks]:
 
 def _meet(place: Place) -> torch.distributed.Store:
     """Wait until every rank has said that it is there, in short looks, so that a signal is heard at once."""
-    import os
-
     import torch.distributed as dist
 
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun keeps the store
@@ -169,6 +173,57 @@ def _meet(place: Place) -> torch.distributed.Store:
     return store
 
 
+@dataclass(kw_only=True)
+class Watch:
+    """How far a rank is, for the thread that watches it."""
+
+    since: float  # when the step began
+    longest: float = 0.0  # seconds of a step
+    saving: bool = False  # a checkpoint may take as long as it takes
+    done: bool = False
+
+    def step(self) -> None:
+        """A step begins."""
+        now = time.monotonic()
+        self.longest, self.since = max(self.longest, now - self.since), now
+
+
+@contextlib.contextmanager
+def ending_when_stuck(ranks: Ranks) -> Iterator[Watch]:
+    """End this rank, with code 75, where it was told to stop and waits for another that is stuck.
+
+    torch waits for others outside of Python, where no handler of a signal runs; a thread hears of it by a pipe.
+    """
+    watch = Watch(since=time.monotonic())
+    if ranks.count == 1:
+        yield watch
+        return
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=_end_when_stuck, args=(read, watch), daemon=True).start()
+    try:
+        yield watch
+    finally:
+        watch.done = True
+        signal.set_wakeup_fd(before)
+        os.close(write)
+
+
+def _end_when_stuck(read: int, watch: Watch) -> None:
+    with os.fdopen(read, "rb", buffering=0) as pipe:
+        while (heard := pipe.read(1)) and heard[0] not in (signal.SIGTERM, signal.SIGINT):
+            pass
+    told = time.monotonic()
+    while heard and not watch.done:
+        left = max(told, watch.since) + STUCK_SECONDS + 2 * watch.longest - time.monotonic()
+        if left < 0 and not watch.saving:
+            stuck = StoppedEarly("stopped by a signal while another rank was stuck", fix=_GO_ON)
+            print(f"error: {stuck}", file=sys.stderr, flush=True)
+            os._exit(stuck.exit_code)
+        time.sleep(0.1)
+
+
 def _missing(place: Place, what: str) -> HMError:
     return HMError(
         f"rank {place.rank} of {place.count} waited {PEERS_SECONDS:.0f} s for the others: {what}",
@@ -189,5 +244,5 @@ def _naming_the_lost(place: Place) -> Iterator[None]:
             raise
         raise HMError(
             f"rank {place.rank} lost another rank, which has ended: {str(error).splitlines()[0]}",
-            fix="look at what the others said; the same command goes on from the last checkpoint",
+            fix=f"look at what the others said; {_GO_ON}",
         ) from error

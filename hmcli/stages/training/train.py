@@ -41,7 +41,7 @@ from hmcli.stages.training.checkpoints import (
 )
 from hmcli.stages.training.learning import batches
 from hmcli.stages.training.objective import LEVELS
-from hmcli.stages.training.ranks import Place, Ranks, joined
+from hmcli.stages.training.ranks import Place, Ranks, ending_when_stuck, joined
 from hmcli.stages.training.resuming import GoingOn, go_on_with
 from hmcli.stages.training.runs import (
     held_out_fall,
@@ -259,8 +259,9 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
 
     jobs = zip(range(first, train.steps), order, strict=False)
     ahead = 0 if training.device == "cpu" else STEPS_AHEAD
-    with nullcontext() if keeper is None else keeper.open(training.recipe, first):
+    with nullcontext() if keeper is None else keeper.open(training.recipe, first), ending_when_stuck(ranks) as watch:
         for prepared in prepared_ahead(prepare, jobs, ahead):
+            watch.step()
             step, row = prepared.step, training.step(prepared)
             last, stopped = step + 1 == train.steps, ranks.largest(stop.signal or 0)
             saves = last or stopped or (step + 1) % train.checkpoint_every == 0
@@ -268,12 +269,14 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
                 row = dataclasses.replace(row, **_tested(training, tested))
             if keeper is not None:
                 keeper.log(row, training)
+            watch.saving = bool(saves)
             if saves and keeper is not None:
                 keeper.save(step + 1, training)
             elif saves:
                 write_share(training.model, training.optimizers, training.average, ranks)
             if saves:
                 ranks.largest(0)  # the others wait: one that ends meanwhile would end the first, too
+                watch.saving = False
             if stopped and not last:
                 say_stopped(stopped, step + 1, train.steps)
 
