@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_clip import write_random_clip
 
 from hmcli.metrics import motion
 from hmcli.metrics.backbones.hog import Hog
+from hmcli.metrics.backbones.regions import ClipRegions, clip_regions
 from hmcli.metrics.dsc import crop_features
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
@@ -135,6 +137,26 @@ def test_features_of_a_crop_are_those_of_its_box(plan: Plan, made: list[bytes]):
     assert len(made) == 2
 
 
+def test_features_of_a_region_are_made_anew_for_another_box(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    network, boxes = clip_regions(str(write_random_clip(tmp_path / "vision")), "cpu"), BOX.repeat(3, axis=0)
+    plan.__dict__["backbones"] = {network.name: network}
+    asked: list[bytes] = []
+    real = ClipRegions.__call__
+
+    def watched(of: ClipRegions, frames: np.ndarray, box_n4: np.ndarray) -> np.ndarray:
+        asked.append(box_n4.tobytes())
+        return real(of, frames, box_n4)
+
+    monkeypatch.setattr(ClipRegions, "__call__", watched)
+    for given in (boxes, boxes, boxes + 1, boxes):
+        of_clip = Features(plan, ArrayStore())
+        np.testing.assert_array_equal(of_clip.regions(network.name)(FRAMES, given), real(network, FRAMES, given))
+        of_clip.flush()
+    assert asked == [boxes.tobytes(), (boxes + 1).tobytes()]
+
+
 METRICS = ("subject-consistency", "dsc-ctx", "dsc-gt", "motion-amount", "camera-following", "camera-followed")
 
 
@@ -169,3 +191,11 @@ def test_a_run_makes_everything_once_and_another_run_nothing(
     assert scored(generation, clips, tmp_path / "two", force=True) == first
     assert made
     assert flows
+    assert scored(generation, clips, tmp_path / "three", force=True, processes=2) == first
+
+
+def test_what_metrics_share_none_of_them_can_change(plan: Plan):
+    of_clip = Features(plan, ArrayStore())
+    for found in (of_clip.backbone("hog")(FRAMES), features_of(plan, FRAMES), features_of(plan, FRAMES)):
+        with pytest.raises(ValueError, match="read-only"):
+            found[0] = 0

@@ -35,7 +35,7 @@ from hmcli.stages.shared.outcome import planned
 from hmcli.stages.shared.shards import Shard, share
 from hmcli.stages.shared.typed import to_json
 from hmcli.store.artifact import ArtifactWriter
-from hmcli.store.files import write_json
+from hmcli.store.files import json_text
 from hmcli.store.hashing import HashCache, hash_json
 from hmcli.store.manifest import plain
 
@@ -280,7 +280,7 @@ def _score_clips(
                 failed[unit.id][item] = str(found)
             else:
                 with writer.item_file(item, unit.items[item], suffix=".json", parent=FRAMES) as place:
-                    write_json(place, to_json(found))
+                    place.write_text(json_text(to_json(found)), encoding="utf-8", newline="\n")  # the writer syncs it
 
     each(writer, units, Scorer(plan), keep, label="scoring", processes=processes)
     names = {item_name(clip, column): (clip, column.name) for clip in failed for column in plan.columns}

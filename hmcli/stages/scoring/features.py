@@ -80,9 +80,11 @@ class Features:
             )  # fmt: skip
             if key not in self._made:
                 known = None if self._plan.fresh or not code else self._store.get(key)
-                self._made[key] = make(frames) if known is None else known
+                found = np.asarray(make(frames) if known is None else known).view()
+                found.setflags(write=False)  # other metrics are given the same array
+                self._made[key] = found
                 if known is None and code:
-                    self._store.put(key, self._made[key])
+                    self._store.put(key, found)
             return self._made[key]
 
         return made
