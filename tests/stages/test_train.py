@@ -39,6 +39,7 @@ from hmcli.stages.training.objective import (
     loss_of,
     make_batch,
     pixel_weights,
+    returned_pixels,
 )
 from hmcli.stages.training.runs import held_out_fall, is_converged, log_until
 from hmcli.stages.training.train import held_out, prepared_ahead
@@ -335,6 +336,8 @@ def test_clips_held_out_are_never_trained_on_and_their_loss_is_logged(hm, nano, 
     levels = [row["held_out_errors"] for row in rows if "held_out_errors" in row]
     assert [list(errors) for errors in levels] == [["0.98", "0.9", "0.7", "0.4"]] * len(saved)
     assert len({tuple(errors.values()) for errors in levels}) == len(saved) > 1  # of the weights of that checkpoint
+    returned = [row["held_out_returned"] for row in rows if "held_out_errors" in row]
+    assert all(of.keys() == errors.keys() and of != errors for of, errors in zip(returned, levels, strict=True))
     assert held_out(["a", "b", "c"], TrainConfig(held_out=2)) == ["b", "c"]
     assert held_out(["a"], TrainConfig()) == []
     none_left = hm("train", nano, "--latents", latents, "--out", tmp_path / "n", "--set", "train.held_out=99")
@@ -532,3 +535,40 @@ def test_what_a_kill_leaves_of_the_log_is_cut_to_whole_lines(tmp_path: Path, lef
     with log_until(log, 2) as file:
         file.write(json.dumps({"step": 3}) + "\n")
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3]
+
+
+class _Seen:
+    """Latents of one clip: subject 1 is seen, hidden in frame 2, and back; 2 comes later and stays; 3 is back early."""
+
+    visibility = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 1], [1, 1, 1], [1, 1, 1]], np.float32)
+    masks = np.tile(np.array([[0, 1], [2, 3]]), (5, 1, 1))
+
+    def subjects(self, clip: str) -> dict[str, np.ndarray]:
+        return {"masks": self.masks, "visibility": self.visibility}
+
+
+def test_returned_pixels_are_those_of_subjects_that_were_hidden_in_between():
+    clip = dataclasses.make_dataclass("Clip", ["id", "context"])("a", 3)
+    found = returned_pixels(_Seen(), clip)
+    assert found.tolist() == [[[False, False], [False, False]]] * 3 + [[[False, True], [False, True]]] * 2
+    assert (
+        returned_pixels(dataclasses.make_dataclass("View", [], namespace={"subjects": lambda s, c: {}})(), clip) is None
+    )
+
+
+def test_errors_of_chosen_pixels_are_the_means_over_these_alone(latents: Path):
+    recipe, view = load_recipe(None, ["model.layers=1", "model.dim=24", "model.heads=2"]), open_latents(latents)
+    model = build_model(recipe, channels=16, text_dim=64).eval()
+    clips = [view.clip(c) for c in view.ids()[:2]]
+    batch = make_batch(clips, view.text(0), frozen=True, train=CAPTIONED, rng=np.random.default_rng(0))
+    asked = at_level(batch, 0.7, recipe.flow, context="frozen", seed=3)
+    everywhere = errors_of(model, batch, asked, device="cpu")
+    shape = (2, batch.latents.shape[2], *batch.latents.shape[3:])
+    halves = torch.zeros(shape, dtype=torch.bool)
+    halves[0, :, :2] = True
+    parts = [errors_of(model, batch, asked, device="cpu", where=where) for where in (halves, ~halves)]
+    torch.testing.assert_close(parts[0][0], everywhere)
+    share = halves[0].float().mean()
+    torch.testing.assert_close(share * parts[0][1][0] + (1 - share) * parts[1][1][0], everywhere[0])
+    assert parts[0][1][0] != everywhere[0]
+    assert torch.isnan(parts[0][1][1])

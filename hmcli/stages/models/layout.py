@@ -85,6 +85,7 @@ class Step:
     lr: float
     held_out_loss: LeftOut[float] = None  # with a checkpoint, where clips are held out
     held_out_errors: LeftOut[dict[str, float]] = None  # there too: mean squared error of the flow by level of noise
+    held_out_returned: LeftOut[dict[str, float]] = None  # of it, on pixels of subjects that were hidden and are back
 
 
 @dataclass(frozen=True, kw_only=True)

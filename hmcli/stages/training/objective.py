@@ -13,7 +13,7 @@ import numpy as np
 from hmcli.aligned import tensor_of
 from hmcli.errors import DataError
 from hmcli.recipe.sections import FlowConfig, TrainConfig
-from hmcli.stages.latents.layout import MASKS
+from hmcli.stages.latents.layout import MASKS, VISIBILITY
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.world.views.cameras import relative_camera_rows
 
@@ -80,6 +80,20 @@ def pixel_weights(view: LatentsView, clips: list[LatentClip], subject_weight: fl
         )
     shown = tensor_of(np.stack([of[MASKS] for of in subjects])) > 0
     return 1.0 + subject_weight * shown.float()
+
+
+def returned_pixels(view: LatentsView, clip: LatentClip) -> np.ndarray | None:
+    """(F, h, w) bool: target pixels of subjects that were seen, then hidden, and are back. None without masks."""
+    known = view.subjects(clip.id)
+    if MASKS not in known or VISIBILITY not in known:
+        return None
+    seen_FS = known[VISIBILITY] > 0
+    hidden_FS = ~seen_FS & np.logical_or.accumulate(seen_FS)
+    back_FS = seen_FS & np.logical_or.accumulate(hidden_FS)
+    back_FS[: clip.context] = False
+    labels_S = 1 + np.arange(seen_FS.shape[1])
+    found: np.ndarray = ((known[MASKS][..., None] == labels_S) & back_FS[:, None, None]).any(axis=-1)
+    return found
 
 
 def anchored_rows(clip: LatentClip, turn: float, shift: float, *, rng: Any) -> np.ndarray:
@@ -219,8 +233,19 @@ def errors_of(
     *,
     device: str,
     retrieval: RetrievalInputs | None = None,
+    where: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean squared error of the flow over the target frames of each sample, unweighted: (N,) float32."""
+    """Mean squared error of the flow over the target frames of each sample, unweighted: (N,) float32.
+
+    `where` (N, F, h, w) chooses pixels: then (2, N), the second row over these alone, NaN where there are none.
+    """
+    import torch
+
     prediction, asked, context = answer(model, batch, question, device=device, retrieval=retrieval)
     difference = prediction.float() - asked.wanted.to(prediction.device).float()
-    return difference[:, :, context:].square().flatten(1).mean(dim=1)
+    square = difference[:, :, context:].square()
+    if where is None:
+        return square.flatten(1).mean(dim=1)
+    chosen = where.to(square)[:, -square.shape[2] :]
+    of_chosen = (square.mean(dim=1) * chosen).flatten(1).sum(dim=1) / chosen.flatten(1).sum(dim=1)
+    return torch.stack([square.flatten(1).mean(dim=1), of_chosen])

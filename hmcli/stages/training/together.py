@@ -34,11 +34,13 @@ class Objective(torch.nn.Module):
         super().__init__()
         self.model, self.recipe, self.device = model, recipe, device
 
-    def forward(self, prepared: Prepared, asked: Question | None = None) -> torch.Tensor:
+    def forward(
+        self, prepared: Prepared, asked: Question | None = None, where: torch.Tensor | None = None
+    ) -> torch.Tensor:
         batch, retrieval = prepared.batch, prepared.retrieval
         with autocast(self.device, self.recipe.train):
             if asked is not None:
-                return errors_of(self.model, batch, asked, device=self.device, retrieval=retrieval)
+                return errors_of(self.model, batch, asked, device=self.device, retrieval=retrieval, where=where)
             flow = self.recipe.flow
             return loss_of(self.model, batch, prepared.question, flow, device=self.device, retrieval=retrieval)
 

@@ -325,10 +325,16 @@ class Keeper:
 def _tested(training: Training, clips: list[LatentClip]) -> dict[str, Any]:
     """What the log says of the current weights on clips never trained on."""
     errors = {f"{sigma}": training.held_out_errors(clips, sigma) for sigma in LEVELS}
+    returned = {level: _mean(of) for level, (_, of) in errors.items() if of}
     return {
         "held_out_loss": training.held_out_loss(clips),
-        "held_out_errors": {level: round(sum(of) / len(of), 6) for level, of in errors.items()},
+        "held_out_errors": {level: _mean(of) for level, (of, _) in errors.items()},
+        "held_out_returned": returned or None,
     }
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 6)
 
 
 def held_out(clips: list[str], train: TrainConfig) -> list[str]:

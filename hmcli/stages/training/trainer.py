@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hmcli.aligned import tensor_of
 from hmcli.contracts import Reporter
 from hmcli.errors import NotFiniteError, UsageError
 from hmcli.recipe.sections import LoraConfig, Recipe
@@ -30,6 +31,7 @@ from hmcli.stages.training.objective import (
     at_level,
     make_batch,
     pixel_weights,
+    returned_pixels,
 )
 from hmcli.stages.training.ranks import ALONE, Ranks
 from hmcli.stages.training.runs import naming
@@ -150,15 +152,29 @@ class Training:
         losses = self._over(clips, lambda prepared: [float(self.loss(prepared))] * len(prepared.clips))
         return sum(losses) / len(losses)
 
-    def held_out_errors(self, clips: list[LatentClip], sigma: float) -> list[float]:
-        """Mean squared error of the flow at one level of noise, for each clip; the same noise at every checkpoint."""
-        return self._over(clips, lambda prepared: self._errors(prepared, sigma))
+    def held_out_errors(self, clips: list[LatentClip], sigma: float) -> tuple[list[float], list[float]]:
+        """Mean squared error of the flow at one level of noise, for each clip; the same noise at every checkpoint.
 
-    def _errors(self, prepared: Prepared, sigma: float) -> list[float]:
+        And over the pixels of subjects that are back alone, for each clip that has some.
+        """
+        returned = list[float]()
+
+        def measure(prepared: Prepared) -> list[float]:
+            errors, of_returned = self._errors(prepared, sigma)
+            returned.extend(error for error in of_returned if not math.isnan(error))
+            return errors
+
+        return self._over(clips, measure), returned
+
+    def _errors(self, prepared: Prepared, sigma: float) -> tuple[list[float], list[float]]:
         batch, seed = prepared.batch, self.recipe.seed + prepared.step
         asked = at_level(batch, sigma, self.recipe.flow, context=self.recipe.model.memory.context, seed=seed)
-        found = getattr(self.objective, "module", self.objective)(prepared, asked)
-        return [float(error) for error in found]
+        nowhere = np.zeros((batch.latents.shape[2], *batch.latents.shape[3:]), bool)
+        pixels = [returned_pixels(self.view, clip) for clip in prepared.clips]
+        where = tensor_of(np.stack([nowhere if of is None else of for of in pixels]))
+        found = getattr(self.objective, "module", self.objective)(prepared, asked, where)
+        everywhere, of_returned = ([float(error) for error in row] for row in found)
+        return everywhere, of_returned
 
     def _over(self, clips: list[LatentClip], measure: Callable[[Prepared], list[float]]) -> list[float]:
         """One number for each clip, measured in batches without gradients."""
