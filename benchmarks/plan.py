@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 SHARED = [
-    "world.context_frames=49", "world.target_frames=49", "data.size=[256, 448]", "model.layers=2", "model.dim=384",
+    "world.context_frames=49", "world.target_frames=49", "data.size=[256, 448]", "model.layers=1", "model.dim=384",
     "model.heads=6", "model.ffn_dim=1536",
 ]  # fmt: skip
 SMALL = ["data.size=[64, 112]", "model.layers=6"]
@@ -41,9 +41,10 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.in_here:
         print(json.dumps(measure(asked.in_here, small=asked.small)))
         return
-    rows = [apart(name, small=asked.small) for name in asked.only or RECIPES]
-    for row in rows:
-        print("{name:<13} measured {measured:.2f} GiB, planned {planned:.2f}: {ratio:.2f}".format(**row))
+    rows = []
+    for name in asked.only or RECIPES:
+        rows.append(row := apart(name, small=asked.small))
+        print("{name:<13} measured {measured:.2f} GiB, planned {planned:.2f}: {ratio:.2f}".format(**row), flush=True)
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=2))
 

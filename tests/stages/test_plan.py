@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import weakref
 from contextlib import nullcontext
 from functools import cache
@@ -195,18 +197,28 @@ class _Quiet:
 
 
 def test_ranks_share_the_clips_of_a_step_and_may_share_the_model():
-    plans = {
-        world: plan.run(
-            [("mine", small("train.batch=4", *NO_VAE))], latents=None, world=world, on_device="a100", timed=False,
-            reporter=_Quiet(),
-        ).data["plans"][0]
-        for world in (1, 4)
-    }  # fmt: skip
-    one, four = plans[1], plans[4]
-    assert (one["clips_at_once"], four["clips_at_once"]) == (4, 1)
-    assert four["memory"]["activations"] < one["memory"]["activations"] / 2
+    recipe = small("train.batch=4", *NO_VAE)
+    told = plan.run([("mine", recipe)], latents=None, world=4, on_device="a100", timed=False, reporter=_Quiet())
+    (four,) = told.data["plans"]
+    one = plan.planned_peak(recipe, shape_of(recipe), world=1, on_cpu=False)
+    assert four["clips_at_once"] == 1
+    assert four["memory"]["peak"] < one / 2
     assert four["memory"]["peak_with_sharding"] < four["memory"]["peak"]
-    assert four["times"]["generate"] == pytest.approx(one["times"]["generate"] / 4)
+    spread = small("train.batch=4", "train.parallel=fsdp", *NO_VAE)
+    asked = plan.planned_peak(spread, shape_of(spread), world=4, on_cpu=False)
+    assert asked == four["memory"]["peak_with_sharding"]
+    assert four["disk"]["checkpoint"] == pytest.approx(12 * four["parameters"], rel=0.01)  # weights and two moments
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["frozen", "joint", "lora", "checkpointed"])
+def test_planned_memory_is_within_15_percent_of_what_a_step_takes(project: Path, name: str):
+    script = project / "benchmarks" / "plan.py"
+    done = subprocess.run([sys.executable, script, "--in-here", name], capture_output=True, text=True, check=True)
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["measured"] > 1, "GiB: too small to tell"
+    assert row["ratio"] == pytest.approx(1, abs=0.15)
 
 
 def test_the_command_plans_a_folder_and_prints_the_sum(hm: Any, tmp_path: Path):

@@ -128,8 +128,8 @@ def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Devic
 
 
 def planned_peak(recipe: Recipe, shape: ClipShape, *, world: int, on_cpu: bool) -> float:
-    """Highest bytes of a rank that has all of the model."""
-    return _peaks(training_account(_at_once(recipe, world), shape, on_cpu=on_cpu), recipe, world)[0]
+    """Highest bytes of a rank, which holds of the model what `train.parallel` says."""
+    return _peak(training_account(_at_once(recipe, world), shape, on_cpu=on_cpu), recipe, world)
 
 
 def _what_to_change(recipe: Recipe, shape: ClipShape, world: int, device: Device) -> tuple[Remedy, ...]:
@@ -165,17 +165,22 @@ def _peaks(step: Account, recipe: Recipe, world: int) -> tuple[float, float]:
     return peak + step.gradients, peak - held + spread
 
 
+def _peak(step: Account, recipe: Recipe, world: int) -> float:
+    whole, spread = _peaks(step, recipe, world)
+    return spread if recipe.train.parallel == "fsdp" else whole
+
+
 def _memory(
     recipe: Recipe, step: Account, twin: Account, sampling: Account, vae: VaeAccount | None, world: int, device: Device
 ) -> Memory:
     with_it, without = (step, twin) if recipe.train.gradient_checkpointing else (twin, step)
-    peak, sharded = _peaks(step, recipe, world)
+    peak = _peak(step, recipe, world)
     text = text_parameters(recipe) * (4 if recipe.text.dtype == "float32" else 2)
     return Memory(
         weights=step.weights, gradients=step.gradients, optimizer=step.optimizer, average=step.average,
         activations=step.activations, activations_with_checkpointing=with_it.activations,
         activations_without_checkpointing=without.activations, attention_at_work=step.attention, peak=peak,
-        peak_with_sharding=sharded, room=device.room, fits=peak <= device.room,
+        peak_with_sharding=_peaks(step, recipe, world)[1], room=device.room, fits=peak <= device.room,
         vae_weights=vae.weights if vae else 0, vae_encode_peak=vae.encode_peak if vae else 0,
         vae_decode_peak=vae.decode_peak if vae else 0, text_encoder_weights=text,
         sampling_peak=sampling.peak + sampling.kept,

@@ -48,7 +48,7 @@ def table(plan: Mapping[str, Any]) -> str:
         ("  activations", f"{size(memory['activations'])} ({size(memory['activations_with_checkpointing'])} with "
                           f"checkpointing, {size(memory['activations_without_checkpointing'])} without)"),
         ("  attention", f"{size(memory['attention_at_work'])} while a layer runs"),
-        *([("  sharded", f"{size(memory['peak_with_sharding'])} at its peak, the model spread over the ranks")]
+        *([("  sharded", f"{size(memory['peak_with_sharding'])} at its peak with train.parallel=fsdp")]
           if plan["world"] > 1 else []),
         ("VAE", f"{size(memory['vae_weights'])} of weights; encoding {size(memory['vae_encode_peak'])}, decoding "
                 f"{size(memory['vae_decode_peak'])} at the peak" if memory["vae_weights"] else "no network"),
@@ -79,8 +79,6 @@ def _fits(plan: Mapping[str, Any]) -> str:
     if memory["fits"]:
         return f"yes: {size(memory['peak'])} of {size(memory['room'])}"
     lines = [f"no: {size(memory['peak'])}, and there are {size(memory['room'])}"]
-    if plan["world"] > 1 and memory["peak_with_sharding"] <= memory["room"]:
-        lines.append(f"the model spread over the ranks takes {size(memory['peak_with_sharding'])}, which fits")
     lines += [
         f"{'and ' if number else ''}--set '{each['change']}': {size(each['peak'])}"
         + (", it fits" if each["fits"] else "")
