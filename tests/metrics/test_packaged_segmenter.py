@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hmcli import registry
 from hmcli.metrics.backbones.networks import file_hash
 from hmcli.metrics.detectors.quality import tally
-from hmcli.metrics.detectors.segmenter import PACKAGED, Segmenter
+from hmcli.metrics.detectors.segmenter import PACKAGED, SURE, Segmenter
 from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import EvalConfig
 from hmcli.world.render import draw_clip
@@ -48,3 +49,13 @@ def test_it_finds_subjects_where_they_are_and_nobody_where_they_were(detector: S
     assert counted.precision > 0.6
     empty = draw_clip(without_subjects(clip), world.size).rgb[::2]
     assert sum(map(bool, detector(empty))) < 0.25 * len(empty)
+    faint = (drawn.rgb * 0.25 + empty_mean(drawn.rgb) * 0.75).astype(np.uint8)
+    scores = [one.score for seen in detector.unsure(faint) for one in seen]
+    assert scores  # what is hardly there is not taken for somebody, and not overlooked
+    assert max(scores) < SURE
+    assert all(one.score >= SURE for seen in detector(faint) for one in seen)
+
+
+def empty_mean(frames: np.ndarray) -> np.ndarray:
+    """(1, 1, 1, 3): the mean colour."""
+    return frames.mean((0, 1, 2), keepdims=True)

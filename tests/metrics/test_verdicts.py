@@ -92,6 +92,33 @@ def test_who_looks_otherwise_in_its_place_is_distorted():
     assert found == "distorted"
 
 
+def test_a_speck_beside_it_is_no_second_one():
+    specks = seen(moved(2.0), size=BODY / 4)
+    both = [[*one, *speck] for one, speck in zip(seen(walk), specks, strict=True)]
+    (found,) = judged(video(walk), both).values()
+    assert found == "right"
+
+
+def test_likeness_is_of_what_masks_show():
+    painted = video(walk)
+    painted[:, 32:][(painted[:, 32:] == RED).all(-1)] = BLUE  # what its lower half hides
+    upper = np.zeros((H, W), bool)
+    upper[:32] = True
+    masked = [[replace(one, mask_HW=upper & _inside(one)) for one in frame] for frame in seen(walk)]
+    (found,) = judged(painted, masked, truth=masked).values()
+    assert found == "right"
+    (found,) = judged(painted, seen(walk)).values()
+    assert found == "distorted"
+
+
+def _inside(one: Detection) -> np.ndarray:
+    """(H, W) bool: the pixels of its box."""
+    left, top, right, bottom = one.box_4.round().astype(int)
+    mask = np.zeros((H, W), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
 def test_a_body_of_another_shape_at_another_place_is_misplaced_first():
     (found,) = judged(video(moved(1.2), colour=BLUE), seen(moved(1.2))).values()
     assert found == "misplaced"

@@ -28,6 +28,7 @@ from hmcli.metrics.contract import (
     REFERENCE,
     TRACKS,
     TRUE_DETECTIONS,
+    UNSURE,
     Detection,
     Metric,
     NothingToJudge,
@@ -241,13 +242,14 @@ def test_what_metrics_share_is_computed_once_and_one_detector_sees_the_truth_too
 ):
     asked: list[tuple[np.ndarray, Any, Any]] = []
 
-    def both(prediction: np.ndarray, detections: Any, true_detections: Any) -> tuple[int, int]:
+    def both(prediction: np.ndarray, detections: Any, true_detections: Any, unsure: Any) -> tuple[int, int]:
+        assert unsure(prediction[:2]) == [[], []]  # this detector is always sure
         asked.append((prediction, detections, true_detections))
         return len(detections[0]), len(true_detections[0])
 
     one = Metric(
         name="first", function=lambda counts: counts[0], shared=both, unit="", definition="of the prediction",
-        needs=(PREDICTION, DETECTIONS, TRUE_DETECTIONS), per="clip",
+        needs=(PREDICTION, DETECTIONS, TRUE_DETECTIONS, UNSURE), per="clip",
     )  # fmt: skip
     other = dataclasses.replace(one, name="second", function=lambda counts: counts[1], definition="of the truth")
     known(one)
