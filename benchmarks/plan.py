@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 SHARED = [
-    "world.context_frames=49", "world.target_frames=49", "data.size=[256, 448]", "model.layers=1", "model.dim=384",
-    "model.heads=6", "model.ffn_dim=1536",
+    "world.context_frames=49", "world.target_frames=49", "model.layers=1", "model.dim=96", "model.heads=2",
+    "model.ffn_dim=384",
 ]  # fmt: skip
-SMALL = ["data.size=[64, 112]", "model.layers=6"]
-RECIPES = {
-    "frozen": ["model.memory.context=frozen", "train.batch=4"],
-    "joint": ["model.memory.context=joint", "train.batch=2"],
-    "lora": ["model.memory.context=joint", "train.batch=2", "train.lora={rank: 16}"],
-    "checkpointed": ["model.memory.context=joint", "train.batch=3", "train.gradient_checkpointing=true"],
+SMALL = ["model.layers=6", "train.batch=24"]
+RECIPES = {  # many clips of little width: much memory for few products
+    "frozen": ["model.memory.context=frozen", "train.batch=256"],
+    "joint": ["model.memory.context=joint", "train.batch=192"],
+    "lora": ["model.memory.context=joint", "train.batch=384", "train.lora={rank: 16}"],
+    "checkpointed": ["model.memory.context=joint", "train.batch=256", "train.gradient_checkpointing=true"],
 }
 
 
@@ -67,7 +67,7 @@ def measure(name: str, *, small: bool) -> dict[str, Any]:
     from hmcli.stages.planning.shapes import shape_of
 
     torch.set_num_threads(1)
-    recipe = load_recipe(None, [*SHARED, *(SMALL if small else []), *RECIPES[name]])
+    recipe = load_recipe(None, [*SHARED, *RECIPES[name], *(SMALL if small else [])])
     shape = shape_of(recipe)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the highest is what there is now
     before = resident("VmRSS")
