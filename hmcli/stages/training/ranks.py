@@ -205,23 +205,23 @@ def ending_when_stuck(ranks: Ranks) -> Iterator[Watch]:
     try:
         yield watch
     finally:
-        watch.done = True
         signal.set_wakeup_fd(before)
+        watch.done = True
         os.close(write)
 
 
 def _end_when_stuck(read: int, watch: Watch) -> None:
-    with os.fdopen(read, "rb", buffering=0) as pipe:
+    with os.fdopen(read, "rb", buffering=0) as pipe:  # open to the end: a second signal is written into it too
         while (heard := pipe.read(1)) and heard[0] not in (signal.SIGTERM, signal.SIGINT):
             pass
-    told = time.monotonic()
-    while heard and not watch.done:
-        left = max(told, watch.since) + STUCK_SECONDS + 2 * watch.longest - time.monotonic()
-        if left < 0 and not watch.saving:
-            stuck = StoppedEarly("stopped by a signal while another rank was stuck", fix=_GO_ON)
-            print(f"error: {stuck}", file=sys.stderr, flush=True)
-            os._exit(stuck.exit_code)
-        time.sleep(0.1)
+        told = time.monotonic()
+        while heard and not watch.done:
+            left = max(told, watch.since) + STUCK_SECONDS + 2 * watch.longest - time.monotonic()
+            if left < 0 and not watch.saving:
+                stuck = StoppedEarly("stopped by a signal while another rank was stuck", fix=_GO_ON)
+                print(f"error: {stuck}", file=sys.stderr, flush=True)
+                os._exit(stuck.exit_code)
+            time.sleep(0.1)
 
 
 def _missing(place: Place, what: str) -> HMError:
