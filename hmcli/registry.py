@@ -50,12 +50,17 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "ssim": "hmcli.metrics.pixel:ssim",
         "lpips": "hmcli.metrics.perceptual:lpips",
         "perceptual-effnet": "hmcli.metrics.perceptual:perceptual_effnet",
-        "psnr-returned": "hmcli.metrics.returned:psnr_returned",
-        "psnr-visible": "hmcli.metrics.phases:psnr_visible",
-        "psnr-hidden": "hmcli.metrics.phases:psnr_hidden",
-        "psnr-stretch": "hmcli.metrics.regions:psnr_stretch",
-        "psnr-subjects": "hmcli.metrics.regions:psnr_subjects",
-        "psnr-outside": "hmcli.metrics.regions:psnr_outside",
+        **_of(
+            "hmcli.metrics.inside",
+            "psnr_returned psnr_visible psnr_hidden psnr_stretch psnr_subjects psnr_outside psnr_outside_returned "
+            "ssim_returned ssim_visible ssim_hidden ssim_outside ssim_outside_returned",
+        ),
+        **_of(
+            "hmcli.metrics.perceptual_inside",
+            "perceptual_effnet_returned perceptual_effnet_visible perceptual_effnet_hidden perceptual_effnet_outside "
+            "perceptual_effnet_outside_returned lpips_returned lpips_visible lpips_hidden lpips_outside "
+            "lpips_outside_returned",
+        ),
         "background-revisited": "hmcli.metrics.revisited:background_revisited",
         "subject-consistency": "hmcli.metrics.consistency:subject_consistency",
         "background-consistency": "hmcli.metrics.consistency:background_consistency",

@@ -12,7 +12,7 @@ import numpy as np
 
 from hmcli.metrics.backbones.colours import Colours
 from hmcli.metrics.contract import Detection, Tracks
-from hmcli.metrics.returned import covered
+from hmcli.metrics.regions import covered
 
 
 def unlike_colours(

@@ -145,15 +145,15 @@ class Backbone(Protocol):
 class Metric:
     """What is judged in a clip, and how to read it.
 
-    `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos
-    (T, H, W, 3), the first two of one shape, `backbone` maps frames to features, `flow` a video to its flow
-    (hmcli.metrics.motion), `lpips` a video and its reference to distances, `detections` are T lists of `Detection`, the
-    prediction's by the run's detector, `true_detections` the reference's by the same, `unsure` maps a video to what the
-    detector sees in it and takes for nobody, `other_samples` are pairs of a prediction and its detections, of the
-    clip's further samples (such a metric is computed once, with the first one as the prediction), `masks` are (T, H, W)
-    uint8 numbers of the reference's subjects (0: none), `context_masks` the context's, `regions` maps frames and a box
-    of each to features, `boxes`, `tracks`, `cameras` and `depth` the classes above. Two metrics of one function and the
-    same needs, which read its result differently, share it.
+    `needs` names the keyword arguments of `function`: `prediction`, `reference` and `context` are uint8 videos (T, H,
+    W, 3), the first two of one shape, `backbone` maps frames to features, `flow` a video to its flow
+    (hmcli.metrics.motion), `lpips` is LPIPS's loaded network (hmcli.metrics.lpips), `detections` are T lists of
+    `Detection`, the prediction's by the run's detector, `true_detections` the reference's by the same, `unsure` maps a
+    video to what the detector sees in it and takes for nobody, `other_samples` are pairs of a prediction and its
+    detections, of the clip's further samples (such a metric is computed once, with the first one as the prediction),
+    `masks` are (T, H, W) uint8 numbers of the reference's subjects (0: none), `context_masks` the context's, `regions`
+    maps frames and a box of each to features, `boxes`, `tracks`, `cameras` and `depth` the classes above. Two metrics
+    of one function and the same needs, which read its result differently, share it.
 
     `per` says what one value is of. `frame`: `function` returns one float64 value per frame (a metric of frame pairs:
     of all but the first). `stretch`: a mapping of those of the clip's stretches that it judges to their values. `clip`:
@@ -163,8 +163,8 @@ class Metric:
     backbone of the published numbers; with any other the scores are not comparable with them. `finder` names what finds
     the subjects whose features are compared, such as truth. `range` holds every value, of a clip and of a set.
     `order` names rows of `hm bench rows`, the best first, which it has to put in this order over a set of clips: a test
-    holds it to that. `shared` is computed once for all metrics that name the same one: it takes the `needs`, and
-    `function` what it returns.
+    holds it to that. `shared` is computed once for all metrics that name the same one: it takes those of the `needs`
+    that `shares` names (all, where it names none), and `function` what it returns and the other needs.
     """
 
     name: str
@@ -182,6 +182,7 @@ class Metric:
     range: tuple[float, float] = (-math.inf, math.inf)
     order: tuple[str, ...] = ()
     shared: Callable[..., Any] | None = None
+    shares: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.parts or self.pooled) and self.per != "clip":
@@ -189,12 +190,17 @@ class Metric:
         for beside in (TRUE_DETECTIONS, UNSURE, OTHER_SAMPLES):
             if beside in self.needs and DETECTIONS not in self.needs:
                 raise ValueError(f"{self.name}: {beside} is read beside {DETECTIONS}")
+        if set(self.shares) - set(self.needs) or (self.shares and self.shared is None):
+            raise ValueError(f"{self.name}: shares names needs of a metric that has something shared")
 
     def __call__(self, **inputs: Any) -> Any:
         """Values, as `per` says. Raises ValueError when a clip cannot be judged (sizes differ, too few frames), and
         NothingToJudge when nothing in it is to be."""
         given = {name: inputs[name] for name in self.needs}
-        return self.function(**given) if self.shared is None else self.function(self.shared(**given))
+        if self.shared is None:
+            return self.function(**given)
+        made = self.shared(**{name: given.pop(name) for name in self.shares or self.needs})
+        return self.function(made, **given)
 
     def label(self, backbone: str = "", known: str = "", detector: str = "") -> str:
         """How the score is called wherever it is shown; a metric of features carries its backbone in its name, one of

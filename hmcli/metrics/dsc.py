@@ -26,7 +26,7 @@ from hmcli.metrics.contract import (
     check_pair,
     check_video,
 )
-from hmcli.metrics.returned import covered
+from hmcli.metrics.regions import covered
 
 LEAST = 12  # pixels of height, as where the identity of crops was measured (hmcli.metrics.identity)
 GREY = 127  # around a crop

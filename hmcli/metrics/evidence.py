@@ -16,8 +16,7 @@ import numpy as np
 from hmcli.metrics.consistency import cosine
 from hmcli.metrics.contract import ClipCameras, Detection, Stretch, Tracks
 from hmcli.metrics.dsc import GREY, on_square
-from hmcli.metrics.regions import until
-from hmcli.metrics.returned import covered
+from hmcli.metrics.regions import covered, until
 from hmcli.metrics.tracks import FoundTrack, FoundTracks, found_tracks, middle
 from hmcli.metrics.views import projected
 

@@ -23,7 +23,7 @@ from hmcli.metrics.contract import (
 )
 from hmcli.metrics.motion import FLOW as MEASURED
 from hmcli.metrics.motion import Flow, averaged, coarseness, pairs
-from hmcli.metrics.returned import boxed_pixels, check_boxed
+from hmcli.metrics.regions import boxed_pixels, check_boxed
 from hmcli.metrics.views import lifted, projected
 
 RIGHT = 1.0  # pixel of the averaged frames: where flow measured in the truth is further off, none can be measured

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hmcli.errors import DataError, MissingPartError, UsageError
 from hmcli.metrics.backbones.networks import file_hash, versions
-from hmcli.metrics.perceptual import frame_distance
+from hmcli.metrics.perceptual import Distances, distances
 from hmcli.tensors.impostors import check_no_impostor
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in [-1, 1]; the package's
@@ -83,12 +83,12 @@ class Lpips:
         self.name, self.about = network, about
         self._trunk, self._heads, self._device = trunk, heads, device
 
-    def __call__(self, prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """(T, H, W, 3) uint8 twice -> (T,) distances. Raises ValueError for frames too small for the network."""
+    def __call__(self, prediction: np.ndarray, reference: np.ndarray) -> Distances:
+        """Of (T, H, W, 3) uint8 to as many. Raises ValueError for frames too small for the network."""
         height, width = prediction.shape[1:3]
         if min(height, width) < (least := LEAST[self.name]):
             raise ValueError(f"LPIPS ({self.name}) needs at least {least} pixels a side, these are {height}x{width}")
-        return frame_distance(prediction, reference, self._trunk, self._heads, self._device)
+        return distances(prediction, reference, self._trunk, self._heads, self._device)
 
 
 LEAST = {"alex": 31, "vgg": 16}  # pixels: smaller frames leave the last maps without a place

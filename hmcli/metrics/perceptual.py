@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -25,14 +26,35 @@ AT_ONCE = 4  # frames: more leave a CPU's caches
 Taps = Callable[[Tensor], Sequence[Tensor]]  # (N, 3, H, W) pixels in [0, 255] -> maps (N, C, h, w)
 
 
-def map_distance(made: Sequence[Tensor], true: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
-    """(N,) distances of two lists of maps (N, C, h, w); `weights` (C,) of each map's channels, 1 where not given."""
-    total = made[0].new_zeros(len(made[0]))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Distances:
+    """Perceptual distances of T frames: `values_T` (float64) of the whole, and `maps` (T, h, w) of which they are the
+    means over places, summed over maps. `size` is the frames' height and width in pixels."""
+
+    values_T: np.ndarray
+    maps: tuple[np.ndarray, ...]
+    size: tuple[int, int]
+
+
+def distance_maps(
+    made: Sequence[Tensor], true: Sequence[Tensor], weights: Sequence[Tensor] | None = None
+) -> list[Tensor]:
+    """Of two lists of maps (N, C, h, w) the squared distances at every place (N, h, w); `weights` (C,) of each map's
+    channels, 1 where not given."""
+    found = []
     for number, (ours, theirs) in enumerate(zip(made, true, strict=True)):
         apart = (_unit(ours) - _unit(theirs)) ** 2
         if weights is not None:
             apart = apart * weights[number][:, None, None]
-        total = total + apart.sum(dim=1).mean(dim=(-2, -1))
+        found.append(apart.sum(dim=1))
+    return found
+
+
+def map_distance(maps: Sequence[Tensor]) -> Tensor:
+    """(N,) of distances at every place."""
+    total = maps[0].new_zeros(len(maps[0]))
+    for apart in maps:
+        total = total + apart.mean(dim=(-2, -1))
     return total
 
 
@@ -40,24 +62,35 @@ def _unit(maps: Tensor) -> Tensor:
     return maps / ((maps**2).sum(dim=1, keepdim=True).sqrt() + UNIT_EPSILON)
 
 
-def frame_distance(
+def distances(
     prediction: np.ndarray,
     reference: np.ndarray,
     taps: Taps,
     weights: Sequence[Tensor] | None = None,
     device: str = "cpu",
-) -> np.ndarray:
-    """(T,) float64 distance of each frame to its reference, at the frames' own size; 0 where they agree."""
+) -> Distances:
+    """Of each frame to its reference, at the frames' own size; 0 where they agree."""
     check_pair(prediction, reference)
-    found = []
+    values, maps = [], []
     with torch.inference_mode():
         for start in range(0, len(prediction), AT_ONCE):
-            maps = [
+            made, true = (
                 taps(tensor_of(video[start : start + AT_ONCE]).to(device).permute(0, 3, 1, 2).float())
                 for video in (prediction, reference)
-            ]
-            found.append(map_distance(maps[0], maps[1], weights).double().cpu())
-    return torch.cat(found).numpy()
+            )
+            apart = distance_maps(made, true, weights)
+            values.append(map_distance(apart).double().cpu())
+            maps.append([of.float().cpu() for of in apart])
+    height, width = prediction.shape[1:3]
+    return Distances(
+        values_T=torch.cat(values).numpy(), maps=tuple(torch.cat(of).numpy() for of in zip(*maps, strict=True)),
+        size=(height, width),
+    )  # fmt: skip
+
+
+def frame_distance(of: Distances) -> np.ndarray:
+    """(T,) of the whole frames."""
+    return of.values_T
 
 
 @cache
@@ -67,14 +100,15 @@ def _effnet_taps() -> Taps:
     return load_effnet("cpu").taps
 
 
-def effnet_distance(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(T,) `perceptual-effnet` of each frame. Raises MissingPartError without the extra `features`."""
-    return frame_distance(prediction, reference, _effnet_taps())
+def effnet_distances(prediction: np.ndarray, reference: np.ndarray) -> Distances:
+    """`perceptual-effnet` of each frame. Raises MissingPartError without the extra `features`."""
+    return distances(prediction, reference, _effnet_taps())
 
 
 perceptual_effnet = Metric(
     name="perceptual-effnet",
-    function=effnet_distance,
+    function=frame_distance,
+    shared=effnet_distances,
     needs=(PREDICTION, REFERENCE),
     unit="",
     range=(0, 20),
@@ -87,16 +121,17 @@ perceptual_effnet = Metric(
 )
 
 
-def lpips_distance(
-    prediction: np.ndarray, reference: np.ndarray, lpips: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """(T,) LPIPS of each frame by its loaded network (hmcli/metrics/lpips.py)."""
+def lpips_distances(
+    prediction: np.ndarray, reference: np.ndarray, lpips: Callable[[np.ndarray, np.ndarray], Distances]
+) -> Distances:
+    """LPIPS of each frame by its loaded network (hmcli/metrics/lpips.py)."""
     return lpips(prediction, reference)
 
 
 lpips = Metric(
     name="lpips",
-    function=lpips_distance,
+    function=frame_distance,
+    shared=lpips_distances,
     needs=(PREDICTION, REFERENCE, LPIPS),
     unit="",
     range=(0, math.inf),

@@ -7,6 +7,7 @@ al. (2004). Both are computed on decoded uint8 RGB frames, so a range of 255 is 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,29 +30,46 @@ def frame_psnr(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
         )
 
 
-def frame_ssim(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(T,) structural similarity of each frame in [-1, 1]: mean over pixels and over the three colour channels."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Similarity:
+    """Structural similarity of T frames: `values_T` of the whole, and `map_THW` of every pixel's window.
+
+    `map_THW` is float32, the mean of the three channels; at the frames' edges, which `values_T` leave out, windows see
+    mirrored pixels.
+    """
+
+    values_T: np.ndarray
+    map_THW: np.ndarray
+
+
+def similarity(prediction: np.ndarray, reference: np.ndarray) -> Similarity:
+    """Raises ValueError for frames smaller than a window."""
     from skimage.metrics import structural_similarity
 
     check_pair(prediction, reference)
     if min(prediction.shape[1:3]) < SSIM_WINDOW:
         height, width = prediction.shape[1:3]
         raise ValueError(f"SSIM needs frames of at least {SSIM_WINDOW} pixels a side, these are {height}x{width}")
-    return np.array(
-        [
-            structural_similarity(
-                true,
-                made,
-                data_range=DATA_RANGE,
-                channel_axis=-1,
-                gaussian_weights=True,
-                sigma=SSIM_SIGMA,
-                use_sample_covariance=False,
-            )
-            for true, made in zip(reference, prediction, strict=True)
-        ],
-        np.float64,
-    )
+    values_T = np.empty(len(reference), np.float64)
+    map_THW = np.empty(reference.shape[:3], np.float32)
+    for frame, (true, made) in enumerate(zip(reference, prediction, strict=True)):
+        values_T[frame], channels_HW3 = structural_similarity(
+            true,
+            made,
+            data_range=DATA_RANGE,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=SSIM_SIGMA,
+            use_sample_covariance=False,
+            full=True,
+        )
+        map_THW[frame] = channels_HW3.mean(axis=-1)
+    return Similarity(values_T=values_T, map_THW=map_THW)
+
+
+def frame_ssim(of: Similarity) -> np.ndarray:
+    """(T,) structural similarity of each frame in [-1, 1]: mean over pixels and over the three colour channels."""
+    return of.values_T
 
 
 psnr = Metric(
@@ -68,6 +86,7 @@ psnr = Metric(
 ssim = Metric(
     name="ssim",
     function=frame_ssim,
+    shared=similarity,
     needs=(PREDICTION, REFERENCE),
     unit="",
     range=(-1, 1),

@@ -29,7 +29,7 @@ from hmcli.metrics.contract import (
 from hmcli.metrics.distractors import PICTURES_ARE, features_of_others
 from hmcli.metrics.dsc import GREY, LEAST
 from hmcli.metrics.reentry import JUDGED, NEEDS, TAKEN, ReEntry, clip_tracks, re_entries
-from hmcli.metrics.returned import covered
+from hmcli.metrics.regions import covered
 
 AT_MOST = 5  # frames of a re-entry, spread evenly: features are most of what this costs
 Features = Callable[[np.ndarray], np.ndarray]

@@ -24,7 +24,8 @@ from hmcli.metrics.contract import (
     SubjectBoxes,
     Tracks,
 )
-from hmcli.metrics.returned import boxed_pixels, check_boxed, covered, psnr_inside
+from hmcli.metrics.inside import psnr_inside
+from hmcli.metrics.regions import boxed_pixels, check_boxed, covered
 from hmcli.metrics.views import SKY, lifted, pixels_at, projected
 
 SAME_SURFACE = 0.05  # relative difference of depth up to which two views show the same surface

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmcli.metrics.contract import NothingToJudge, Stretch, SubjectBoxes, SubjectTrack, Tracks
-from hmcli.metrics.regions import psnr_outside, psnr_stretch, psnr_subjects
+from hmcli.metrics.inside import psnr_outside, psnr_stretch, psnr_subjects
 
 T, H, W = 6, 8, 10
 LEFT, RIGHT = (1, 2, 4, 6), (6.5, 0, 9, 3)  # boxes: left, top, right, bottom

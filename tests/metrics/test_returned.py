@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hmcli.metrics.contract import NothingToJudge, SubjectBoxes
+from hmcli.metrics.inside import psnr_returned
 from hmcli.metrics.pixel import psnr
-from hmcli.metrics.returned import psnr_returned
 
 T, H, W = 3, 7, 11
 NO_BOX = (math.nan,) * 4

@@ -10,7 +10,7 @@ import pytest
 from panning import FOCAL, H, W, boxes, cameras, depth, filmed, nobody
 
 from hmcli.metrics.contract import NothingToJudge, Stretch, SubjectTrack, Tracks
-from hmcli.metrics.phases import psnr_hidden, psnr_visible
+from hmcli.metrics.inside import psnr_hidden, psnr_visible
 from hmcli.metrics.revisited import background_revisited, revisited
 
 HALF = float(np.arctan(W / 2 / FOCAL))  # radians to the edge of the picture
@@ -121,5 +121,5 @@ def test_without_a_certified_stretch_in_the_target_no_phase_is_judged():
             psnr_hidden(prediction=prediction, reference=reference, tracks=tracks)
         with pytest.raises(NothingToJudge):
             psnr_visible(prediction=prediction, reference=reference, boxes=boxes(6, (3, 2, 9, 7)), tracks=tracks)
-    with pytest.raises(ValueError, match="tracks are of 6 target frames"):
+    with pytest.raises(ValueError, match="tracks are of 6 frames, the reference has 5"):
         psnr_hidden(prediction=prediction[:5], reference=reference[:5], tracks=phases(4, 5))

@@ -269,6 +269,41 @@ def test_what_metrics_share_is_computed_once_and_one_detector_sees_the_truth_too
         dataclasses.replace(one, needs=(PREDICTION, TRUE_DETECTIONS))
 
 
+def test_metrics_of_different_needs_share_what_is_made_of_the_needs_of_both(
+    known: Any, generation: Path, clips: Path, tmp_path: Path
+):
+    asked: list[np.ndarray] = []
+
+    def differences(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        asked.append(prediction)
+        return np.abs(prediction.astype(float) - reference).mean(axis=(1, 2, 3))
+
+    first = Metric(
+        name="all-frames", function=lambda of: of, shared=differences, needs=(PREDICTION, REFERENCE), unit="",
+        definition="of all frames",
+    )  # fmt: skip
+    known(first)
+    known(dataclasses.replace(
+        first, name="by-tracks", needs=(PREDICTION, REFERENCE, TRACKS), shares=(PREDICTION, REFERENCE),
+        function=lambda of, tracks: of + len(tracks.subjects), definition="and the subjects' number",
+    ))  # fmt: skip
+    done = evaluate.run(
+        load_recipe(), generation=generation, reference=clips, metrics=("by-tracks", "all-frames"),
+        out=tmp_path / "eval", reporter=Silent(),
+    ).path  # fmt: skip
+    videos = sorted((generation / "videos").iterdir())
+    assert len(asked) == len(videos)
+    for video in videos:
+        subjects = len(json.loads((clips / video.stem / "subjects.json").read_text()))
+        one, other = (
+            json.loads((done / "frames" / f"{video.stem}.{name}.json").read_text())["values"]
+            for name in ("all-frames", "by-tracks")
+        )
+        assert other == pytest.approx([value + subjects for value in one])
+    with pytest.raises(ValueError, match="shares names needs"):
+        dataclasses.replace(first, shares=(TRACKS,))
+
+
 def test_values_depend_on_the_detector(generation: Path, clips: Path, tmp_path: Path):
     def key(names: tuple[str, ...]) -> str:
         folder = write_random_detector(tmp_path / names[0], names)

@@ -136,12 +136,15 @@ class Clip:
                 inputs[OTHER_SAMPLES] = [(video, self.detections(video)) for video in others]
             if FLOW in metric.needs:
                 inputs[FLOW] = self.features.flow()
+            given = {PREDICTION: prediction, **inputs}
+            first = metric.shares or metric.needs
             computed = metric.shared or metric.function
-            one = (computed, metric.needs, column.backbone, column.detector, id(prediction))
+            one = (computed, first, column.backbone, column.detector, id(prediction))
             if one not in self._returned:
-                given = {PREDICTION: prediction, **inputs}
-                self._returned[one] = computed(**{name: given[name] for name in metric.needs})
-            found = self._returned[one] if metric.shared is None else metric.function(self._returned[one])
+                self._returned[one] = computed(**{name: given[name] for name in first})
+            found = self._returned[one]
+            if metric.shared is not None:
+                found = metric.function(found, **{name: given[name] for name in metric.needs if name not in first})
         except ValueError as error:
             raise DataError(str(error)) from error
         return self._told(as_found(metric, found))
