@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from hmcli.stages.training.train import STEPS_AHEAD, prepared_ahead
+from hmcli.stages.training.feeding import STEPS_AHEAD, prepared_ahead
 from hmcli.store.arrays import ROOT, StackReader, write_stack
 
 LARGE = (16, 40, 60, 104)  # a published clip: channels, latent frames, rows, columns

@@ -151,7 +151,11 @@ def tokenize_memory(
 def train(
     recipe: RecipeArgument,
     latents: Annotated[
-        str | None, typer.Option("--latents", help="Latents artifact (for a codec: folder of clips); - reads stdin.")
+        list[str] | None,
+        typer.Option(
+            "--latents",
+            help="Latents artifact (several: all are trained on; for a codec: folder of clips); - reads stdin.",
+        ),
     ] = None,
     memory: Annotated[
         Path | None,
@@ -185,7 +189,10 @@ def train(
     resolved = recipe_for("train", recipe, [*(override or []), *(resume_with or [])], readers.of_training())
     part = resolved.train.part
     accept = made_with(to_dict(resolved), "codec", "text")
-    source = find_input(latents, "latents" if part == "transformer" else "dataset", accept=accept)
+    kind = "latents" if part == "transformer" else "dataset"
+    if part != "transformer" and len(latents or ()) > 1:
+        raise UsageError(f"train.part={part} learns from one folder of clips", fix="give one --latents")
+    sources = tuple(find_input(text, kind, accept=accept) for text in latents or (None,))
     where = named(out, recipe, "run")
     from hmcli.runtime import pick_device
 
@@ -200,15 +207,15 @@ def train(
 
         by_part = {"codec": codec.run, "blocks": blocks.run, "segmenter": segmenter.run}
         return by_part[part](
-            resolved, data=source, out=where, force=force, prune=prune, device=pick_device(device), reporter=Console(),
-            dry_run=dry_run,
+            resolved, data=sources[0], out=where, force=force, prune=prune, device=pick_device(device),
+            reporter=Console(), dry_run=dry_run,
         )  # fmt: skip
     from hmcli.stages.training import train as stage
     from hmcli.stages.training.launching import in_ranks
 
     chosen = pick_device(device)
     work = partial(
-        stage.run, resolved, latents=source, memory=given(memory), out=where, force=force, prune=prune, device=chosen,
+        stage.run, resolved, latents=sources, memory=given(memory), out=where, force=force, prune=prune, device=chosen,
         reporter=Console(), resume_with=tuple(change.partition("=")[0].strip() for change in resume_with or ()),
     )  # fmt: skip
     return in_ranks(work, place, ranks, device=chosen, dry_run=dry_run, explain=explain)

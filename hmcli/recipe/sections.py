@@ -361,6 +361,11 @@ class TrainConfig:
         key("What ranks hold: ddp the whole model each, fsdp a share of weights, gradients, moments and average.",
             by=_TRAIN),
     ] = "ddp"  # fmt: skip
+    shuffle: Annotated[
+        Literal["clips", "shards"],
+        key("Order of clips in an epoch: all by chance; or files of the latents by chance, then the clips of a few "
+            "files, so that every file is read once.", by=_TRAIN),
+    ] = "clips"  # fmt: skip
     lr: Annotated[float, key("Highest learning rate.", by=_STEPS, gt=0)] = 3.0e-4
     warmup: Annotated[int, key("Steps from 0 to lr.", by=_STEPS, unit="steps", ge=0)] = 10
     decay: Annotated[

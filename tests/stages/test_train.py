@@ -29,6 +29,7 @@ from hmcli.stages.latents.view import open_latents
 from hmcli.stages.models.folders import build_model, find_model
 from hmcli.stages.models.layout import Step
 from hmcli.stages.training.checkpoints import last_checkpoint, read_checkpoint, write_checkpoint
+from hmcli.stages.training.feeding import held_out, prepared_ahead
 from hmcli.stages.training.learning import batches, freeze, learning_rate, make_average
 from hmcli.stages.training.objective import (
     Question,
@@ -42,7 +43,6 @@ from hmcli.stages.training.objective import (
     returned_pixels,
 )
 from hmcli.stages.training.runs import held_out_fall, is_converged, log_until
-from hmcli.stages.training.train import held_out, prepared_ahead
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.manifest import read_manifest
 

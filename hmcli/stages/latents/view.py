@@ -87,6 +87,11 @@ class LatentsView:
         return self.manifest.fingerprint
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """As what is made of these latents names them."""
+        return {KIND: self.fingerprint}
+
+    @property
     def channels(self) -> int:
         return self.attributes.channels
 
@@ -105,6 +110,20 @@ class LatentsView:
     def text_shape(self) -> tuple[int, int]:
         """Rows and width of a text embedding as the model sees it."""
         return self.attributes.text_length, self.attributes.text_dim
+
+    @property
+    def name(self) -> str:
+        """The folder's name without the suffix hm gave it."""
+        return self.path.name.removesuffix(f".{KIND}").removesuffix(".zarr")
+
+    @cached_property
+    def shards(self) -> dict[str, tuple[str, int]]:
+        """Clip id -> the file that holds its latents: of which group, and which of its files."""
+        found: dict[str, tuple[str, int]] = {}
+        for group in self.groups:
+            rows = self._reader(f"{group.name}/{LATENTS}").rows_per_shard
+            found |= {clip: (group.name, row // rows) for row, clip in enumerate(group.ids)}
+        return found
 
     @cached_property
     def where(self) -> dict[str, tuple[Group, int]]:

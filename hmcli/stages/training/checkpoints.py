@@ -157,7 +157,7 @@ def checkpoint_manifest(
         trained_with=TrainedWith(codec=view.manifest.inputs["codec"], text=view.manifest.inputs["text"]),
     )  # fmt: skip
     return make_manifest(
-        CHECKPOINT, recipe=to_dict(recipe), inputs={"latents": view.fingerprint}, seed=recipe.seed,
+        CHECKPOINT, recipe=to_dict(recipe), inputs=view.inputs, seed=recipe.seed,
         items={MODEL: {"hash": hash_json(parts)}}, files=files, counts={"step": step}, attributes=to_json(about),
     )  # fmt: skip
 

@@ -34,6 +34,33 @@ def batches(groups: list[list[str]], batch: int, seed: int) -> Iterator[list[str
         epoch += 1
 
 
+SHARDS_AT_ONCE = 4  # whose clips are mixed
+
+
+def batches_by_shard(groups: list[list[list[str]]], batch: int, seed: int) -> Iterator[list[str]]:
+    """The same from groups of shards, read one after the other: shards are shuffled, then the clips of a few of them.
+
+    Whoever keeps these few at hand reads every shard once an epoch. Groups take turns by chance.
+    """
+    epoch = 0
+    while True:
+        rng = np.random.default_rng((seed, epoch, 1))
+        queues: list[list[list[str]]] = []
+        for shards in groups:
+            shuffled = [shards[i] for i in rng.permutation(len(shards))]
+            order: list[str] = []
+            for first in range(0, len(shuffled), SHARDS_AT_ONCE):
+                near = [clip for shard in shuffled[first : first + SHARDS_AT_ONCE] for clip in shard]
+                order += [near[i] for i in rng.permutation(len(near))]
+            filled = order + [order[i % len(order)] for i in range(-len(order) % batch)]
+            queues.append([filled[i : i + batch] for i in range(0, len(filled), batch)])
+        turns = [number for number, queue in enumerate(queues) for _ in queue]
+        waiting = [iter(queue) for queue in queues]
+        for turn in rng.permutation(len(turns)):
+            yield next(waiting[turns[turn]])
+        epoch += 1
+
+
 def freeze(model: torch.nn.Module, train: TrainConfig) -> list[torch.nn.Parameter]:
     """Leave only `train.train_only` trainable (parts of names; empty: all), and adapters; returns what trains.
 

@@ -47,17 +47,30 @@ class Batch:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Among:
+    """Where samples stand in a larger batch, for all of which chance is drawn: each sample sees the same of it."""
+
+    first: int
+    whole: int
+
+
 def make_batch(
-    clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, train: TrainConfig, tested: bool = False, rng: Any
-) -> Batch:
+    clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, train: TrainConfig, tested: bool = False, rng: Any,
+    among: Among | None = None,
+) -> Batch:  # fmt: skip
     """Stack clips; draw what is random about them: dropped captions and, for frozen context, the anchor pose and age.
 
     `tested`: as in use, captions stay, the anchor is a frame's and memory is as old as it is.
     """
     away = (0.0, 0.0) if tested else (train.anchor_turn, train.anchor_shift)
-    cameras = [anchored_rows(clip, *away, rng=rng) if frozen else clip.camera for clip in clips]
+    before, after = (0, 0) if among is None else (among.first, among.whole - among.first - len(clips))
+    # What is drawn of a clip that others read depends on its shape, which is that of all.
+    every = [*clips[:1] * before, *clips, *clips[:1] * after]
+    own = slice(before, before + len(clips))
+    cameras = [anchored_rows(clip, *away, rng=rng) for clip in every][own] if frozen else [c.camera for c in clips]
     text_dropout = 0.0 if tested else train.text_dropout
-    texts = [empty if rng.random() < text_dropout else clip.text for clip in clips]
+    texts = [empty if rng.random() < text_dropout else clip.text for clip in every][own]
     return Batch(
         latents=tensor_of(np.stack([clip.latents for clip in clips])),
         camera=tensor_of(np.stack(cameras).astype(np.float32)),
@@ -148,8 +161,9 @@ class Question:
 
 
 def ask(
-    batch: Batch, schedule: FlowSchedule, flow: FlowConfig, *, context: ContextKind, draws: int = 1, seed: int
-) -> Question:
+    batch: Batch, schedule: FlowSchedule, flow: FlowConfig, *, context: ContextKind, draws: int = 1, seed: int,
+    among: Among | None = None,
+) -> Question:  # fmt: skip
     """Noise and levels for a batch, from `seed`: one level for the target frames of a clip, or as `flow.noise` says.
 
     `context` is the model's: joint or frozen. Several `draws` share one run of a frozen model over its context.
@@ -162,8 +176,14 @@ def ask(
     clean, kept = batch.latents, clean_frames(batch.context, flow.noise, context)
     if draws > 1:
         clean, kept = clean[:, :, batch.context :].repeat(draws, 1, 1, 1, 1), 0
-    index = draw_levels(len(schedule.sigmas), len(clean), clean.shape[2], flow.noise, generator, flow.density)
-    noise = torch.randn(clean.shape, generator=generator)
+    size = len(batch.latents)
+    among = among or Among(first=0, whole=size)
+    drawn = draws * among.whole
+    index = draw_levels(len(schedule.sigmas), drawn, clean.shape[2], flow.noise, generator, flow.density)
+    noise = torch.randn((drawn, *clean.shape[1:]), generator=generator)
+    if size != among.whole:
+        own = slice(among.first, among.first + size)
+        index, noise = (x.unflatten(0, (draws, -1))[:, own].flatten(0, 1) for x in (index, noise))
     return Question(
         latents=with_clean_context(clean, noise, schedule.sigmas[index], kept), timesteps=schedule.timesteps[index],
         wanted=flow_target(clean, noise, flow.target), weights=schedule.weights[index], draws=draws,

@@ -7,13 +7,10 @@ stopped anywhere therefore ends with the same weights as one that was never stop
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,8 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict, sections, to_yaml
 from hmcli.recipe.sections import Recipe, TrainConfig
 from hmcli.runtime import Silent, StopFlag, peak_memory, say_beside, stopping_at_boundaries
-from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
+from hmcli.stages.latents.stores import LatentsStores, open_stores
+from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_base, model_arguments, read_otherwise
 from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, RUN, RunAttributes, Step, step_name
@@ -39,7 +37,7 @@ from hmcli.stages.training.checkpoints import (
     write_checkpoint,
     write_share,
 )
-from hmcli.stages.training.learning import batches
+from hmcli.stages.training.feeding import Feed, held_out, order_of, prepared_ahead
 from hmcli.stages.training.objective import LEVELS
 from hmcli.stages.training.ranks import Place, Ranks, ending_when_stuck, joined
 from hmcli.stages.training.resuming import GoingOn, go_on_with
@@ -51,7 +49,7 @@ from hmcli.stages.training.runs import (
     refuse_another_run,
     say_stopped,
 )
-from hmcli.stages.training.trainer import Prepared, Training, prepare_training
+from hmcli.stages.training.trainer import Training, prepare_training
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
@@ -59,16 +57,14 @@ from hmcli.store.manifest import is_artifact, read_manifest
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel")  # of the train section, when a run is continued
-STEPS_AHEAD = 8  # batches prepared while the device works
 SOURCES = "latents (or model.base, or --memory)"
 FROM_NOTHING = "the start"  # in place of a checkpoint
-CACHE_BYTES = 2 << 30  # clips are kept in memory when all of them together stay below
 
 
 def run(
     recipe: Recipe,
     *,
-    latents: Path,
+    latents: Path | Sequence[Path],
     out: Path,
     force: bool,
     device: str,
@@ -91,14 +87,19 @@ def run(
         device = f"cuda:{place.local}" if device == "cuda" else device
         reporter = Silent() if place.rank else reporter
     check_shares(recipe.train, processes if place is None else place.count)
-    view = open_latents(latents)
+    view = open_stores(latents)
     view.say_left_out(reporter)
     clips = _usable(view, recipe)
     recipe = as_encoded(recipe, view, reporter)
-    inputs = {"latents": view.fingerprint}
+    inputs = view.inputs
     if (base := _check_model(recipe, view, clips, reporter)) is not None:
         inputs["base"] = base.fingerprint
     described = None
+    if memory is not None and isinstance(view, LatentsStores):
+        raise UsageError(
+            "--memory describes the clips of one latents artifact, several are given", where={"memory": memory},
+            fix="leave --memory out: what slots show is computed from the latents then",
+        )  # fmt: skip
     if memory is not None:
         described = open_descriptions(memory, view, recipe.model.memory, clips, reporter)
         inputs["memory"] = read_manifest(memory).fingerprint
@@ -168,6 +169,8 @@ def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
     kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
     if recipe.train.decay != "constant":
         kept["steps"] = recipe.train.steps
+    if recipe.train.shuffle == "clips":
+        del kept["shuffle"]  # as before there was a choice
     return hash_json({**read, "train": kept, "inputs": inputs})
 
 
@@ -245,22 +248,14 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
         first = read_checkpoint(
             Path(start), training.model, training.optimizers, training.average, training.recipe.seed
         )
-    aside = set(held_out(clips, train))
-    groups = [[clip for clip in group.ids if clip not in aside] for group in view.groups if group.shape.has_target]
-    order = batches([group for group in groups if group], train.batch, training.recipe.seed)
+    order = order_of(view, held_out(clips, train), train, training.recipe.seed)
     for _ in range(first):
         next(order)
-    fits = view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
-    cache = {clip: view.clip(clip) for clip in clips} if fits else {}
     tested = [view.clip(clip) for clip in held_out(clips, train)]
-
-    def prepare(step: int, chosen: list[str]) -> Prepared:
-        return training.prepare(step, [cache.get(clip) or view.clip(clip) for clip in chosen])
-
+    feed = Feed(training, clips)
     jobs = zip(range(first, train.steps), order, strict=False)
-    ahead = 0 if training.device == "cpu" else STEPS_AHEAD
     with nullcontext() if keeper is None else keeper.open(training.recipe, first), ending_when_stuck(ranks) as watch:
-        for prepared in prepared_ahead(prepare, jobs, ahead):
+        for prepared in prepared_ahead(feed.prepare, jobs, feed.ahead):
             watch.step()
             step, row = prepared.step, training.step(prepared)
             last, stopped = step + 1 == train.steps, ranks.largest(stop.signal or 0)
@@ -335,31 +330,6 @@ def _tested(training: Training, clips: list[LatentClip]) -> dict[str, Any]:
 
 def _mean(values: list[float]) -> float:
     return round(sum(values) / len(values), 6)
-
-
-def held_out(clips: list[str], train: TrainConfig) -> list[str]:
-    """The clips that are not trained on."""
-    if train.held_out >= len(clips):
-        raise UsageError(
-            f"train.held_out={train.held_out} leaves none of {len(clips)} clips to train on", fix="lower train.held_out"
-        )
-    return clips[len(clips) - train.held_out :]
-
-
-def prepared_ahead(
-    prepare: Callable[[int, list[str]], Prepared], jobs: Iterable[tuple[int, list[str]]], ahead: int
-) -> Iterator[Prepared]:
-    """Batches in order; the next `ahead` of them are made by threads meanwhile, for a device that would wait."""
-    if not ahead:
-        yield from (prepare(*job) for job in jobs)
-        return
-    remaining = iter(jobs)
-    with ThreadPoolExecutor(ahead) as pool:
-        waiting = deque(pool.submit(prepare, *job) for job in itertools.islice(remaining, ahead))
-        while waiting:
-            ready = waiting.popleft().result()
-            waiting.extend(pool.submit(prepare, *job) for job in itertools.islice(remaining, 1))
-            yield ready
 
 
 # --- the run as an artifact ----------------------------------------------------------------------------------------

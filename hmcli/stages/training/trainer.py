@@ -25,6 +25,7 @@ from hmcli.stages.models.folders import build_model
 from hmcli.stages.models.layout import Step
 from hmcli.stages.training.learning import freeze, learning_rate, make_average
 from hmcli.stages.training.objective import (
+    Among,
     Batch,
     Question,
     ask,
@@ -47,23 +48,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What one step trains on, but for the weights."""
+    """What one step trains on, but for the weights; of a batch of `whole` samples those from `first` on."""
 
     step: int
+    chosen: list[str]  # clips of the whole batch
     clips: list[LatentClip]
+    first: int
     batch: Batch
     question: Question
     retrieval: RetrievalInputs | None
 
+    @property
+    def whole(self) -> int:
+        return len(self.chosen)
+
     def share(self, number: int, parts: int) -> Prepared:
-        """Piece `number` of `parts`: the same samples, with the same noise, as in the whole."""
+        """Piece `number` of `parts` of the whole batch: the same samples, with the same noise."""
         if parts == 1:
             return self
-        part = slice(len(self.clips) * number // parts, len(self.clips) * (number + 1) // parts)
+        of = piece_of(self.whole, number, parts)
+        part = slice(of.start - self.first, of.stop - self.first)
+        if part.start < 0 or part.stop > len(self.clips):
+            raise ValueError(f"samples {of.start} to {of.stop} of the batch are not held here")
         return replace(
-            self, clips=self.clips[part], batch=self.batch.share(part), question=self.question.share(part),
+            self, clips=self.clips[part], first=of.start, batch=self.batch.share(part),
+            question=self.question.share(part),
             retrieval=None if self.retrieval is None else self.retrieval.share(part),
         )  # fmt: skip
+
+
+def piece_of(whole: int, number: int, parts: int) -> slice:
+    """The samples of a batch that make piece `number` of `parts`."""
+    return slice(whole * number // parts, whole * (number + 1) // parts)
 
 
 @dataclass(kw_only=True)
@@ -82,21 +98,36 @@ class Training:
     objective: torch.nn.Module  # prepared -> loss, whose gradients are the mean over ranks
     described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
 
-    def prepare(self, step: int, clips: list[LatentClip], *, tested: bool = False) -> Prepared:
-        """One batch and what it is asked; everything random comes from (seed, step). Changes nothing: may run ahead."""
+    def own(self, chosen: list[str]) -> slice:
+        """The clips of a batch that this rank reads."""
+        return piece_of(len(chosen), self.ranks.rank, self.ranks.count)
+
+    def prepare(
+        self, step: int, clips: list[LatentClip], *, tested: bool = False, of: tuple[list[str], int] | None = None
+    ) -> Prepared:
+        """One batch and what it is asked; everything random comes from (seed, step). Changes nothing: may run ahead.
+
+        `of`: the ids of a larger batch, and where `clips` begin in it. What is drawn for them is the same then.
+        """
         recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, 2 if tested else 1, step))
-        context = recipe.model.memory.context
+        chosen, first = of or ([clip.id for clip in clips], 0)
+        context, among = recipe.model.memory.context, Among(first=first, whole=len(chosen))
         batch = make_batch(
-            clips, self.view.text(0), frozen=context == "frozen", train=recipe.train, tested=tested, rng=rng
-        )
+            clips, self.view.text(0), frozen=context == "frozen", train=recipe.train, tested=tested, rng=rng,
+            among=among,
+        )  # fmt: skip
         batch = replace(batch, pixels=pixel_weights(self.view, clips, recipe.train.subject_weight))
         seed = int(rng.integers(2**62))
         retrieval = retrieval_inputs(
-            clips, self.view, recipe.model.memory, seed=seed + 1, device=self.device, described=self.described,
-            positions=recipe.model.positions, each=True,
+            clips, self.view, recipe.model.memory, seed=seed + 1 + first, device=self.device,
+            described=self.described, positions=recipe.model.positions, each=True,
         )  # fmt: skip
-        question = ask(batch, self.schedule, recipe.flow, context=context, draws=recipe.train.draws, seed=seed)
-        return Prepared(step=step, clips=clips, batch=batch, question=question, retrieval=retrieval)
+        question = ask(
+            batch, self.schedule, recipe.flow, context=context, draws=recipe.train.draws, seed=seed, among=among
+        )
+        return Prepared(
+            step=step, chosen=chosen, clips=clips, first=first, batch=batch, question=question, retrieval=retrieval
+        )
 
     def step(self, prepared: Prepared) -> Step:
         """Train on one batch. Returns what the log says of it.
@@ -107,7 +138,7 @@ class Training:
         rate = learning_rate(train, step)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate * group["scale"]
-        with naming(step, [clip.id for clip in prepared.clips]):
+        with naming(step, prepared.chosen):
             value = _finite("the loss", self._gradients(prepared))
             norm = _finite("the gradient's norm", float(self._clip(train.clip_norm)))
         for optimizer in self.optimizers:
@@ -124,7 +155,7 @@ class Training:
         """
         from hmcli.stages.training.together import unsynchronised
 
-        each, whole = self.recipe.train.accumulate, len(prepared.clips)
+        each, whole = self.recipe.train.accumulate, prepared.whole
         value = 0.0
         for piece in range(each):
             share = prepared.share(self.ranks.rank * each + piece, self.ranks.count * each)
