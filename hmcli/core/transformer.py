@@ -379,15 +379,17 @@ def _check_choices(**given: str) -> None:
 
 
 def load_model(
-    path: str | Path, dtype: torch.dtype = torch.float32, policy: str | None = None
+    path: str | Path, dtype: torch.dtype = torch.float32, policy: str | None = None, max_history: int | None = None
 ) -> HydraTransformer3DModel:
     """Load a saved transformer folder; unlike `from_pretrained`, refuses weights that do not fit exactly.
 
-    With `policy` the same weights read memory by another one than they were saved with.
+    With `policy` the same weights read memory by another one than they were saved with, with `max_history` old memory
+    elsewhere in time.
     """
+    otherwise = {"policy": policy, "max_history": max_history}
     model, found = HydraTransformer3DModel.from_pretrained(
         str(path), torch_dtype=dtype, output_loading_info=True, local_files_only=True,
-        **({} if policy is None else {"policy": policy}),
+        **{name: value for name, value in otherwise.items() if value is not None},
     )  # fmt: skip
     wrong = {
         kind: [str(name) for name in found.get(f"{kind}_keys", [])] for kind in ("missing", "unexpected", "mismatched")

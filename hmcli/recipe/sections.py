@@ -438,6 +438,17 @@ class SampleConfig:
         key("Frames made at a time (4k+1); what was made is the past of what follows. 0: the whole target at once.",
             by=("generate",), unit=FRAMES, ge=0)
     ] = 0  # fmt: skip
+    max_history: Annotated[
+        int,
+        key("Frozen context: older memory is read as if it were so old (what training had: its context, and "
+            "train.older); 0: as model.memory.max_history says.", by=("generate", "inspect"), unit="latent frames",
+            ge=0),
+    ] = 0  # fmt: skip
+    anchor_radius: Annotated[
+        float,
+        key("Rollouts of frozen context: a chunk with a camera further than this from the anchor pose gets a new one, "
+            "and the past within this distance of it is run again; 0: never.", by=("generate",), unit="metres", ge=0),
+    ] = 0.0  # fmt: skip
     scheduler: Annotated[
         str, key("How it steps from noise to clean latents; euler: as released.", by=("generate", "inspect"),
                  names="scheduler")

@@ -153,6 +153,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "sample.steps": ("generate", "", "1"),
     "sample.count": ("generate", "", "2"),
     "sample.chunk": ("generate", "", "9"),
+    "sample.max_history": ("generate", "", "2"),
+    "sample.anchor_radius": ("generate", "", "3"),  # refused without chunks; what it does: test_rollout.py
     "sample.scheduler": ("generate", "sample.steps=3", "unipc"),
     "sample.branches": ("generate", "sample.guidance=2", "together"),
     "sample.cache": ("generate", "sample.steps=4", "first-block:9"),

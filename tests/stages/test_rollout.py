@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from hmcli.core.sampler import sample
 from hmcli.errors import DataError, UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Heard, Silent
-from hmcli.stages.memory.kept import anchor_of, compute_memory, rows_from
+from hmcli.stages.latents.view import LatentClip
+from hmcli.stages.memory.kept import History, anchor_of, compute_memory, rows_from
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.sampling.job import Job, open_job
 from hmcli.stages.sampling.rollout import Chunk, _Frozen, check_rollout, chunks_of, roll_out
@@ -119,6 +121,7 @@ def test_memory_of_chunks_stays_on_disk(job: Job, tmp_path: Path):
     past, latents = _Frozen(job, clip, tmp_path), np.zeros((16, 3, 4, 6), np.float32)
     held = past.memory.blocks[0].slots
     for chunk in chunks_of(36, CHUNK):
+        np.save(tmp_path / f"{chunk.number:05d}.npy", latents)
         past.add(chunk, latents, past.poses_of(chunk))
     slots = past.memory.blocks[0].slots
     assert isinstance(slots, Joined)
@@ -167,6 +170,126 @@ def test_every_sample_has_noise_of_its_own_in_every_chunk(job: Job, tmp_path: Pa
     assert all(not np.allclose(a, b, atol=0.1) for a, b in zip(first, second, strict=True))
     seeds = {chunk_seed(5, clip, number, chunk) for clip in "ab" for number in (1, 2) for chunk in range(4)}
     assert len(seeds) == 16
+
+
+# --- old and far memory ----------------------------------------------------------------------------------------------
+
+RADIUS, AWAY = "sample.anchor_radius=2", 3.0  # metres
+
+
+@pytest.fixture(scope="module")
+def far(nano: Path, run: Path, latents: Path) -> Job:
+    return job_of(nano, run, latents, RADIUS)
+
+
+def walked(job: Job) -> LatentClip:
+    """A clip whose second and third chunk of four are filmed from elsewhere."""
+    clip = job.view.clip(job.view.ids()[0])
+    poses = np.repeat(clip.frame_poses[20:21], 21 + 33, axis=0)
+    poses[21 + 9 : 21 + 27, 0, 3] += AWAY
+    return dataclasses.replace(clip, frame_poses=poses, poses=np.repeat(poses[:1], 6 + 9, axis=0), target=9)
+
+
+def under_anchors(job: Job, clip: LatentClip) -> list[np.ndarray]:
+    """The same rollout by hand: for every chunk memory of what its anchor reaches is made anew, all of it in memory."""
+    network, made = job.network, list[np.ndarray]()
+    chunks = [clip.frame_poses[21:][[at, at + 4, min(at + 8, 32)]] for at in (0, 9, 18, 27)]
+    past = [(clip.context_latents, clip.world_poses()[:6])]
+    home, away = clip.frame_poses[0], chunks[1][0]
+    reached = [(home, [(0, 0)]), (away, [(1, 0)]), (away, [(1, 0), (2, 0)]), (home, [(0, 3), (1, 3), (3, 0)])]
+    for number, (anchor, kept) in enumerate(reached):  # which stretch, and how many latent frames are left out after it
+        memory = None
+        for index, gap in kept:
+            seen, poses = past[index]
+            later = network.encode_context(torch.tensor(seen)[None], rows_from(poses, anchor, "cpu"))
+            later = later.starting_at(0 if memory is None else memory.num_context_frames).older_by(gap)
+            memory = later if memory is None else memory.then(later)
+        latents = sample(
+            network, generator=torch.Generator().manual_seed(chunk_seed(job.recipe.seed, clip.id, 1, number)), frames=3,
+            size=job.view.latent_size, schedule=make_schedule(job.sample.steps, job.sample.shift),
+            text=torch.tensor(clip.text)[None], negative_text=torch.tensor(job.negative)[None],
+            guidance=job.sample.guidance, memory=memory, camera=rows_from(chunks[number], anchor, "cpu"),
+            retrieval=None,
+        )[0].numpy()  # fmt: skip
+        made.append(latents)
+        past.append((latents, chunks[number]))
+    return made
+
+
+def test_beyond_the_radius_the_past_near_a_new_anchor_is_run_again(far: Job, tmp_path: Path):
+    heard, clip = Heard(), walked(far)
+    found = list(roll_out(dataclasses.replace(far, reporter=heard), clip, 1, tmp_path))
+    wanted = under_anchors(far, clip)
+    assert [np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)] == [True] * 4
+    said = [text for _, text in heard.said if "anchor" in text]
+    assert ["frame 9: " in said[0], "1 of 2 " in said[0]] == [True, True]
+    assert ["frame 27: " in said[1], "3 of 4 " in said[1]] == [True, True]
+
+
+def test_within_the_radius_nothing_changes(job: Job, nano: Path, run: Path, latents: Path, tmp_path: Path):
+    clip = walked(job)
+    wide = job_of(nano, run, latents, f"sample.anchor_radius={AWAY + 0.01}")
+    plain, found = list(roll_out(job, clip, 1, tmp_path / "a")), list(roll_out(wide, clip, 1, tmp_path / "b"))
+    assert all(np.array_equal(a, b) for a, b in zip(plain, found, strict=True))
+    near = list(roll_out(job_of(nano, run, latents, RADIUS), clip, 1, tmp_path / "c"))
+    assert np.array_equal(near[0], plain[0])
+    assert not np.allclose(near[1], plain[1], atol=1e-4)
+
+
+def test_a_rollout_that_was_stopped_finds_its_anchors_again(far: Job, tmp_path: Path):
+    clip = walked(far)
+    whole = list(roll_out(far, clip, 1, tmp_path / "whole"))
+    for stopped in (1, 2, 3):
+        some = roll_out(far, clip, 1, tmp_path / str(stopped))
+        for _ in range(stopped):
+            next(some)
+        some.close()
+        again = list(roll_out(far, clip, 1, tmp_path / str(stopped)))
+        assert all(np.array_equal(a, b) for a, b in zip(again, whole, strict=True))
+
+
+def test_windows_that_reach_over_a_short_chunk_have_the_frames_before_it(far: Job, tmp_path: Path):
+    clip = walked(far)
+    past = _Frozen(far, clip, tmp_path)
+    away = np.repeat(clip.frame_poses[-1:], 3, axis=0) + AWAY * np.eye(4)[3]
+    past.add(Chunk(number=0, start=0, stop=1), np.zeros(0), clip.frame_poses[21:22])
+    assert past.come_to(away) == "a new anchor pose: 2 of 2 stretches of the past are run again"
+
+
+def test_old_memory_is_read_as_if_it_were_no_older_than_asked(
+    job: Job, nano: Path, run: Path, latents: Path, tmp_path: Path
+):
+    plain, same = (
+        rolled(job, tmp_path / "a"),
+        rolled(job_of(nano, run, latents, "sample.max_history=12"), tmp_path / "b"),
+    )
+    assert all(
+        np.array_equal(a, b) for a, b in zip(plain, same, strict=True)
+    )  # the third chunk has 6 + 6 frames before
+    newer = job_of(nano, run, latents, "sample.max_history=6")
+    found = rolled(newer, tmp_path / "c")
+    assert [np.array_equal(a, b) for a, b in zip(plain, found, strict=True)] == [True, False, False]
+    assert newer.network.config.max_history == 6
+    assert all(np.array_equal(a, b) for a, b in zip(found, by_hand(newer), strict=True))
+
+
+def test_keys_of_old_and_far_memory_are_refused_where_there_is_none(
+    job: Job, nano: Path, run: Path, joint_run: Path, latents: Path
+):
+    for setting in ("sample.max_history=6", "sample.anchor_radius=2"):
+        with pytest.raises(UsageError, match="context is joint"):
+            job_of(nano, joint_run, latents, "model.memory.context=joint", setting)
+    with pytest.raises(UsageError, match="made at once") as refused:
+        job_of(nano, run, latents, RADIUS, "sample.chunk=0")
+    assert refused.value.fix == "set sample.chunk too"
+    asked = job_of(nano, run, latents, RADIUS)
+    asked.__dict__["memory"] = dataclasses.replace(asked.memory, policy="all", top_k=0)
+    with pytest.raises(UsageError, match="policy all reads any frame"):
+        check_rollout(asked)
+    longer = dataclasses.replace(job_of(nano, run, latents, RADIUS), history=History([], job.model))
+    longer.history.views = [SimpleNamespace(path=Path("first")), SimpleNamespace(path=Path("next"))]
+    with pytest.raises(UsageError, match="cannot be run again"):
+        check_rollout(longer)
 
 
 def test_clips_without_poses_and_policies_that_know_given_frames_are_refused(job: Job, tmp_path: Path):

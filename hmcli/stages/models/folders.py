@@ -87,15 +87,17 @@ class ModelFolder:
         """Does it say by path where its text encoder lies?"""
         return bool(self.manifest.recipe["text"]["path"])
 
-    def load(self, dtype: torch.dtype, device: str, policy: str | None = None) -> HydraTransformer3DModel:
-        """The transformer, with its own memory policy or another; files and weights are checked one by one.
+    def load(
+        self, dtype: torch.dtype, device: str, policy: str | None = None, max_history: int | None = None
+    ) -> HydraTransformer3DModel:
+        """The transformer, with its own memory policy and `max_history` or others; all files and weights are checked.
 
         Raises DataError for any that cannot be used.
         """
         from hmcli.core.transformer import load_model
 
         self.check_whole(TRANSFORMER)
-        model: Any = load_model(self.path / TRANSFORMER, dtype, policy)
+        model: Any = load_model(self.path / TRANSFORMER, dtype, policy, max_history)
         require_finite_weights(model.state_dict(), where={"model": self.path})
         model.to(device)
         model.eval()

@@ -47,7 +47,8 @@ def open_pipeline(model: str | Path, *, device: str = "cpu", dtype: str = "float
     codec: Any = open_codec(codec_of(folder, ""), device)
     sample = _recorded(folder).sample
     scheduler = registry.find("scheduler", sample.scheduler)(sample.shift)
-    return HydraPipeline(folder.load(pick_dtype(dtype), device), scheduler, codec.vae)
+    network = folder.load(pick_dtype(dtype), device, max_history=sample.max_history or None)
+    return HydraPipeline(network, scheduler, codec.vae)
 
 
 def after_video(

@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from hmcli.core.retrieval import RetrievalInputs
     from hmcli.core.transformer import HydraTransformer3DModel
 
-_CAME_LATER = ("chunk", "scheduler", "branches", "cache", "history_level")  # keys that older videos know nothing of
+_CAME_LATER = (  # keys that older videos know nothing of
+    "chunk", "max_history", "anchor_radius", "scheduler", "branches", "cache", "history_level",
+)  # fmt: skip
 NO_CACHE = "none"
 NOTHING = "none"  # the policy that reads local windows alone
 
@@ -82,7 +84,8 @@ class Job:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What the transformer is built with when it samples; no weights are read."""
-        return self.model.config() | {"policy": self.memory.policy}
+        older = {"max_history": self.sample.max_history} if self.sample.max_history else {}
+        return self.model.config() | {"policy": self.memory.policy} | older
 
     @property
     def sample(self) -> SampleConfig:
@@ -171,7 +174,8 @@ class Job:
     def network(self) -> HydraTransformer3DModel:
         policy = policy_of(self.model, self.recipe)
         with part(LOADING):
-            network = self.model.load(pick_dtype(self.sample.dtype), self.device, policy)
+            dtype, max_history = pick_dtype(self.sample.dtype), self.sample.max_history or None
+            network = self.model.load(dtype, self.device, policy, max_history)
         self.reporter.note(network.set_attention(self.sample.attention))
         if self.sample.cache != NO_CACHE:
             _enable_cache(network, self.sample.cache)
@@ -227,6 +231,7 @@ def open_job(
             "--memory has no effect with sample.memory=off: nothing is read of it", where={"recipe": "sample.memory"},
             fix="leave --memory out",
         )  # fmt: skip
+    check_far_memory(recipe.sample, folder)
     job = Job(
         recipe=recipe, view=view, model=folder, history=History(kept, folder) if kept else None, described=None,
         device=device, reporter=reporter,
@@ -269,6 +274,21 @@ def check_history_guidance(weight: float, folder: ModelFolder) -> None:
             f"sample.history_guidance={weight} needs a joint model trained with flow.noise=per-frame",
             where={"model": folder.path, "model.memory.context": context, "flow.noise": noise},
             fix="set sample.history_guidance=1, or train with ablations/dfot",
+        )
+
+
+def check_far_memory(sample: SampleConfig, folder: ModelFolder) -> None:
+    """Raise UsageError for keys of old or far memory where there is none."""
+    for name in ("max_history", "anchor_radius"):
+        if (value := getattr(sample, name)) and recorded_model(folder.manifest.recipe).memory.context != "frozen":
+            raise UsageError(
+                f"sample.{name}={value:g} is for memory of frozen context, and this model's context is joint",
+                where={"model": folder.path}, fix=f"set sample.{name}=0",
+            )  # fmt: skip
+    if sample.anchor_radius and not sample.chunk:
+        raise UsageError(
+            f"sample.anchor_radius={sample.anchor_radius:g} has no effect: a target made at once has one anchor",
+            fix="set sample.chunk too",
         )
 
 

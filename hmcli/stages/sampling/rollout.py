@@ -4,6 +4,10 @@ What was made is the past of what follows. A frozen model runs each chunk once a
 every frame stays reachable, and a chunk costs the same however long the history is. A joint model sees the latest
 latent frames, as many as its context has. A chunk is a video of 4k+1 frames of its own: it is decoded by itself, and
 its noise depends on its number alone, so that a rollout that was stopped goes on to the same end.
+
+Memory is true under the anchor pose it was made with. Where cameras go further from that than `sample.anchor_radius`,
+the chunk's first camera is the new anchor, and the past that lies within the radius of it is run again; what lies
+further away waits on disk, as latents, for an anchor near it.
 """
 
 from __future__ import annotations
@@ -34,8 +38,9 @@ from hmcli.world.views.cameras import relative_camera_rows
 
 if TYPE_CHECKING:
     from hmcli.core.memory import BlockMemory, ContextMemory
+    from hmcli.core.transformer import PutAway
 
-_SHOWS, _SLOTS = "visibility_BM", "slots"  # what a policy may use
+_SHOWS, _SLOTS, _ALL_FRAMES = "visibility_BM", "slots", "all frames"  # what a policy may use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +78,27 @@ def check_rollout(job: Job) -> None:
             f"sample.chunk: policy {job.memory.policy} reads what is known of given frames, not of generated ones",
             where={"model": job.model.path}, fix="set sample.chunk=0",
         )  # fmt: skip
+    if job.sample.anchor_radius:
+        _check_anchors(job)
     latents = chunks_of(job.sample.chunk, job.sample.chunk)[0].latents
     memory, config = job.memory, job.model.config()
     if memory.context == "frozen" and _SLOTS in needs_of_policy(memory.policy):
         _check_slots(job, latents, config["kernel"][0] // config["patch_size"][0], memory.top_k)
+
+
+def _check_anchors(job: Job) -> None:
+    """Raise UsageError where the past cannot be run again, or only all of it read as one."""
+    asked = f"sample.anchor_radius={job.sample.anchor_radius:g}"
+    if _ALL_FRAMES in needs_of_policy(job.memory.policy):
+        raise UsageError(
+            f"{asked}: policy {job.memory.policy} reads any frame of the past, and some would be left out",
+            where={"model": job.model.path}, fix="set sample.anchor_radius=0",
+        )  # fmt: skip
+    if job.history is not None and len(job.history.views) > 1:
+        raise UsageError(
+            f"{asked}: what came before the clip is memory alone, and cannot be run again under another anchor",
+            where={"memory": job.history.views[0].path}, fix="set sample.anchor_radius=0",
+        )  # fmt: skip
 
 
 def _check_slots(job: Job, latents: int, frames_a_slot: int, top_k: int) -> None:
@@ -109,14 +131,21 @@ def roll_out(job: Job, clip: LatentClip, number: int, place: Path) -> Iterator[n
     place.mkdir(parents=True, exist_ok=True)
     past: _Past = _Frozen(job, clip, place) if job.network.config.context == "frozen" else _Sliding(job, clip)
     for chunk in chunks_of(target_frames(clip), job.sample.chunk):
-        file, poses = place / f"{chunk.number:05d}.npy", past.poses_of(chunk)
+        file, poses = _file_of(place, chunk), past.poses_of(chunk)
+        moved = past.come_to(poses)
         if (made := _kept(file)) is None:
+            if moved:
+                job.reporter.note(f"{clip.id}, frame {chunk.start}: {moved}")
             seed = chunk_seed(job.recipe.seed, clip.id, number, chunk.number)
             made = denoised(job, clip, number, seed, chunk.latents, past.arguments(chunk, poses))
             _keep(file, made)
         yield made
         if chunk.stop < target_frames(clip):
             past.add(chunk, made, poses)
+
+
+def _file_of(place: Path, chunk: Chunk) -> Path:
+    return place / f"{chunk.number:05d}.npy"
 
 
 def _keep(file: Path, made: np.ndarray) -> None:
@@ -156,6 +185,10 @@ class _Past(ABC):
         frames = np.minimum(chunk.start + TIME_STRIDE * np.arange(chunk.latents), target_frames(self.clip) - 1)
         return np.asarray(self.clip.frame_poses[first + frames])
 
+    def come_to(self, poses: np.ndarray) -> str:
+        """The next chunk has these cameras (F, 4, 4). Says what that changes of the past; empty: nothing."""
+        return ""
+
     @abstractmethod
     def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
         """Arguments of `HydraPipeline` that bring the past and the cameras of a chunk."""
@@ -165,15 +198,42 @@ class _Past(ABC):
         """The chunk is past now."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stretch:
+    """A part of the past that is run by itself: the context (chunk None), or a chunk."""
+
+    chunk: Chunk | None
+    poses: np.ndarray  # (F, 4, 4) world_from_camera of its latent frames
+    gap: int = 0  # latent frames between its end and the present that are in no memory
+
+    def near(self, anchor: np.ndarray, radius: float) -> bool:
+        """Does one of its cameras stand within the radius (metres) of the anchor?"""
+        return bool(_metres(self.poses, anchor).min() <= radius)
+
+
 class _Frozen(_Past):
-    """Memory of the context and of every chunk; that of chunks lies on disk."""
+    """Memory of the context and of every chunk; that of chunks lies on disk. It is made when it is first read."""
 
     def __init__(self, job: Job, clip: LatentClip, place: Path) -> None:
         super().__init__(job, clip)
         self.place, self.cache = place, RowCache()
-        start = frozen_past(job, clip)
-        self.memory: ContextMemory = start["memory"]
         self.anchor = anchor_of(clip) if job.history is None else job.history.views[0].anchor(clip.id)
+        self.first_anchor = True
+        self.stretches = [_Stretch(chunk=None, poses=clip.world_poses()[: clip.context])]
+        self.waiting = list(self.stretches)  # those whose memory under this anchor is not made yet
+        self.made: ContextMemory | None = None
+
+    @property
+    def memory(self) -> ContextMemory:
+        """All of the past that is in reach of this anchor."""
+        for stretch in self.waiting:
+            later = self._of_context() if stretch.chunk is None else self._of_chunk(stretch.chunk, stretch.poses)
+            later = later.starting_at(0 if self.made is None else self.made.num_context_frames)
+            later = later.older_by(stretch.gap) if stretch.gap else later
+            self.made = later if self.made is None else self.made.then(later)
+        self.waiting = []
+        assert self.made is not None
+        return self.made
 
     def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
         retrieval = inputs_of(self.job, self.clip, chunk.number)
@@ -181,22 +241,56 @@ class _Frozen(_Past):
             "memory": self.memory, "camera": rows_from(poses, self.anchor, self.job.device), "retrieval": retrieval,
         }  # fmt: skip
 
+    def come_to(self, poses: np.ndarray) -> str:
+        radius = self.job.sample.anchor_radius
+        if not radius or _metres(poses, self.anchor).max() <= radius:
+            return ""
+        self.anchor, self.first_anchor, self.cache, self.made = poses[0], False, RowCache(), None
+        kept, gap, after = list[_Stretch](), 0, 0
+        for stretch in reversed(self.stretches):
+            in_window = after < max(1, self.job.config["window"] - 1)  # its frames are read in full
+            if in_window or stretch.near(self.anchor, radius):
+                kept.append(dataclasses.replace(stretch, gap=gap))
+            else:
+                gap += len(stretch.poses)
+            after += len(stretch.poses)
+        self.waiting = kept[::-1]
+        return f"a new anchor pose: {len(kept)} of {len(self.stretches)} stretches of the past are run again"
+
     def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
+        self.stretches.append(_Stretch(chunk=chunk, poses=poses))
+        self.waiting.append(self.stretches[-1])
+
+    def _of_context(self) -> ContextMemory:
+        if self.first_anchor:  # it may come from an artifact
+            memory: ContextMemory = frozen_past(self.job, self.clip)["memory"]
+            return memory
+        return self._run(self.clip, 0)
+
+    def _of_chunk(self, chunk: Chunk, poses: np.ndarray) -> ContextMemory:
+        made = _kept(_file_of(self.place, chunk))
+        if made is None:
+            raise DataError("a chunk that was made earlier is gone", where={"file": _file_of(self.place, chunk)})
         folder = self.place / f"{chunk.number:05d}.memory"
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped while it wrote
+        shutil.rmtree(folder, ignore_errors=True)  # of another anchor, or of a run that was stopped while it wrote
         dtype = str(self.job.network.dtype).removeprefix("torch.")
 
         def put_away(number: int, kept: BlockMemory) -> BlockMemory:
             write_block(folder / block_group(number), kept)
             return stored_block(folder / block_group(number), dtype, self.job.device, self.cache)
 
+        return self._run(_as_context(self.clip, made, poses), chunk.number, put_away)
+
+    def _run(self, clip: LatentClip, number: int, put_away: PutAway | None = None) -> ContextMemory:
+        inputs = inputs_of(self.job, self.clip, number)
         with part(CONTEXT):
-            later = compute_memory(
-                self.job.network, _as_context(self.clip, made, poses), self.anchor,
-                inputs_of(self.job, self.clip, chunk.number), self.job.device, put_away,
-            )  # fmt: skip
-        end = self.memory.first_frame + self.memory.num_context_frames
-        self.memory = self.memory.then(later.starting_at(end))
+            return compute_memory(self.job.network, clip, self.anchor, inputs, self.job.device, put_away)
+
+
+def _metres(poses: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    """(F,) from the anchor to each camera."""
+    found: np.ndarray = np.linalg.norm(poses[:, :3, 3] - anchor[:3, 3], axis=1)
+    return found
 
 
 class _Sliding(_Past):
