@@ -170,7 +170,7 @@ def test_without_a_reference_only_what_needs_no_truth_is_scored_and_said(tmp_pat
     assert done.returncode == 0, done.stderr
     assert "without --reference only what needs no truth is scored" in done.stderr
     found = json.loads((tmp_path / "eval" / "scores.json").read_text())["metrics"]
-    alone = {"subject-consistency", "background-consistency", "motion-amount"}
+    alone = {"subject-consistency", "background-consistency", "motion-amount", "drift-sharpness", "drift-colour"}
     assert {entry["metric"] for entry in found.values()} == alone
     with pytest.raises(UsageError, match="joined needs the true clips"):
         scored(tmp_path / "theirs", None, tmp_path / "no", "eval.videos=joined")

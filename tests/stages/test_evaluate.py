@@ -140,6 +140,9 @@ def test_every_metric_whose_inputs_are_there_is_computed_from_the_decoded_videos
         "subject-consistency (hog)",
         "background-consistency (hog)",
         "motion-amount",
+        "drift-error",
+        "drift-sharpness",
+        "drift-colour",
     ]
     for label, values in expected.items():
         assert found[label]["mean"] == pytest.approx(np.concatenate(values).mean(), rel=1e-12)
@@ -191,7 +194,14 @@ def test_the_evaluation_records_its_inputs_and_the_metrics_it_used(made, tmp_pat
 def test_without_a_reference_the_rest_is_computed_and_said(tmp_path):
     gen, notes = make_generation(tmp_path / "gen", {"one": 5}), Notes()
     result = evaluated(gen, tmp_path / "eval", metrics=(), reporter=notes)
-    assert list(scores(result)) == ["subject-consistency (hog)", "background-consistency (hog)", "motion-amount"]
+    alone = [
+        "subject-consistency (hog)",
+        "background-consistency (hog)",
+        "motion-amount",
+        "drift-sharpness",
+        "drift-colour",
+    ]
+    assert list(scores(result)) == alone
     assert any("without psnr, ssim, perceptual-effnet" in text and "--reference" in text for text in notes.said)
     assert "reference" not in read_manifest(result.path).inputs
 
