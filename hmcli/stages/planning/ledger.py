@@ -1,7 +1,7 @@
 """A ledger of bytes and products: what operations of torch allocate, keep and compute while they run in it.
 
-It works on tensors with memory and on torch's fake ones alike; of these only shapes exist, so that a step of any size
-is counted on any machine. What kernels take inside themselves is not in it.
+It works on tensors with memory and on weightless ones alike; of these only shapes exist, so that a step of any size is
+counted on any machine. What kernels take inside themselves is not in it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from hmcli.stages.planning.weightless import storage_of, tensors_in
 
 WORK = "work"  # the label of what is allocated, unless another is set
 
@@ -61,20 +61,21 @@ class Ledger(TorchDispatchMode):
                 entry.label = new
         self.live[new] += self.live.pop(old, 0)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled in it
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
-            return args[0].dtype == torch.bool or 0.0  # checks of numbers pass: there are none to look at
         out = func(*args, **kwargs)
-        for tensor in tree_leaves((args, kwargs, out)):  # also what was there, such as tables that a cache holds
-            if isinstance(tensor, Tensor):
-                self._entry(tensor)
+        for tensor in tensors_in((args, tuple(kwargs.values()), out)):  # also what was there: tables of a cache
+            self._entry(tensor)
         self.flop += _flop(func.overloadpacket, args, kwargs, out)
         return out
 
     def _entry(self, tensor: Tensor) -> _Entry:
         """The memory of a tensor, written down now if it is new."""
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
         if (found := self._entries.get(storage)) is not None:
             return found
         self._entries[storage] = entry = _Entry(self.label, storage.nbytes())

@@ -17,7 +17,7 @@ from hmcli.errors import UsageError
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.planning.devices import Device, device_named
 from hmcli.stages.planning.disk import Disk, disk_of
-from hmcli.stages.planning.rehearsal import Account, timed_step, training_account
+from hmcli.stages.planning.rehearsal import Account, activations, timed_step, training_account
 from hmcli.stages.planning.remedies import Remedy, remedies
 from hmcli.stages.planning.runs import VaeAccount, context_account, denoising_account, vae_account
 from hmcli.stages.planning.shapes import ClipShape, shape_of, shape_of_latents, text_parameters
@@ -109,7 +109,7 @@ def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Devic
     own = _at_once(recipe, world)
     step = training_account(own, shape, on_cpu=device.on_cpu)
     other = _checkpointed(own, not own.train.gradient_checkpointing)
-    twin = training_account(other, shape, on_cpu=device.on_cpu)
+    twin = activations(other, shape, on_cpu=device.on_cpu)
     sampling = denoising_account(recipe, shape, on_cpu=device.on_cpu)
     frozen = recipe.model.memory.context == "frozen"
     context = context_account(recipe, shape, on_cpu=device.on_cpu) if frozen else None
@@ -171,15 +171,16 @@ def _peak(step: Account, recipe: Recipe, world: int) -> float:
 
 
 def _memory(
-    recipe: Recipe, step: Account, twin: Account, sampling: Account, vae: VaeAccount | None, world: int, device: Device
+    recipe: Recipe, step: Account, twin: float, sampling: Account, vae: VaeAccount | None, world: int, device: Device
 ) -> Memory:
-    with_it, without = (step, twin) if recipe.train.gradient_checkpointing else (twin, step)
+    kept = step.activations
+    with_it, without = (kept, twin) if recipe.train.gradient_checkpointing else (twin, kept)
     peak = _peak(step, recipe, world)
     text = text_parameters(recipe) * (4 if recipe.text.dtype == "float32" else 2)
     return Memory(
         weights=step.weights, gradients=step.gradients, optimizer=step.optimizer, average=step.average,
-        activations=step.activations, activations_with_checkpointing=with_it.activations,
-        activations_without_checkpointing=without.activations, attention_at_work=step.attention, peak=peak,
+        activations=kept, activations_with_checkpointing=with_it, activations_without_checkpointing=without,
+        attention_at_work=step.attention, peak=peak,
         peak_with_sharding=_peaks(step, recipe, world)[1], room=device.room, fits=peak <= device.room,
         vae_weights=vae.weights if vae else 0, vae_encode_peak=vae.encode_peak if vae else 0,
         vae_decode_peak=vae.decode_peak if vae else 0, text_encoder_weights=text,

@@ -1,6 +1,6 @@
 """A training step, and the other runs of a model, rehearsed: the code that will run, on tensors without memory.
 
-Operations run on torch's fake tensors, so that peaks are exact but for what kernels take inside themselves, at any size
+Operations run on weightless tensors, so that peaks are exact but for what kernels take inside themselves, at any size
 and in seconds. Blocks are alike: one and two of them are counted, and the line through both says the rest.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hmcli.core.flow import make_schedule
 from hmcli.core.retrieval import RetrievalInputs
@@ -24,12 +24,14 @@ from hmcli.recipe.sections import Recipe, TrainConfig
 from hmcli.stages.models.folders import model_arguments
 from hmcli.stages.planning.ledger import Ledger
 from hmcli.stages.planning.shapes import ClipShape
+from hmcli.stages.planning.weightless import Making
 from hmcli.stages.training.learning import freeze, make_average
 from hmcli.stages.training.muon import is_block_matrix, make_optimizers
 from hmcli.stages.training.objective import Batch, ask, loss_of
 
 WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, BATCH = "weights", "gradients", "optimizer", "average", "batch"
 FORWARD, ACTIVATIONS, BACKWARD = "forward", "activations", "backward"
+_KEPT = 256  # accounts, of the recipes planned last
 _PAN = math.radians(4)  # of the camera from one latent frame to the next
 
 
@@ -64,14 +66,37 @@ class Account:
 
 def training_account(recipe: Recipe, shape: ClipShape, *, on_cpu: bool) -> Account:
     """One step of `hm train`, with the optimizer's state already there. Elsewhere than `on_cpu`: as on CUDA."""
-    few = min(2, recipe.model.layers)
-    accounts = [_step_of(with_layers(recipe, count), shape, on_cpu) for count in range(1, few + 1)]
-    return accounts[0].line(accounts[-1], recipe.model.layers if few > 1 else 1)
+    return of_few_blocks(recipe, lambda few: _step_of(what_counts(few), one_clip(shape), on_cpu))
+
+
+def activations(recipe: Recipe, shape: ClipShape, *, on_cpu: bool) -> float:
+    """What a step of `hm train` keeps from forward for backward, bytes; sooner told than all of a step."""
+    return of_few_blocks(recipe, lambda few: _forward_of(what_counts(few), one_clip(shape), on_cpu)).activations
 
 
 def whole_step(recipe: Recipe, shape: ClipShape, *, on_cpu: bool) -> Account:
     """The same with every block counted: slower, and no line."""
-    return _step_of(recipe, shape, on_cpu)
+    return _step_of(what_counts(recipe), one_clip(shape), on_cpu)
+
+
+def of_few_blocks(recipe: Recipe, count: Callable[[Recipe], Account]) -> Account:
+    """Count one block and two; the line through both says what all of the recipe's take."""
+    one = count(with_layers(recipe, 1))
+    return one if recipe.model.layers == 1 else one.line(count(with_layers(recipe, 2)), recipe.model.layers)
+
+
+def what_counts(recipe: Recipe) -> Recipe:
+    """The recipe with what no account depends on left as it is by default: recipes that then agree share theirs."""
+    usual = Recipe()
+    train = {name: getattr(usual.train, name) for name in ("steps", "lr", "warmup", "checkpoint_every", "keep")}
+    return dataclasses.replace(
+        usual, model=recipe.model, codec=recipe.codec, flow=recipe.flow, sample=recipe.sample,
+        train=dataclasses.replace(recipe.train, **train),
+    )  # fmt: skip
+
+
+def one_clip(shape: ClipShape) -> ClipShape:
+    return dataclasses.replace(shape, clips=1)
 
 
 def with_layers(recipe: Recipe, layers: int) -> Recipe:
@@ -182,28 +207,48 @@ def inputs_of(recipe: Recipe, shape: ClipShape, batch: int) -> RetrievalInputs:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=_KEPT)
 def _step_of(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> Account:
     """Count one step on tensors without memory."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    stage = set_up(recipe, shape, on_cpu=on_cpu, mode=mode)
+    stage, ledger = _written_down(recipe, shape, on_cpu)
+    with ledger:
+        loss, forward = _forward(recipe, stage, ledger)
+        return _backward(recipe, stage, ledger, loss, forward)
+
+
+@lru_cache(maxsize=_KEPT)
+def _forward_of(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> Account:
+    """The same of forward alone."""
+    stage, ledger = _written_down(recipe, shape, on_cpu)
+    with ledger:
+        return _forward(recipe, stage, ledger)[1]
+
+
+def _written_down(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> tuple[Stage, Ledger]:
+    stage = set_up(recipe, shape, on_cpu=on_cpu, mode=Making())
     ledger = Ledger()
     ledger.put_down(stage.model.parameters(), WEIGHTS)
     ledger.put_down(stage.model.buffers(), WEIGHTS)
     given = (stage.batch.latents, stage.batch.text, stage.batch.camera)
     ledger.put_down(given if stage.batch.pixels is None else (*given, stage.batch.pixels), BATCH)
     ledger.put_down([] if stage.average is None else stage.average.shadow_params, AVERAGE)
-    with ledger:
-        return _counted(recipe, stage, ledger)
+    return stage, ledger
 
 
-def _counted(recipe: Recipe, stage: Stage, ledger: Ledger) -> Account:
+def _forward(recipe: Recipe, stage: Stage, ledger: Ledger) -> tuple[Tensor, Account]:
     for parameter in stage.trained:
         parameter.register_post_accumulate_grad_hook(lambda p: ledger.put_down([p.grad], GRADIENTS))
     ledger.label = FORWARD
     ledger.restart_peak()
     with _watched(stage.model.blocks[0].attn1, ledger) as attention:
         loss = loss_in(recipe, stage)
-    forward, activations = ledger.peak, ledger.live[FORWARD]
+    return loss, Account(
+        activations=ledger.live[FORWARD], attention=max(attention, default=0), forward=ledger.peak, flop=ledger.flop
+    )
+
+
+def _backward(recipe: Recipe, stage: Stage, ledger: Ledger, loss: Tensor, forward: Account) -> Account:
+    """The rest of a step."""
     ledger.rename(FORWARD, ACTIVATIONS)
     ledger.label = BACKWARD
     ledger.restart_peak()
@@ -221,11 +266,10 @@ def _counted(recipe: Recipe, stage: Stage, ledger: Ledger) -> Account:
     if stage.average is not None:
         stage.average.step(stage.trained)
     parameters = list(stage.model.parameters())
-    return Account(
-        parameters=sum(p.numel() for p in parameters), trained=sum(p.numel() for p in stage.trained),
+    return dataclasses.replace(
+        forward, parameters=sum(p.numel() for p in parameters), trained=sum(p.numel() for p in stage.trained),
         weights=ledger.live[WEIGHTS], gradients=gradients, optimizer=state, average=ledger.live[AVERAGE],
-        activations=activations, attention=max(attention, default=0), forward=forward + state,
-        backward=backward + state, update=ledger.peak, flop=ledger.flop,
+        forward=forward.forward + state, backward=backward + state, update=ledger.peak, flop=ledger.flop,
     )  # fmt: skip
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hmcli.codecs.video import MINI_CHUNK, WAN_CHUNK, WanCodec
 from hmcli.contracts import TIME_STRIDE
 from hmcli.core.memory import ContextMemory, Held
-from hmcli.recipe.sections import Recipe
+from hmcli.recipe.sections import CodecConfig, Recipe
 from hmcli.runtime import pick_dtype
 from hmcli.stages.planning.ledger import Ledger
 from hmcli.stages.planning.rehearsal import (
@@ -23,80 +24,73 @@ from hmcli.stages.planning.rehearsal import (
     empty_model,
     give_memory,
     inputs_of,
+    of_few_blocks,
+    one_clip,
     panning,
-    with_layers,
+    what_counts,
 )
 from hmcli.stages.planning.shapes import ClipShape, vae_config
+from hmcli.stages.planning.weightless import Making
 
 _PIECES = 3  # of a video: from the second one on they cost the same
 
 
 def context_account(recipe: Recipe, shape: ClipShape, *, on_cpu: bool) -> Account:
     """One clip of `hm tokenize-memory --model`, for a frozen model."""
-    return _line(recipe, lambda one: _over_context(one, shape, on_cpu))
+    return of_few_blocks(recipe, lambda few: _runs_of(what_counts(few), one_clip(shape), on_cpu)[0])
 
 
 def denoising_account(recipe: Recipe, shape: ClipShape, *, on_cpu: bool) -> Account:
     """One evaluation of the model in `hm generate`: one clip, one guidance branch, one step."""
-    return _line(recipe, lambda one: _over_target(one, shape, on_cpu))
-
-
-def _line(recipe: Recipe, count: Callable[[Recipe], Account]) -> Account:
-    if recipe.model.layers == 1:
-        return count(recipe)
-    return count(with_layers(recipe, 1)).line(count(with_layers(recipe, 2)), recipe.model.layers)
+    return of_few_blocks(recipe, lambda few: _runs_of(what_counts(few), one_clip(shape), on_cpu)[1])
 
 
 @dataclasses.dataclass(kw_only=True)
 class _Clip:
     """A model ready to run, and one clip for it."""
 
-    mode: FakeTensorMode
     model: Any
     latents: Tensor
     text: Tensor
     camera: Tensor
-    ledger: Ledger
 
 
 def _set_up(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> _Clip:
-    dtype, mode = pick_dtype(recipe.sample.dtype), FakeTensorMode(allow_non_fake_inputs=True)
+    dtype = pick_dtype(recipe.sample.dtype)
     plain = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, lora=None))  # adapters are put in
     model = empty_model(plain, channels=shape.channels, text_dim=shape.text_dim).requires_grad_(False)
-    with mode:
+    with Making():
         give_memory(model, dtype)
         latents = torch.zeros(1, shape.channels, shape.frames, shape.height, shape.width)
         text = torch.zeros(1, shape.text_rows, shape.text_dim)
     as_there(model, recipe.sample.attention, on_cpu)
-    ledger = Ledger()
-    ledger.put_down(model.parameters(), WEIGHTS)
-    return _Clip(
-        mode=mode, model=model.eval(), latents=latents, text=text, camera=panning(1, shape), ledger=ledger
-    )  # fmt: skip
+    return _Clip(model=model.eval(), latents=latents, text=text, camera=panning(1, shape))
 
 
-def _over_context(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> Account:
-    clip = _set_up(recipe, shape, on_cpu)
-    n = shape.context
-    with clip.ledger, torch.no_grad():
-        memory = clip.model.encode_context(clip.latents[:, :, :n], clip.camera[:, :n], inputs_of(recipe, shape, 1))
-    return _account(clip, kept=kept_bytes(memory))
-
-
-def _over_target(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> Account:
+@lru_cache(maxsize=64)
+def _runs_of(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> tuple[Account, Account]:
+    """Over the context (nothing, where the model keeps none), and over the target."""
     clip = _set_up(recipe, shape, on_cpu)
     n, inputs, memory, latents, camera = shape.context, inputs_of(recipe, shape, 1), None, clip.latents, clip.camera
+    before = Account()
     with torch.no_grad():
         if recipe.model.memory.context == "frozen":
-            memory = clip.model.encode_context(latents[:, :, :n], camera[:, :n], inputs)
+            with _ledger(clip) as ledger:
+                memory = clip.model.encode_context(latents[:, :, :n], camera[:, :n], inputs)
+            before = _account(clip, ledger, kept_bytes(memory))
             latents, camera, n = latents[:, :, n:], camera[:, n:], 0
-        with clip.ledger:
+        with _ledger(clip) as ledger:
             clip.model(latents, torch.full((1,), 500.0), clip.text, camera, n, inputs, memory, return_dict=False)
-    return _account(clip, kept=0 if memory is None else kept_bytes(memory))
+    return before, _account(clip, ledger, before.kept)
 
 
-def _account(clip: _Clip, kept: float) -> Account:
-    ledger = clip.ledger
+def _ledger(clip: _Clip) -> Ledger:
+    made = Ledger()
+    made.put_down(clip.model.parameters(), WEIGHTS)
+    return made
+
+
+def _account(clip: _Clip, ledger: Ledger, kept: float) -> Account:
     parameters = sum(p.numel() for p in clip.model.parameters())
     return Account(
         parameters=parameters, weights=ledger.live[WEIGHTS], forward=ledger.peak, flop=ledger.flop, kept=kept
@@ -131,21 +125,24 @@ class VaeAccount:
 
 def vae_account(recipe: Recipe, shape: ClipShape) -> VaeAccount | None:
     """The recipe's VAE over a video of the target's length; None for a codec without a network."""
+    config = vae_config(recipe)
+    return None if config is None else _vae_of(recipe.codec, json.dumps(config), one_clip(shape))
+
+
+@lru_cache(maxsize=16)
+def _vae_of(of: CodecConfig, config: str, shape: ClipShape) -> VaeAccount:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    if (config := vae_config(recipe)) is None:
-        return None
     with torch.device("meta"):
-        vae: Any = AutoencoderKLWan.from_config(config) if config else AutoencoderKLWan()
-    mode, usual = FakeTensorMode(allow_non_fake_inputs=True), WAN_CHUNK if recipe.codec.name == "wan2.1" else MINI_CHUNK
-    chunk = recipe.codec.chunk_frames or usual
-    codec = WanCodec(vae, name=recipe.codec.name, device="meta", tile=recipe.codec.tile, chunk=chunk)
+        vae: Any = AutoencoderKLWan.from_config(json.loads(config)) if json.loads(config) else AutoencoderKLWan()
+    chunk = of.chunk_frames or (WAN_CHUNK if of.name == "wan2.1" else MINI_CHUNK)
+    codec = WanCodec(vae, name=of.name, device="meta", tile=of.tile, chunk=chunk)
     codec.device = torch.device("cpu")
-    with mode:
-        give_memory(codec.vae, pick_dtype(recipe.codec.dtype))
+    with Making():
+        give_memory(codec.vae, pick_dtype(of.dtype))
     pieces = 1 + (shape.target - 1 + chunk - 1) // chunk
-    encoded = _over_pieces(codec, codec.encode_pieces, mode, (3, *shape.pixels), TIME_STRIDE * chunk, pieces)
-    decoded = _over_pieces(codec, codec.decode_pieces, mode, (shape.channels, shape.height, shape.width), chunk, pieces)
+    encoded = _over_pieces(codec, codec.encode_pieces, (3, *shape.pixels), TIME_STRIDE * chunk, pieces)
+    decoded = _over_pieces(codec, codec.decode_pieces, (shape.channels, shape.height, shape.width), chunk, pieces)
     weights = list(codec.vae.parameters())
     return VaeAccount(
         parameters=sum(p.numel() for p in weights), weights=sum(p.nbytes for p in weights),
@@ -153,9 +150,7 @@ def vae_account(recipe: Recipe, shape: ClipShape) -> VaeAccount | None:
     )  # fmt: skip
 
 
-def _over_pieces(
-    codec: WanCodec, run: Any, mode: FakeTensorMode, size: tuple[int, int, int], step: int, count: int
-) -> tuple[int, float]:
+def _over_pieces(codec: WanCodec, run: Any, size: tuple[int, int, int], step: int, count: int) -> tuple[int, float]:
     """Peak bytes, and floating point operations of `count` pieces, of which few are run."""
     channels, height, width = size
     ledger, marks = Ledger(), list[float]()
@@ -163,7 +158,7 @@ def _over_pieces(
 
     def pieces() -> Iterator[Tensor]:
         for number in range(min(count, _PIECES)):
-            with mode:
+            with Making():
                 piece = torch.zeros(1, channels, step if number else 1, height, width)
             yield piece
 
