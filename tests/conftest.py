@@ -12,10 +12,15 @@ from warm import WarmCommand
 
 PROJECT = Path(__file__).resolve().parents[1]
 SLOWEST = 10  # files of tests named at the end of a run
+FIRST = "tests/test_docs.py"  # minutes long: at the end it would run while the other process has nothing to do
 
 # Neither an example nor its drawing may be too slow: on a busy machine both are.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
