@@ -23,7 +23,8 @@ _TYPES = {".mp4": "video/mp4", ".png": "image/png"}
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Frames in a row in which a subject is `visible`, `hidden` or `returned`."""
+    """Frames in a row that are alike: in truth a subject is `visible`, `hidden` or `returned` in them; in a row it was
+    found in its `place`, or `off` it, or was `missed`."""
 
     state: str
     first: int
@@ -40,12 +41,35 @@ class Lane:
     spans: tuple[Span, ...]
 
 
+Metres = tuple[float, float]  # on the ground: x, y
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A clip from above, by the frames shown: cameras and where they look, and every subject's true places."""
+
+    eyes: tuple[Metres, ...]
+    ahead: tuple[Metres, ...]  # unit vectors
+    angle: float  # the horizontal field of view, radians
+    walks: tuple[tuple[str, tuple[Metres, ...]], ...]  # subject, places
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What a row made of a subject: spans, and its places in the target frames (None: nobody was found)."""
+
+    subject: str
+    spans: tuple[Span, ...]
+    places: tuple[Metres | None, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipView:
-    """One clip of the browser; videos and the view from above by their names, None where there is none.
+    """One clip of the browser; videos by their names, None where there is none.
 
     `values` has for each row and column the clip's value (None: none) and what became of it, `verdicts` for each row
-    the subjects that should be back and the verdict on each.
+    the subjects that should be back and the verdict on each, `sights` for each row who was found where, as far as that
+    is known; there the subject without a name is who was taken for none.
     """
 
     id: str
@@ -58,8 +82,9 @@ class ClipView:
     context: str | None
     truth: str | None
     rows: tuple[str | None, ...]
-    plan: str | None
+    ground: Ground | None
     lanes: tuple[Lane, ...]
+    sights: tuple[tuple[Sight, ...], ...]
     values: tuple[tuple[tuple[float | None, str], ...], ...]
     verdicts: tuple[tuple[tuple[str, str], ...], ...]
     missing: tuple[str, ...]

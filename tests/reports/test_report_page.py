@@ -93,7 +93,8 @@ def comparison(name: str = "ours", **changes) -> Comparison:
 def view(clip: str = "c1", **changes) -> ClipView:
     given = {
         "id": clip, "caption": "a fox", "split": "test", "hidden_seconds": 1.2, "reasons": ("occluded",),
-        "frames": (9, 5), "fps": 10.0, "context": "a.mp4", "truth": None, "rows": ("b.mp4", None), "plan": "p.png",
+        "frames": (9, 5), "fps": 10.0, "context": "a.mp4", "truth": None, "rows": ("b.mp4", None),
+        "ground": None, "sights": ((), ()),
         "lanes": (Lane(subject="fox", family="fox", spans=(Span(state="hidden", first=0, count=14, reason="x"),)),),
         "values": (((20.25, "ok"), (math.inf, "ok")), ((None, "failed"), (None, "not scored"))), "missing": (),
         "verdicts": ((("fox", "frozen"),), ()),
@@ -109,7 +110,7 @@ def page(table: Comparison | None = None, clips=(), **changes) -> ReportPage:
     return ReportPage(table=table or comparison(), clips=tuple(clips), **(given | changes))
 
 
-FILES = {"a.mp4": b"\0video", "b.mp4": b"another", "p.png": b"png"}
+FILES = {"a.mp4": b"\0video", "b.mp4": b"another"}
 
 
 def test_the_page_is_well_formed_and_asks_the_network_for_nothing():
@@ -147,7 +148,7 @@ def test_videos_are_in_the_file_or_beside_it():
     inside, beside = (report_page(page(clips=[view()]), FILES, embed=embed) for embed in (True, False))
     scripts = parsed(inside).scripts
     assert scripts["media-a.mp4"].strip() == "data:video/mp4;base64,AHZpZGVv"
-    assert scripts["media-p.png"].strip() == "data:image/png;base64,cG5n"
+    assert scripts["media-b.mp4"].strip() == "data:video/mp4;base64,YW5vdGhlcg=="
     assert not any(name.startswith("media-") for name in parsed(beside).scripts)
     assert json.loads(parsed(beside).scripts["data"])["folder"] == "media/"
 

@@ -18,16 +18,27 @@ from sealing import edit
 from verdict_words import NAMES, make_known, word
 from warm import WarmCommand, ok
 
+from hmcli import registry
+from hmcli.contracts import StageResult
 from hmcli.errors import DataError, UsageError
+from hmcli.metrics.reentry import clip_tracks
 from hmcli.recipe.reading import load_recipe
+from hmcli.recipe.sections import PosesConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench import rows as bench_rows
+from hmcli.stages.data import pieces
+from hmcli.stages.data.opening import open_dataset
+from hmcli.stages.parts.merge import run as merge
 from hmcli.stages.reporting import report
 from hmcli.stages.reporting.cards import card_differences
 from hmcli.stages.reporting.comparing import compare
 from hmcli.stages.reporting.evaluations import open_evaluations
 from hmcli.stages.reporting.rows import open_rows
+from hmcli.stages.reporting.subjects import read_tracks
+from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.scoring import evaluate
+from hmcli.stages.shared.shards import Shard
+from hmcli.store.video import read_video
 
 ROWS = ("last-frame", "frozen")
 METRICS = ("psnr", "psnr-returned", "psnr-stretch")
@@ -193,6 +204,61 @@ def test_verdicts_are_shown_by_clip_and_each_has_a_strip(made, clips, tmp_path, 
     assert 'id="verdicts"' not in reported(made, tmp_path / "alone.html", judged)  # no video to show
 
 
+def test_who_was_found_where_is_kept_with_the_scores_and_shown_beside_the_truth(made, clips, tmp_path):
+    shutil.copytree(made / "rows" / "last-frame", tmp_path / "gen")
+    judged = scored(tmp_path / "gen", tmp_path / "judged.evaluation", metrics=("reappearance-recall",))
+    dataset, data = open_dataset(clips, PosesConfig()), open_generation(tmp_path / "gen", PosesConfig()).data
+    found = json.loads(read(reported(made, tmp_path / "r.html", judged, made / "frozen.evaluation")).data)
+    detector = registry.find("detector", "segmenter")("", "cpu")
+    states: set[str] = set()
+    for clip, source in zip(found["clips"], dataset.clips, strict=True):
+        assert clip["id"] == source.id
+        tracks = read_tracks(source, data)
+        cameras = pieces.clip_cameras(source, data)
+        video = read_video(next((tmp_path / "gen" / "videos").glob(f"{source.id}*")))
+        seen = detector(video)
+        kept = json.loads((judged / "places" / f"{source.id}.places.segmenter.json").read_text())
+        who = clip_tracks(video, pieces.target_video(source, data), seen, tracks, cameras)
+        assert [len(boxes) for boxes in kept["others"]] == [len(numbers) for numbers in who.nobodys]
+        ground = clip["ground"]
+        poses = np.concatenate([cameras.context_N44, cameras.target_T44])
+        np.testing.assert_allclose(ground["eyes"], poses[:, :2, 3], atol=1e-3)
+        np.testing.assert_allclose(np.linalg.norm(ground["ahead"], axis=1), 1, atol=2e-3)
+        sights = [sight for sight in clip["sights"][0] if sight["subject"]]
+        for one, sight, of, (name, way) in zip(who.subjects, sights, kept["subjects"], ground["walks"], strict=True):
+            assert name == sight["subject"] == of["subject"] == one.subject.name
+            wanted = np.full(42, "", dtype="<U6")
+            wanted[21:][one.clear_T] = "missed"
+            wanted[21:][one.found] = np.where(one.distance[one.found] <= 1, "place", "off")
+            shown = np.full(42, "", dtype="<U6")
+            for span in sight["spans"]:
+                shown[span["first"] : span["first"] + span["count"]] = span["state"]
+            assert shown.tolist() == wanted.tolist()
+            states |= {*shown.tolist()}
+            assert [box is not None for box in of["boxes"]] == one.found.tolist()
+            assert [place is not None for place in sight["places"]] == one.found.tolist()
+            np.testing.assert_allclose(way, one.subject.position_A3[:, :2], atol=1e-3)
+        assert clip["sights"][1] == []  # nobody looked for subjects there
+    assert len(states) > 1
+
+
+def test_who_was_found_where_is_the_same_in_parts_and_stays_when_scored_again(made, tmp_path):
+    def scored_part(out: Path, shard: Shard | None = None) -> StageResult:
+        return evaluate.run(
+            load_recipe(), generation=made / "rows" / "last-frame", reference=None, metrics=("reappearance-recall",),
+            out=out, reporter=Silent(), shard=shard,
+        )  # fmt: skip
+
+    whole = scored_part(tmp_path / "whole")
+    parts = [scored_part(tmp_path / f"p{k}", Shard(index=k, of=2)).path for k in range(2)]
+    joined = merge(parts, out=tmp_path / "joined", reporter=Silent())
+    assert joined.fingerprint == whole.fingerprint
+    assert len(list((joined.path / "places").iterdir())) == 3
+    before = {path.name: path.stat().st_mtime_ns for path in (whole.path / "places").iterdir()}
+    assert scored_part(tmp_path / "whole").fingerprint == whole.fingerprint
+    assert {path.name: path.stat().st_mtime_ns for path in (whole.path / "places").iterdir()} == before
+
+
 def test_only_named_clips_are_played_and_the_others_are_listed(made, tmp_path):
     notes = Notes()
     html = reported(made, tmp_path / "r.html", clips=("s5-00001",), reporter=notes)
@@ -208,7 +274,7 @@ def test_a_bundle_is_a_site_with_videos_as_files(made, tmp_path):
     data = json.loads(read(reported(made, None, bundle=tmp_path / "site")).data)
     files = {path.name for path in (tmp_path / "site" / "media").iterdir()}
     for clip in data["clips"]:
-        assert {clip["context"], clip["truth"], *clip["rows"], clip["plan"]} <= files
+        assert {clip["context"], clip["truth"], *clip["rows"]} <= files
     reported(made, None, bundle=tmp_path / "site")  # its own site is replaced
 
 

@@ -129,6 +129,7 @@ const tell = () => {
     line.setAttribute('x1', frame + 0.5);
     line.setAttribute('x2', frame + 0.5);
   }
+  walk();
   document.body.dataset.frame = frame;
 };
 const seek = to => {
@@ -186,9 +187,8 @@ const show = clip => {
   at('missing').replaceChildren(...clip.missing.map(text => make('li', text)));
   at('scrub').max = Math.max(total() - 1, 0);
   for (const kind of ['.transport', '.scrub']) document.querySelector(kind).hidden = !players.length;
-  at('plan').hidden = clip.plan === null;
-  if (clip.plan !== null) Object.assign(at('plan'), {src: address(clip.plan), alt: `view from above of ${clip.id}`});
   timeline(clip);
+  above(clip);
   numbers(clip);
   mark();
   document.body.dataset.clip = clip.id;
@@ -210,26 +210,131 @@ const svg = (name, kind, values) => {
   for (const [key, value] of Object.entries(values)) node.setAttribute(key, value);
   return node;
 };
+const SAID = {place: 'found in its place', off: 'found elsewhere', missed: 'seen in the truth, and nobody was found'};
+const titled = (node, text) => {
+  const title = svg('title', '', {});
+  title.textContent = text;
+  node.append(title);
+  return node;
+};
+/** A line of the timeline: its name, and boxes that are `high` of 12 units. */
+const laneOf = (name, hint, spans, kind, said) => {
+  const row = make('div', undefined, `lane ${kind}`), label = make('span', name);
+  label.title = hint;
+  const picture = svg('svg', '', {viewBox: `0 0 ${total()} 12`, preserveAspectRatio: 'none', height: kind ? 10 : 16, role: 'img'});
+  picture.setAttribute('aria-label', hint);
+  for (const span of spans) {
+    const low = span.state === 'missed' ? 5 : 1;
+    const box = svg('rect', `is-${span.state}`, {x: span.first, y: low, width: span.count, height: 12 - 2 * low});
+    const where = `frames ${span.first} to ${span.first + span.count - 1}`;
+    picture.append(titled(box, `${hint}: ${said(span)}, ${where}${span.reason ? `, ${span.reason}` : ''}`));
+  }
+  const context = current.frames[0];
+  picture.append(svg('line', 'cut', {x1: context, x2: context, y1: 0, y2: 12}), svg('line', 'head', {x1: 0, x2: 0, y1: 0, y2: 12}));
+  row.append(label, picture);
+  return row;
+};
+/** What a row made of a subject (none named: of nobody), with the verdicts on its stretches. */
+const sightOf = (clip, row, subject) => {
+  const name = data.rows[row].name, seen = clip.sights[row].find(one => one.subject === subject);
+  const verdicts = clip.verdicts[row].filter(([of]) => of === subject).map(([, verdict]) => verdict);
+  if (!seen && !verdicts.length) return [];
+  const label = [name, ...verdicts].join(' · ');
+  const said = span => subject ? SAID[span.state] : 'somebody who is none of the subjects';
+  const line = laneOf(label, `${subject || 'others'} by ${label}`, seen ? seen.spans : [], 'sight', said);
+  line.querySelector('span').classList.add(`s${row % 8}`);
+  return [line];
+};
 const timeline = clip => {
-  at('timeline').replaceChildren(...clip.lanes.map(lane => {
-    const row = make('div', undefined, 'lane'), name = make('span', lane.subject);
-    name.title = lane.family ? `${lane.subject}: ${lane.family}` : lane.subject;
-    const picture = svg('svg', '', {viewBox: `0 0 ${total()} 12`, preserveAspectRatio: 'none', height: 16, role: 'img'});
-    for (const span of lane.spans) {
-      const kind = span.state === 'hidden' ? 'hidden-span' : span.state;
-      const box = svg('rect', kind, {x: span.first, y: 1, width: span.count, height: 10});
-      const title = svg('title', '', {});
-      const last = span.first + span.count - 1;
-      title.textContent = `${lane.subject}: ${span.state}, frames ${span.first} to ${last}${span.reason ? `, ${span.reason}` : ''}`;
-      box.append(title);
-      picture.append(box);
-    }
-    picture.append(svg('line', 'cut', {x1: clip.frames[0], x2: clip.frames[0], y1: 0, y2: 12}));
-    picture.append(svg('line', 'head', {x1: 0, x2: 0, y1: 0, y2: 12}));
-    row.append(name, picture);
-    return row;
+  const rows = data.rows.map((_, row) => row), lines = [];
+  for (const lane of clip.lanes) {
+    const hint = lane.family ? `${lane.subject} (${lane.family})` : lane.subject;
+    lines.push(laneOf(lane.subject, hint, lane.spans, '', span => span.state));
+    lines.push(...rows.flatMap(row => sightOf(clip, row, lane.subject)));
+  }
+  const others = rows.flatMap(row => sightOf(clip, row, ''));
+  if (others.length) lines.push(make('div', 'seen, and none of these', 'soft rest'), ...others);
+  at('timeline').replaceChildren(...lines);
+  const legend = document.querySelector('#clip .legend');
+  legend.hidden = !clip.lanes.length;
+  for (const node of legend.querySelectorAll('.of-rows')) node.hidden = !clip.sights.some(of => of.length);
+};
+
+// --- from above: metres on the ground, y up
+let moves = [];
+const walk = () => moves.forEach(move => move());
+const STEPS = [0.5, 1, 2, 5, 10, 20, 50, 100], SIDE = 420;
+const above = clip => {
+  moves = [];
+  const ground = clip.ground, picture = at('above');
+  picture.replaceChildren();
+  document.querySelector('.above').hidden = ground === null;
+  if (ground === null) return;
+  const [context] = clip.frames, seen = clip.sights.flatMap((of, row) => of.filter(one => one.subject).map(one => ({...one, row})));
+  const found = seen.flatMap(one => one.places.filter(Boolean)), truly = ground.walks.flatMap(([, places]) => places);
+  const points = [...ground.eyes, ...truly, ...found];
+  const [xs, ys] = [0, 1].map(axis => points.map(point => point[axis]));
+  const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const span = Math.max(right - left, high - low, 1) * 1.12, scale = SIDE / span;
+  const x = point => ((point[0] - (left + right - span) / 2) * scale).toFixed(1);
+  const y = point => (((low + high + span) / 2 - point[1]) * scale).toFixed(1);
+  const line = (places, kind) => svg('polyline', kind, {points: places.map(one => `${x(one)},${y(one)}`).join(' ')});
+  const put = (kind, radius, place) => {
+    const node = svg('circle', kind, {r: radius});
+    const to = point => {
+      node.setAttribute('visibility', point ? 'visible' : 'hidden');
+      if (point) { node.setAttribute('cx', x(point)); node.setAttribute('cy', y(point)); }
+    };
+    to(place);
+    return [node, to];
+  };
+  const reach = 1.1 * Math.max(2, ...ground.walks.flatMap(([, places]) =>
+    places.map((place, index) => Math.hypot(place[0] - ground.eyes[index][0], place[1] - ground.eyes[index][1]))));
+  const view = svg('path', 'view', {});
+  picture.append(view, line(ground.eyes.slice(0, context + 1), 'eyes'), line(ground.eyes.slice(context), 'eyes target'));
+  ground.walks.forEach(([subject, places], index) => {
+    const lane = clip.lanes[index], spans = lane ? lane.spans : [{state: 'visible', first: 0, count: places.length}];
+    for (const part of spans)
+      picture.append(titled(line(places.slice(part.first, part.first + part.count + 1), `way ${part.state}`), `${subject}: ${part.state}`));
+    const name = svg('text', '', {x: x(places[0]), y: y(places[0]), dx: 6, dy: -6});
+    name.textContent = subject;
+    picture.append(put('start', 3.5, places[0])[0], name);
+  });
+  for (const one of seen) {
+    const mark = (kind, radius, place) => put(`s${one.row % 8} ${kind}`, radius, place);
+    one.places.forEach((place, index) => {
+      if (place) picture.append(titled(mark('found', 2, place)[0], `${one.subject} by ${data.rows[one.row].name}, target ${index}`));
+    });
+    const [here, to] = mark('here', 4.5, null);
+    picture.append(here);
+    moves.push(() => to(frame < context ? null : one.places[frame - context]));
+  }
+  for (const [, places] of ground.walks) {
+    const [here, to] = put('true here', 5.5, places[0]);
+    picture.append(here);
+    moves.push(() => to(places[frame]));
+  }
+  const [eye, toEye] = put('eye', 4, ground.eyes[0]);
+  picture.append(eye);
+  moves.push(() => {
+    const from = ground.eyes[frame], [ahead, aside] = ground.ahead[frame], middle = Math.atan2(aside, ahead);
+    if (!from) return;
+    toEye(from);
+    const arc = [...Array(13)].map((_, step) => middle + ground.angle * (step / 12 - 0.5));
+    const edge = arc.map(turn => [from[0] + reach * Math.cos(turn), from[1] + reach * Math.sin(turn)]);
+    view.setAttribute('d', `M${[from, ...edge].map(point => `${x(point)} ${y(point)}`).join('L')}Z`);
+  });
+  const metres = STEPS.filter(step => step * scale <= SIDE / 4).pop() || STEPS[0];
+  const bar = svg('text', '', {x: 10, y: SIDE - 16});
+  bar.textContent = `${metres} m`;
+  picture.append(svg('line', 'bar', {x1: 10, x2: 10 + metres * scale, y1: SIDE - 10, y2: SIDE - 10}), bar);
+  picture.setAttribute('aria-label', `view from above of ${clip.id}`);
+  at('found').replaceChildren(...[...new Set(seen.map(one => one.row))].map(row => {
+    const key = make('span', `● ${data.rows[row].name} `);
+    key.className = `s${row % 8}`;
+    return key;
   }));
-  document.querySelector('#clip .legend').hidden = !clip.lanes.length;
+  walk();
 };
 const numbers = clip => {
   const table = make('table'), head = make('tr'), body = make('tbody');

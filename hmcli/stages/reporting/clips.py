@@ -10,12 +10,20 @@ from hmcli.errors import DataError
 from hmcli.metrics.contract import Tracks
 from hmcli.recipe.sections import DataConfig
 from hmcli.reports.comparison import Comparison
-from hmcli.reports.report_page import ClipView
+from hmcli.reports.report_page import ClipView, Ground, Sight
 from hmcli.stages.data.opening import ClipSource, Dataset, read_rows
 from hmcli.stages.reporting import media as videos
 from hmcli.stages.reporting.media import Media
 from hmcli.stages.reporting.rows import Row
-from hmcli.stages.reporting.subjects import Absences, absences_in, absences_of, lanes_of, read_tracks, view_from_above
+from hmcli.stages.reporting.subjects import (
+    Absences,
+    absences_in,
+    absences_of,
+    ground_of,
+    lanes_of,
+    read_tracks,
+    sights_of,
+)
 from hmcli.stages.sampling.generations import Generated
 from hmcli.world.files.layout import RENDERED_INDEX
 
@@ -79,15 +87,15 @@ class Browser:
         if not played and self.data is not None:
             missing.append("The videos of this clip are not in this file: --clips names those that are.")
         tracks = self._tracks(source, missing)
-        plan = self._plan(source, tracks, missing) if played else None
+        ground = self._ground(source, tracks, missing)
         frames, fps = self._length(clip)
         gone = self._absences(clip) if tracks is None else absences_of(tracks)
         return ClipView(
             id=clip, caption=source.caption if source else "", split=self._splits.get(clip, ""),
             hidden_seconds=gone.hidden_seconds, reasons=gone.reasons, frames=frames, fps=fps,
-            context=files.context, truth=files.truth, rows=files.rows, plan=plan,
-            lanes=() if tracks is None else lanes_of(tracks), values=tuple(self._values(clip)),
-            verdicts=tuple(self._verdicts(clip)), missing=tuple(missing),
+            context=files.context, truth=files.truth, rows=files.rows, ground=ground,
+            lanes=() if tracks is None else lanes_of(tracks), sights=tuple(self._sights(clip, tracks)),
+            values=tuple(self._values(clip)), verdicts=tuple(self._verdicts(clip)), missing=tuple(missing),
         )  # fmt: skip
 
     def _tracks(self, source: ClipSource | None, missing: list[str]) -> Tracks | None:
@@ -102,15 +110,20 @@ class Browser:
             missing.append("Who is seen when is not known: the clip has no subjects.json.")
         return tracks
 
-    def _plan(self, source: ClipSource | None, tracks: Tracks | None, missing: list[str]) -> str | None:
-        """The name of the view from above."""
+    def _ground(self, source: ClipSource | None, tracks: Tracks | None, missing: list[str]) -> Ground | None:
         if source is None or tracks is None or self.data is None:
             return None
         try:
-            return self.media.add(videos.png(view_from_above(source, tracks, self.data)), ".png")
+            return ground_of(source, tracks, self.data)
         except DataError as error:
             missing.append(f"No view from above: {error.what}.")
             return None
+
+    def _sights(self, clip: str, tracks: Tracks | None) -> Iterator[tuple[Sight, ...]]:
+        """By row who was found where; of several seeds by the first, whose videos are shown."""
+        for row in self.rows:
+            places = row.members[0].places.get(clip)
+            yield () if places is None or tracks is None else sights_of(places, tracks)
 
     def _absences(self, clip: str) -> Absences:
         """As the evaluations say it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from hmcli.stages.scoring.layout import (
     FORMAT,
     FRAMES,
     KIND,
+    PLACES,
     SCORES,
     STRETCHES,
     TABLE,
     EvaluationAttributes,
+    Places,
     Score,
     Scores,
     Values,
@@ -94,6 +97,17 @@ class Evaluated:
             clips=tuple(parts), values=alone,
             statistic=lambda picked: np.array([pooled(table[one]) for one in picked], np.float64),
         )  # fmt: skip
+
+    @cached_property
+    def places(self) -> Mapping[str, Places]:
+        """Who was seen where, by clip; nothing where no score is made from that."""
+        files = listed(self.path)
+        names = [name for name in files.below(PLACES) if name.endswith(".json")]
+        found = [
+            from_json(Places, parse_json(files.read(name).data, self.path / name), "who was seen where", file=name)
+            for name in names
+        ]
+        return {one.clip: one for one in found}
 
     def _items(self) -> Sequence[Values]:
         files = listed(self.path)

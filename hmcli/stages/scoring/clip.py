@@ -38,6 +38,8 @@ from hmcli.metrics.contract import (
     SubjectTrack,
     Tracks,
 )
+from hmcli.metrics.reentry import clip_tracks
+from hmcli.metrics.tracks import FoundTracks
 from hmcli.recipe.sections import DataConfig
 from hmcli.stages.data import pieces
 from hmcli.stages.data.opening import ClipSource, at, own_file
@@ -118,6 +120,15 @@ class Clip:
         if not every:
             raise nothing
         return every[0] if len(every) == 1 else mean_found(every)
+
+    def seen(self) -> tuple[FoundTracks, list[list[Detection]]]:
+        """Who was taken for whom in the first sample, of which detections. Raises DataError where it cannot be told."""
+        video = self._sample(self._videos.rows[0])
+        found = self.detections(video)
+        try:
+            return clip_tracks(video, self.reference(), found, self.tracks(), self.cameras()), found
+        except ValueError as error:
+            raise DataError(str(error)) from error
 
     def _judged(self, column: Column, prediction: np.ndarray) -> Found:
         metric = column.metric

@@ -2,7 +2,8 @@
 
 Metrics and backbones are found by name and know nothing of files; this stage decodes videos, finds each clip's
 reference, and writes. One item of the artifact is one metric of one clip (`frames/<clip>.<metric>.json`, a value per
-frame), so a killed run goes on where it stopped. A clip that cannot be scored is counted and listed, never dropped.
+frame), or who was seen where in it (`places/`), so a killed run goes on where it stopped. A clip that cannot be scored
+is counted and listed, never dropped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import hmcli
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, OTHER_SAMPLES, REGIONS, Metric, NothingToJudge
+from hmcli.metrics.places import PLACES as WHERE
 from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import DataConfig, EvalConfig, Recipe
@@ -26,7 +28,8 @@ from hmcli.stages.data.opening import Dataset, open_dataset
 from hmcli.stages.sampling.foreign import is_plain_folder, open_foreign
 from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
 from hmcli.stages.scoring.clip import INPUTS, Clip, Found, annotations_of, item_name, lacking, reads_reference
-from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, Values, number
+from hmcli.stages.scoring.layout import FORMAT, FRAMES, KIND, PLACES, Places, Values, number
+from hmcli.stages.scoring.places import places_of
 from hmcli.stages.scoring.plan import Column, Plan, columns_of, paths_of
 from hmcli.stages.scoring.results import finish
 from hmcli.stages.shared.each import asked_for, each
@@ -267,6 +270,7 @@ def _any_needs(what: str, asked: tuple[str, ...]) -> bool:
 
 
 Failures = dict[tuple[str, str], str]  # (clip, name of the column) -> reason
+Item = Values | Places
 
 
 def _score_clips(
@@ -274,20 +278,21 @@ def _score_clips(
 ) -> tuple[Failures, Failures]:
     """Score what is not there yet; returns what failed, and what cannot be scored now but was earlier, and stays."""
 
-    def keep(unit: Unit, values: dict[str, Values | DataError], _: Path) -> None:
+    def keep(unit: Unit, values: dict[str, Item | DataError], _: Path) -> None:
         for item, found in values.items():
             if isinstance(found, DataError):
                 failed[unit.id][item] = str(found)
             else:
-                with writer.item_file(item, unit.items[item], suffix=".json", parent=FRAMES) as place:
+                parent = PLACES if isinstance(found, Places) else FRAMES
+                with writer.item_file(item, unit.items[item], suffix=".json", parent=parent) as place:
                     place.write_text(json_text(to_json(found)), encoding="utf-8", newline="\n")  # the writer syncs it
 
     each(writer, units, Scorer(plan), keep, label="scoring", processes=processes)
-    names = {item_name(clip, column): (clip, column.name) for clip in failed for column in plan.columns}
+    names = {item_name(clip, column): (clip, column.name) for clip in failed for column in plan.items}
     failures: Failures = {}
     stay: Failures = {}
     for clip, reasons in failed.items():
-        for name, reason, items in _grouped(clip, reasons, len(plan.columns)):
+        for name, reason, items in _grouped(clip, reasons, len(plan.items)):
             (stay if writer.quarantine(name, reason, items) else failures).update({names[i]: reason for i in items})
     return failures, stay
 
@@ -300,7 +305,7 @@ def _keys(plan: Plan) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, st
     for clip in plan.clips:
         inputs = Clip(plan, clip, cache)
         keys[clip], failed[clip] = {}, {}
-        for column in plan.columns:
+        for column in plan.items:
             item = item_name(clip, column)
             try:
                 keys[clip][item] = inputs.key(column)
@@ -325,13 +330,14 @@ class Scorer:
     def load(self) -> None:
         _ = self.plan.backbones, self.plan.detector
 
-    def make(self, unit: Unit, place: Path) -> dict[str, Values | DataError]:
+    def make(self, unit: Unit, place: Path) -> dict[str, Item | DataError]:
         clip = Clip(self.plan, unit.id, HashCache())
-        found: dict[str, Values | DataError] = {}
-        for column in self.plan.columns:
+        found: dict[str, Item | DataError] = {}
+        for column in self.plan.items:
             if (item := item_name(unit.id, column)) in unit.items:
                 try:
-                    found[item] = _judged(self.plan, clip, column)
+                    placed = column.metric is WHERE
+                    found[item] = places_of(clip, column.detector) if placed else _judged(self.plan, clip, column)
                     if annotations_of(column.metric) and clip.key(column) != unit.items[item]:
                         raise DataError("annotations changed while they were used; run the same command again")
                 except DataError as error:

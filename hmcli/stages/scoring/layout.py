@@ -15,6 +15,7 @@ FORMAT = 1  # of scores.json and frames/*.json
 SCORES, TABLE, CARD = "scores.json", "per_clip.csv", "protocol.md"
 STRETCHES = "per_stretch.csv"  # where a metric has a value for each stretch
 FRAMES = "frames"  # folder of the items: Values of one metric of one clip
+PLACES = "places"  # folder of more items: Places of one clip, where metrics look at them
 OK, KEPT, FAILED, NOT_JUDGED = "ok", "kept", "failed", "not judged"  # what the table says of a value
 COLUMNS = ("clip", "metric", "value", "frames", "unit", "status", "reason")  # of the table
 STRETCH_COLUMNS = (
@@ -106,6 +107,30 @@ class Values:
     def judged(self) -> list[float]:
         """The values of judged frames."""
         return [float(value) for value in self.values if value is not None]
+
+
+Four = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedSubject:
+    """What was taken for a subject in each target frame of a prediction, null where nobody was."""
+
+    subject: str
+    boxes: tuple[Four | None, ...]  # left, top, right, bottom in pixels of the compared frames
+    places: tuple[tuple[float, float] | None, ...]  # metres on the ground (hmcli.metrics.places)
+    off: tuple[float | None, ...]  # body lengths from its true place in the picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Who was seen where in a clip's first sample; `others` are, by frame, the boxes that are nobody's."""
+
+    format: int
+    clip: str
+    detector: str
+    subjects: tuple[PlacedSubject, ...]
+    others: tuple[tuple[Four, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

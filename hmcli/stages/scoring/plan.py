@@ -21,6 +21,7 @@ from hmcli.metrics.contract import (
     Metric,
 )
 from hmcli.metrics.identity import identity_note, measured_auc
+from hmcli.metrics.places import PLACES
 from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find, normal
 from hmcli.stages.data.opening import ClipSource, Dataset
@@ -47,6 +48,12 @@ class Plan:
     def sources(self) -> dict[str, ClipSource]:
         """The reference's clips by id."""
         return {} if self.reference is None else {clip.id: clip for clip in self.reference.clips}
+
+    @property
+    def items(self) -> tuple[Column, ...]:
+        """Of every clip: its scores, and who was seen where, if a score is made from that."""
+        detector = next((of.detector for of in self.columns if {*PLACES.needs} <= {*of.metric.needs}), "")
+        return (*self.columns, *([Column(metric=PLACES, detector=detector)] if detector else []))
 
     @cached_property
     def backbones(self) -> dict[str, Backbone]:

@@ -23,6 +23,7 @@ from hmcli.stages.scoring.layout import (
     COLUMNS,
     FAILED,
     FORMAT,
+    FRAMES,
     KEPT,
     KIND,
     MISSED,
@@ -58,9 +59,10 @@ Failures = Mapping[tuple[str, str], str]  # (clip, name of the column) -> reason
 
 def finish(plan: Plan, writer: ArtifactWriter, failures: Failures, stay: Failures) -> StageResult:
     """Write the tables and complete the artifact; `stay` are values from earlier that cannot be computed now."""
-    done = [(clip, of) for clip in plan.clips for of in plan.columns if (clip, of.name) not in failures]
+    done = [(clip, of) for clip in plan.clips for of in plan.items if (clip, of.name) not in failures]
     order = [item_name(clip, column) for clip, column in done]
-    found = {(clip, of.name): _read(writer.place(item_name(clip, of))) for clip, of in done}
+    scored = [(clip, of) for clip, of in done if of in plan.columns]
+    found = {(clip, of.name): _read(writer.place(item_name(clip, of))) for clip, of in scored}
     scores, table = _scores(plan, found, failures), list(_table(plan, found, failures, stay))
     reference = "" if plan.reference is None else str(plan.reference.path.absolute())
     attributes = EvaluationAttributes(protocol=_protocol(plan), generation=_judged(plan.generated), reference=reference)
@@ -75,7 +77,8 @@ def join(writer: ArtifactWriter, parts: Parts) -> StageResult:
     attributes = from_json(EvaluationAttributes, parts.attributes, "the description", evaluation=parts.paths[0])
     found = scores_of(parts)
     values: dict[str, list[Values]] = {}
-    every = [_read(writer.place(item)) for item in parts.items]
+    places = map(writer.place, parts.items)
+    every = [_read(place) for place in places if place.parent.name == FRAMES]
     for one in every:
         values.setdefault(one.metric, []).append(one)
     entries, metrics = {}, {label: find("metric", of.metric) for label, of in found[0].metrics.items()}
@@ -120,7 +123,8 @@ def _complete(
         write_text(writer.staged / CARD, protocol_card(said.protocol, to_json(scores)))
     failed = sum(entry.failed for entry in scores.metrics.values())
     not_judged = sum(entry.not_judged for entry in scores.metrics.values())
-    counts = {"clips": scores.clips, "scores": len(order) - not_judged, "failed": failed, "not_judged": not_judged}
+    judged = sum(entry.n for entry in scores.metrics.values())
+    counts = {"clips": scores.clips, "scores": judged, "failed": failed, "not_judged": not_judged}
     if missed := more[MISSED]:
         counts["missed_subjects"] = len(missed)
         writer.reporter.note(f"{told(missed)} ({MISSED})")
