@@ -6,13 +6,14 @@ import dataclasses
 from pathlib import Path
 
 from hmcli.bench.freeze import freeze
-from hmcli.recipe.sections import Recipe, WorldConfig
+from hmcli.recipe.sections import EvalConfig, Recipe, WorldConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench.definition import Benchmark, write_benchmark
 
 WORLD = WorldConfig(
     clips=2, context_frames=13, target_frames=17, fps=5, size=(32, 48), hold_out="test", subjects_per_clip=(1, 1)
 )
+PANEL = EvalConfig(metrics=("psnr", "ssim"))
 BASELINES = ("last-frame", "nearest-view")
 RECIPES = {
     "easy": Recipe(seed=31, world=dataclasses.replace(WORLD, split="easy")),
@@ -36,7 +37,7 @@ class TinyBench:
 
 def make(place: Path) -> TinyBench:
     frozen = freeze(
-        "tiny", RECIPES, work=place / "data", processes=1, reporter=Silent(), baselines=BASELINES
+        "tiny", RECIPES, PANEL, work=place / "data", processes=1, reporter=Silent(), baselines=BASELINES
     )  # fmt: skip
     write_benchmark(place / "tiny.json", frozen)
     return TinyBench(file=place / "tiny.json", data=place / "data", frozen=frozen)

@@ -1,12 +1,13 @@
 """The packaged benchmark that is next: its draft, and how it is frozen from the recipes bench/hm-bench-2-*.
 
     python -m hmcli.bench draft
-    python -m hmcli.bench freeze WORK [--num-processes N]
+    python -m hmcli.bench freeze WORK [--num-processes N] [--only SPLIT]
     python -m hmcli.bench schema
 
 For maintainers. `draft` writes seeds and recipes into the package, `freeze` also what they drew: it keeps its clips in
-the folder WORK and goes on there when it was stopped; a new version of the world needs a new folder. `schema` writes
-the JSON schema of score files.
+the folder WORK and goes on there when it was stopped; a new version of the world needs a new folder. `--only` does the
+work of one split there and writes no benchmark: splits may be made one after the other, or side by side, and `freeze`
+without it then finds all done. `schema` writes the JSON schema of score files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hmcli.bench.freeze import draft, freeze
+from hmcli.bench.freeze import draft, freeze, prepare
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Console
 from hmcli.stages.bench.definition import PACKAGED, write_benchmark
@@ -32,6 +33,7 @@ def main() -> None:
     freezing = commands.add_parser("freeze", help="render the clips and write the benchmark's file")
     freezing.add_argument("work", type=Path, help="folder for the clips; goes on there when it was stopped")
     freezing.add_argument("--num-processes", type=int, default=1)
+    freezing.add_argument("--only", choices=SPLITS, help="render and score this split, and write no benchmark")
     commands.add_parser("draft", help="write what the recipes ask for; nothing is rendered")
     commands.add_parser("schema", help="write the JSON schema of score files")
     given = parser.parse_args()
@@ -39,12 +41,16 @@ def main() -> None:
         write_json(SCHEMA, schema())
         return
     recipes = {split: load_recipe(f"bench/{NAME}-{split}") for split in SPLITS}
+    panel = load_recipe(f"bench/{NAME}-panel").eval
     if given.command == "draft":
-        write_benchmark(PACKAGED / f"{NAME}.json", draft(NAME, recipes))
+        write_benchmark(PACKAGED / f"{NAME}.json", draft(NAME, recipes, panel))
         return
     given.work.mkdir(parents=True, exist_ok=True)
-    frozen = freeze(NAME, recipes, work=given.work, processes=given.num_processes, reporter=Console())
-    write_benchmark(PACKAGED / f"{NAME}.json", frozen)
+    how = {"work": given.work, "processes": given.num_processes, "reporter": Console()}
+    if given.only:
+        prepare(given.only, recipes[given.only], panel, **how)
+        return
+    write_benchmark(PACKAGED / f"{NAME}.json", freeze(NAME, recipes, panel, **how))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,24 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter
 from hmcli.errors import DataError
 from hmcli.recipe.reading import to_dict
-from hmcli.recipe.sections import PosesConfig, Recipe
+from hmcli.recipe.sections import EvalConfig, PosesConfig, Recipe
 from hmcli.stages.bench import rows
-from hmcli.stages.bench.definition import FORMAT, Benchmark, FrozenClip, FrozenSplit, Tolerances
+from hmcli.stages.bench.definition import FORMAT, Benchmark, FrozenClip, FrozenSplit, Number, Tolerances, is_of
 from hmcli.stages.bench.prints import print_of, values_on_disk
+from hmcli.stages.bench.score_file import required
 from hmcli.stages.data.opening import ClipSource, open_dataset, read_rows
 from hmcli.stages.rendering import render
 from hmcli.stages.scoring import evaluate
-from hmcli.store.manifest import made_by
+from hmcli.stages.scoring.layout import EvaluationAttributes
+from hmcli.stages.shared.typed import from_json
+from hmcli.store.manifest import made_by, read_manifest
 from hmcli.world.scenes import SCENES
 from hmcli.world.staging.splits import TEST_MOVES, on_side
 from hmcli.world.subjects import SUBJECTS
@@ -32,48 +36,71 @@ TOLERANCES = Tolerances(
     step=1e-5, event_frames=1, other_event_frames=4, thumbnail_levels=4.0, other_thumbnail_levels=24.0,
     frame_levels=2.0, other_frame_levels=5.0,
 )  # fmt: skip
-METRICS = ("psnr", "ssim")
 TRAINING = (
     "anything but clips of the held-out families of scenes and subjects, or with the held-out camera moves: renders of"
     " world.hold_out=train, other data. Prompts, settings and checkpoints are chosen on other clips than these."
 )
 
 
-def draft(name: str, recipes: Mapping[str, Recipe]) -> Benchmark:
-    """What is to be frozen of each split (name -> recipe): nothing is drawn."""
+def draft(name: str, recipes: Mapping[str, Recipe], panel: EvalConfig) -> Benchmark:
+    """What is to be frozen of each split (name -> recipe), and what is required of scores: nothing is drawn."""
     splits = {
         split: FrozenSplit(seed=recipe.seed, world=_world(_free(recipe)), baselines={}, clips=())
         for split, recipe in recipes.items()
     }
-    return _benchmark(name, splits, frozen_by={})
+    return _benchmark(name, splits, panel, judges={}, frozen_by={})
 
 
 def freeze(
-    name: str, recipes: Mapping[str, Recipe], *, work: Path, processes: int, reporter: Reporter,
+    name: str, recipes: Mapping[str, Recipe], panel: EvalConfig, *, work: Path, processes: int, reporter: Reporter,
     baselines: Sequence[str] = (),
 ) -> Benchmark:  # fmt: skip
     """Render each split (name -> recipe) below `work`, which is kept and goes on when stopped, and freeze the clips.
 
-    `baselines` are the model-free rows that are scored; empty: all.
+    `panel` names the required metrics, and what sees for them. `baselines` are the model-free rows that are scored;
+    empty: all.
     """
-    splits = {}
+    splits: dict[str, FrozenSplit] = {}
+    judges: dict[str, str] = {}
     for split, recipe in recipes.items():
-        free = _free(recipe)
-        done = render.run(free, out=work / split, processes=processes, reporter=reporter)
-        reporter.note(f"{split}: hashing {recipe.world.clips} clips and scoring the rows without a model")
-        scores = row_scores(done.path, work / f"{split}.rows", baselines, processes=processes, reporter=reporter)
-        splits[split] = freeze_split(free, done.path, scores)
-    return _benchmark(name, splits, frozen_by=made_by() | {"machine": platform.machine()})
+        data, scored = prepare(split, recipe, panel, work=work, processes=processes, reporter=reporter, rows=baselines)
+        reporter.note(f"{split}: hashing {recipe.world.clips} clips")
+        splits[split] = freeze_split(_free(recipe), data, {row: of.means for row, of in scored.items()})
+        for of in scored.values():
+            judges |= of.judges
+    return _benchmark(name, splits, panel, judges=judges, frozen_by=made_by() | {"machine": platform.machine()})
 
 
-def _benchmark(name: str, splits: Mapping[str, FrozenSplit], frozen_by: Mapping[str, Any]) -> Benchmark:
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A row without a model: required metric -> mean over the clips, and the weights of what saw for them, by name."""
+
+    means: Mapping[str, Number]
+    judges: Mapping[str, str]
+
+
+def prepare(
+    split: str, recipe: Recipe, panel: EvalConfig, *, work: Path, processes: int, reporter: Reporter,
+    rows: Sequence[str] = (),
+) -> tuple[Path, dict[str, Scored]]:  # fmt: skip
+    """All that takes time of freezing a split: its clips, its rows without a model, and their scores; what is there is
+    kept."""
+    data = render.run(_free(recipe), out=work / split, processes=processes, reporter=reporter).path
+    reporter.note(f"{split}: rows without a model of {recipe.world.clips} clips, and their scores")
+    return data, row_scores(data, work / f"{split}.rows", rows, panel, processes=processes, reporter=reporter)
+
+
+def _benchmark(
+    name: str, splits: Mapping[str, FrozenSplit], panel: EvalConfig, *, judges: Mapping[str, str],
+    frozen_by: Mapping[str, Any],
+) -> Benchmark:  # fmt: skip
     held_out = {
         "scenes": on_side(SCENES, "test"), "subjects": on_side(SUBJECTS, "test"),
         "camera moves": on_side(MOVES, "test", TEST_MOVES),
     }  # fmt: skip
     return Benchmark(
-        format=FORMAT, name=name, required_metrics=METRICS, training=TRAINING, tolerances=TOLERANCES,
-        held_out=held_out, splits=splits, frozen_by=frozen_by,
+        format=FORMAT, name=name, required_metrics=tuple(required(panel)), training=TRAINING, tolerances=TOLERANCES,
+        held_out=held_out, splits=splits, frozen_by=frozen_by, judges=judges,
     )  # fmt: skip
 
 
@@ -88,9 +115,9 @@ def _world(recipe: Recipe) -> dict[str, Any]:
 
 
 def row_scores(
-    data: Path, work: Path, names: Sequence[str], *, processes: int, reporter: Reporter
-) -> dict[str, dict[str, float]]:
-    """Row without a model -> metric -> mean over the clips, as `hm bench rows` and `hm eval` say it."""
+    data: Path, work: Path, names: Sequence[str], panel: EvalConfig, *, processes: int, reporter: Reporter
+) -> dict[str, Scored]:
+    """Row without a model -> its scores, as `hm bench rows` and `hm eval` say them."""
     done = rows.run(data, out=work, rows=names, processes=processes, reporter=reporter)
     if done.quarantined:
         left = done.quarantined[0]
@@ -98,14 +125,36 @@ def row_scores(
     found = {}
     for name, path in done.details["rows"].items():
         scored = evaluate.run(
-            Recipe(), generation=Path(path), reference=data, metrics=METRICS, out=work / f"{name}.evaluation",
-            processes=processes, reporter=reporter,
+            Recipe(eval=panel), generation=Path(path), reference=data, metrics=panel.metrics,
+            out=work / f"{name}.evaluation", processes=processes, reporter=reporter,
         )  # fmt: skip
-        found[name] = {metric: round(float(mean), 4) for metric, mean in scored.details["scores"].items()}
+        if scored.quarantined:
+            left = scored.quarantined[0]
+            raise DataError(f"{left.item} cannot be scored", where={"row": path, "reason": left.reason})
+        means = {
+            wanted: _rounded(mean)
+            for wanted in required(panel)
+            for label, mean in scored.details["scores"].items()
+            if is_of(label, wanted)
+        }
+        found[name] = Scored(means=means, judges=_judges(scored.path))
     return found
 
 
-def freeze_split(recipe: Recipe, data: Path, baselines: Mapping[str, Mapping[str, float]]) -> FrozenSplit:
+def _rounded(mean: Number) -> Number:
+    return mean if mean is None or isinstance(mean, str) else round(mean, 4)
+
+
+def _judges(evaluation: Path) -> dict[str, str]:
+    """Weights of the backbone and the detector of an evaluation, by name."""
+    about = from_json(
+        EvaluationAttributes, read_manifest(evaluation).attributes, "the description", evaluation=evaluation
+    )
+    cards = [about.protocol[section] for section in ("Backbone", "Detector") if section in about.protocol]
+    return {card["name"]: card["weights"] for card in cards}
+
+
+def freeze_split(recipe: Recipe, data: Path, baselines: Mapping[str, Mapping[str, Number]]) -> FrozenSplit:
     """What `hm render` made of a recipe, frozen."""
     dataset = open_dataset(data, PosesConfig())
     if dataset.quarantined:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bench import BASELINES, RECIPES, TinyBench
+from tiny_bench import BASELINES, PANEL, RECIPES, TinyBench
 
 from hmcli.bench.freeze import draft
 from hmcli.errors import DataError, HMError, UsageError
@@ -360,9 +360,15 @@ def test_the_packaged_benchmark_holds_out_families_and_varies():
 
 
 def test_the_draft_is_what_its_recipes_ask_for():
-    recipes = {name.rpartition("-")[2]: load_recipe(name) for name in recipe_names() if "hm-bench-2" in name}
+    recipes = {name.rpartition("-")[2]: load_recipe(name) for name in recipe_names()
+               if "hm-bench-2" in name and not name.endswith("panel")}  # fmt: skip
     found = find_benchmark("hm-bench-2")
-    assert dataclasses.replace(draft("hm-bench-2", recipes), splits=found.splits) == found
+    assert (
+        dataclasses.replace(
+            draft("hm-bench-2", recipes, load_recipe("bench/hm-bench-2-panel").eval), splits=found.splits
+        )
+        == found
+    )
     assert {name: split.count for name, split in found.splits.items()} == dict.fromkeys(recipes, 64)
     for recipe in recipes.values():
         assert render.chosen_clips(recipe) is None  # which compares the recipe with the draft
@@ -381,7 +387,7 @@ def test_a_draft_says_that_it_is_one_and_is_compared_with_nothing(tiny_bench, tm
 
 def test_clips_of_a_draft_are_those_of_its_seed_and_of_its_recipe_alone(tiny_bench, tmp_path):
     file = tmp_path / "draft.json"
-    write_benchmark(file, draft("tiny", RECIPES))
+    write_benchmark(file, draft("tiny", RECIPES, PANEL))
     recipe = dataclasses.replace(
         RECIPES["easy"], world=dataclasses.replace(RECIPES["easy"].world, clips=1, benchmark=str(file))
     )

@@ -10,54 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_generations as small
+from noisy_generations import MODEL, generated
 from tiny_bench import TinyBench
 
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.intervals import RESAMPLES, bootstrap_means, interval
 from hmcli.recipe.reading import load_recipe
-from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.runtime import Silent
 from hmcli.stages.bench import score, score_file
 from hmcli.stages.bench.definition import PACKAGED
 from hmcli.stages.bench.score_file import Row, is_complete, means_of, read_scores, schema
-from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.scoring import evaluate
-from hmcli.store.artifact import ArtifactWriter
-from hmcli.store.files import write_json_lines
 from hmcli.store.video import read_video, write_video
 
 NOISE = {"easy": 10, "mixed": 25}
-MODEL = "sha256:model"
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-def generated(data: Path, out: Path, noise: int, *, left_out: str = "", model: str = MODEL, frames: int = 17) -> Path:
-    """A generation artifact: the true targets with noise on them."""
-    dataset = open_dataset(data, PosesConfig())
-    inputs = {"latents": "sha256:latents", "model": model}
-    recipe = {"sample": {"steps": 3, "guidance": 1.5}}
-    with ArtifactWriter(out, "generation", recipe=recipe, inputs=inputs, seed=8, reporter=Silent()) as writer:
-        rows = []
-        for number, source in enumerate(dataset.clips):
-            if source.id == left_out:
-                writer.quarantine(source.id, "its context is cut short")
-                continue
-            true = read_video(source.files["target"])[:frames]
-            video = true + np.random.default_rng(number).normal(0, noise, true.shape)
-            with writer.item_file(source.id, f"sha256:{noise}", suffix=".mp4", parent="videos") as place:
-                write_video(place, np.clip(video, 0, 255).astype(np.uint8), fps=5, quality="near-lossless")
-            rows.append(small.row(source.id, *true.shape[:3], seconds=2.0 + number))
-        write_json_lines(writer.staged / "generations.jsonl", rows)
-        size = (dataset.clips[0].context_info.height, dataset.clips[0].context_info.width)
-        about = small.attributes(DataConfig(size=size), source=dataset.path, fingerprint=dataset.fingerprint)
-        writer.finish([line["id"] for line in rows], attributes=about)
-    return out
 
 
 def evaluated(generation: Path, *metrics: str) -> Path:

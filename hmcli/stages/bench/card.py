@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hmcli.contracts import Description
+from hmcli.registry import find
 from hmcli.reports.tables import markdown_table, score_text
 from hmcli.stages.bench.definition import RETIRED, Benchmark, benchmark_names, find_benchmark
 from hmcli.world.staging.choices import choices
 
-_UNITS = {"psnr": "dB"}
 _DRAFT = "A draft: it is not frozen, its clips may still change, and no scores are published on it.\n"
 
 
@@ -68,7 +68,8 @@ def _rules(frozen: Benchmark) -> str:
         ["training", frozen.training],
         *[[f"held-out {what}", ", ".join(names)] for what, names in frozen.held_out.items()],
         ["metrics", f"{', '.join(frozen.required_metrics)} are required; any other may be added, with its backbone"],
-        ["a clip's score", "mean over its frames"],
+        *[[f"weights of {name}", weights] for name, weights in frozen.judges.items()],
+        ["a clip's score", "mean over its frames, or stretches, that are judged"],
         ["a split's score", "mean over its clips; overall: mean of the splits"],
         ["intervals", "95 %, percentile bootstrap over clips, 2000 draws, seeded"],
         ["a clip without a score", "is in no mean; the result is incomplete and not comparable with complete ones"],
@@ -81,11 +82,16 @@ def _baselines(frozen: Benchmark) -> str:
     header = ["video", "split", *frozen.required_metrics]
     rows = [
         [name, f"{key} at {split.size[0]}x{split.size[1]}",
-         *(score_text(values[metric], _UNITS.get(metric, "")) for metric in frozen.required_metrics)]
+         *(score_text(values[metric], _unit(metric)) for metric in frozen.required_metrics)]
         for key, split in frozen.splits.items()
         for name, values in split.baselines.items()
     ]  # fmt: skip
     return markdown_table(header, rows)
+
+
+def _unit(label: str) -> str:
+    unit: str = find("metric", label.partition(" ")[0]).unit
+    return unit
 
 
 def _tolerances(frozen: Benchmark) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -65,6 +65,7 @@ class Happening:
 
 
 _LEFT_OUT = Field(exclude_if=lambda value: not value)
+Number = float | Literal["inf", "-inf"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +103,15 @@ class FrozenClip:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenSplit:
-    """Clips of one seed and one `world` section. `baselines`: name -> metric -> mean, at the section's own size.
+    """Clips of one seed and one `world` section. `baselines`: row -> metric -> mean, at the section's own size.
 
-    A draft has neither baselines nor clips yet.
+    A mean is null where the metric finds nothing to judge in any clip, "inf" where it is infinite. A draft has neither
+    baselines nor clips yet.
     """
 
     seed: int
     world: Mapping[str, Any]
-    baselines: Mapping[str, Mapping[str, float]]
+    baselines: Mapping[str, Mapping[str, Number]]
     clips: tuple[FrozenClip, ...]
 
     @property
@@ -132,7 +134,9 @@ class FrozenSplit:
 class Benchmark:
     """Everything that is fixed. `frozen_by` says which program froze it, and is no part of the fingerprint.
 
-    Where nobody has frozen it yet it is a draft: seeds and recipes of its splits, which may still change.
+    `required_metrics` are labels of scores, with the names of backbone and detector that see for them: a score file's
+    labels may say more after these (`is_of`). `judges` are the weights of both, by name. Where nobody has frozen it yet
+    it is a draft: seeds and recipes of its splits, which may still change.
     """
 
     format: int
@@ -143,6 +147,7 @@ class Benchmark:
     held_out: Mapping[str, tuple[str, ...]]  # families kept from training: scenes, subjects
     splits: Mapping[str, FrozenSplit]
     frozen_by: Mapping[str, Any]
+    judges: Annotated[Mapping[str, str], _LEFT_OUT] = field(default_factory=dict)
 
     @property
     def is_draft(self) -> bool:
@@ -157,6 +162,11 @@ class Benchmark:
     def split_of(self, clip: str) -> str | None:
         """The split a clip id belongs to, or None for a clip that is not of this benchmark."""
         return next((name for name, split in self.splits.items() if any(one.id == clip for one in split.clips)), None)
+
+
+def is_of(label: str, required: str) -> bool:
+    """Is this the label of the required score? More may be known of its backbone, and said: `a (b)`, `a (b, known)`."""
+    return label == required or (required.endswith(")") and label.startswith(f"{required[:-1]}, "))
 
 
 def forbid_unknown_keys(*kinds: type) -> None:

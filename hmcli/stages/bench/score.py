@@ -15,7 +15,9 @@ from typing import Any
 from hmcli.contracts import Quarantined, Reporter, StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.metrics.averages import json_number
+from hmcli.metrics.contract import BACKBONE, DETECTIONS, LPIPS, REGIONS
 from hmcli.recipe.sections import PosesConfig
+from hmcli.registry import find
 from hmcli.stages.bench.definition import Benchmark, find_benchmark
 from hmcli.stages.bench.score_file import (
     FORMAT,
@@ -25,7 +27,9 @@ from hmcli.stages.bench.score_file import (
     ScoreFile,
     SplitEntry,
     is_complete,
+    lacking,
     means_of,
+    other_judges,
     table,
     write_scores,
 )
@@ -37,6 +41,7 @@ from hmcli.store.files import parse_json, read_csv
 from hmcli.store.listed import listed
 from hmcli.store.manifest import Manifest, made_by, read_manifest
 
+_NETWORKS = (BACKBONE, LPIPS, REGIONS)  # needs that the protocol card has a section of
 _NOT_EVALUATED = {"value": "", "reason": "no evaluation holds it", "status": FAILED}
 
 
@@ -71,6 +76,11 @@ def run(
     size = _one([list(report.size) for report in reports], "picture sizes of the clips", evaluations)
     _check_shapes(frozen, evaluations, size)
     metrics = _metrics(evaluations)
+    if wrong := other_judges(metrics, frozen):
+        fix = f"score with the backbone and detector of {frozen.name}, and the packages it names (hm bench show)"
+        raise DataError(wrong[0], where={"benchmark": frozen.name}, fix=fix)
+    if absent := lacking(metrics, frozen):
+        reporter.warn(f"no evaluation holds {', '.join(absent)}: the file will be incomplete")
     rows = _rows(frozen, evaluations, list(metrics))
     seconds = [e.generation.seconds_per_clip for e in evaluations]
     scores = ScoreFile(
@@ -83,15 +93,15 @@ def run(
     )  # fmt: skip
     write_scores(out, scores)
     reporter.note(table(scores))
-    lacking = tuple(
+    without = tuple(
         Quarantined(item=f"{r.clip}.{r.metric}", reason=r.reason) for r in rows if r.value is None and r.judged
     )
     counts = {
         "clips": len({row.clip for row in rows}),
         "scores": sum(row.value is not None for row in rows),
-        "missing": len(lacking),
+        "missing": len(without),
     }
-    return StageResult(path=out, kind="scores", counts=counts, quarantined=lacking)
+    return StageResult(path=out, kind="scores", counts=counts, quarantined=without)
 
 
 def _mean_seconds(seconds: Sequence[float | None]) -> float | None:
@@ -116,7 +126,8 @@ def open_evaluation(path: Path) -> Evaluation:
         metrics = {
             label: MetricEntry(
                 unit=score.unit, better=score.better, definition=protocol["Metrics"][label],
-                backbone={} if label == score.metric else _backbone(protocol, label),
+                backbone=_backbone(protocol, label) if {*_NETWORKS} & {*find("metric", score.metric).needs} else {},
+                detector=protocol["Detector"] if DETECTIONS in find("metric", score.metric).needs else {},
             )
             for label, score in content.metrics.items()
         }  # fmt: skip

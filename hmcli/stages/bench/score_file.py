@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +17,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hmcli.contracts import Description, Quarantined
 from hmcli.errors import DataError
+from hmcli.metrics.contract import BACKBONE, DETECTIONS
 from hmcli.metrics.intervals import Interval, bootstrap_means, interval
+from hmcli.recipe.sections import EvalConfig
 from hmcli.registry import find, names
 from hmcli.reports.tables import markdown_table, score_text
-from hmcli.stages.bench.definition import Benchmark, find_benchmark, forbid_unknown_keys, refuse_draft
+from hmcli.stages.bench.definition import Benchmark, Number, find_benchmark, forbid_unknown_keys, is_of, refuse_draft
 from hmcli.store.files import read_json, write_json
 
 FORMAT = 1
@@ -28,7 +30,6 @@ KIND = "hm-bench scores"
 OVERALL = "overall"
 _SHOWN = 10
 ROUNDING = 1e-6  # by which a value may leave the range of its metric
-Number = float | Literal["inf", "-inf"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class MetricEntry:
     unit: str
     better: Literal["higher", "lower", "neither"]
     definition: str
-    backbone: Mapping[str, str]  # empty for metrics of pixels
+    backbone: Mapping[str, str]  # what the protocol card says of it; empty for metrics that look at no features
+    detector: Annotated[Mapping[str, str], Field(exclude_if=lambda card: not card)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class SplitEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The score of one clip: mean over its frames. `value` is null where it failed, "inf" where it is infinite.
+    """The score of one clip: mean over its frames, or stretches. `value` is null where it failed, "inf" if infinite.
 
     Where the metric has nothing to judge in the clip, `value` is null and `judged` false; it is left out elsewhere.
     """
@@ -191,7 +193,33 @@ def is_complete(rows: Sequence[Row], benchmark: Benchmark, metrics: Sequence[str
     """Has every clip of the benchmark a value in every metric that judges it, the required ones among them?"""
     scored = {(row.clip, row.metric) for row in rows if row.value is not None or not row.judged}
     wanted = {(clip.id, metric) for split in benchmark.splits.values() for clip in split.clips for metric in metrics}
-    return set(benchmark.required_metrics) <= set(metrics) and wanted == scored
+    return not lacking(metrics, benchmark) and wanted == scored
+
+
+def required(panel: EvalConfig) -> list[str]:
+    """A panel's scores as a benchmark calls them: with what sees for them, and nothing that depends on the size."""
+    found = []
+    for metric in (find("metric", name) for name in panel.metrics):
+        backbone = panel.backbone[0] if BACKBONE in metric.needs else ""
+        found.append(metric.label(backbone, detector=panel.detector if DETECTIONS in metric.needs else ""))
+    return found
+
+
+def lacking(metrics: Iterable[str], benchmark: Benchmark) -> list[str]:
+    """The required scores that none of these labels is of."""
+    return [required for required in benchmark.required_metrics if not any(is_of(one, required) for one in metrics)]
+
+
+def other_judges(metrics: Mapping[str, MetricEntry], benchmark: Benchmark) -> list[str]:
+    """What is wrong with what sees for the required scores: weights that are not the benchmark's."""
+    said = {
+        f"{label} was computed with other weights of {card['name']} than {benchmark.name} was frozen with"
+        for label, entry in metrics.items()
+        for card in (entry.backbone, entry.detector)
+        if any(is_of(label, required) for required in benchmark.required_metrics)
+        and benchmark.judges.get(card.get("name", ""), card.get("weights")) != card.get("weights")
+    }
+    return sorted(said)
 
 
 # --- checking --------------------------------------------------------------------------------------------------------
@@ -215,7 +243,7 @@ def check(file: Path, *, benchmark: str) -> Description:
         Quarantined(item=f"{clip.id}.{metric}", reason="no score")
         for split in frozen.splits.values()
         for clip in split.clips
-        for metric in dict.fromkeys((*frozen.required_metrics, *scores.metrics))
+        for metric in (*lacking(scores.metrics, frozen), *scores.metrics)
         if (clip.id, metric) not in there
     ]
     return Description(text=table(scores), data=_ADAPTER.dump_python(scores, mode="json"), quarantined=tuple(missing))
@@ -226,7 +254,7 @@ def _problems(scores: ScoreFile, frozen: Benchmark) -> list[str]:
         return [
             f"it is of {scores.benchmark} {scores.benchmark_fingerprint}, this is {frozen.name} {frozen.fingerprint}"
         ]
-    said = []
+    said = other_judges(scores.metrics, frozen)
     belongs = {clip.id: name for name, split in frozen.splits.items() for clip in split.clips}
     for row in scores.clips:
         if belongs.get(row.clip) != row.split:
@@ -271,7 +299,9 @@ def _outside(label: str, value: float) -> str:
 
 def _judges_all(metric: str, frozen: Benchmark) -> bool:
     """Is it a required metric that finds something to judge in every clip?"""
-    return metric in frozen.required_metrics and not find("metric", metric).partial
+    if not any(is_of(metric, required) for required in frozen.required_metrics):
+        return False
+    return not find("metric", metric.partition(" ")[0]).partial
 
 
 def _same(one: MeanEntry, other: MeanEntry) -> bool:
