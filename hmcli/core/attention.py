@@ -102,8 +102,6 @@ class HydraAttention(nn.Module):
         query, keys, values = self.norm_q(self.to_q(x_BFPC)), self.norm_k(self.to_k(x_BFPC)), self.to_v(x_BFPC)
         slots = self.make_slots(x_BFPC, stretch) if SLOTS in needs_of(self.policy) else None
         kept = self._keep(keys, values, slots, stretch) if stretch.part == "context" else None
-        if stretch.memory is not None and slots is not None:
-            slots = stretch.memory.slots_of(self.block).then(slots)
         out = self._attend(query, keys, values, slots, stretch)
         return self.to_out[0](out.flatten(-2)), kept
 
@@ -135,10 +133,13 @@ class HydraAttention(nn.Module):
             memo=stretch.memo,
         )  # fmt: skip
 
+    @torch.compiler.disable  # what is read is chosen by values, and may lie on disk
     def _attend(
         self, query: Tensor, keys: Tensor, values: Tensor, slots: MemorySlots | None, stretch: Stretch
     ) -> Tensor:
-        """Ask the policy what to read, give everything its position, attend: (B, F, P, H, D)."""
+        """Ask the policy what to read, give everything its position, attend: (B, F, P, H, D). `slots` are its own."""
+        if stretch.memory is not None and slots is not None:
+            slots = stretch.memory.slots_of(self.block).then(slots)
         run = self._run_of(stretch)
         shared = {part.name: getattr(run, part.name) for part in fields(run)}
         asked = RetrievalRequest(**shared, query_BFPC=query, slots=slots)

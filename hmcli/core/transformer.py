@@ -27,6 +27,7 @@ from hmcli import registry
 from hmcli.core import backends, caching
 from hmcli.core.attention import HydraAttention, RMSNorm
 from hmcli.core.camera import CAMERA_ROW, CameraEncoder
+from hmcli.core.compiled import plain
 from hmcli.core.flow import flow_to
 from hmcli.core.loading import AlignedLoading
 from hmcli.core.memory import BlockMemory, ContextMemory, absolute_times, kernel_in_tokens
@@ -273,7 +274,10 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         kept: list[BlockMemory] = []
         first: Any = self.blocks[0]
         first.attn1.plan(stretch)
-        for number, block in enumerate(self.blocks):
+        blocks: Any = self.blocks
+        if stretch.part == "context" and not torch.is_grad_enabled():  # once, and the same whoever asks for its memory
+            blocks = [plain(block) for block in blocks]
+        for number, block in enumerate(blocks):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 made = self._gradient_checkpointing_func(block, x_BFPC, text_BLC, modulation_BF6C, stretch)
             else:

@@ -30,7 +30,7 @@ def impossible(r: Recipe, *, own_model: bool = True) -> list[str]:
 
     Without `own_model` it is another recipe's model that samples: what this one says of training tells nothing of it.
     """
-    rules = (_world, _shapes, _memory, _flow, _train, _eval, *((_sample,) if own_model else ()))
+    rules = (_world, _shapes, _memory, _flow, _train, _eval, _compiled, *((_sample,) if own_model else ()))
     return [problem for rule in rules for problem in rule(r)]
 
 
@@ -119,6 +119,16 @@ def _train(r: Recipe) -> Iterator[str]:
             yield "train.parallel=fsdp with train.optimizer=muon: its update needs whole matrices, use adamw or ddp"
         if r.train.lora is not None:
             yield "train.parallel=fsdp with train.lora: adapters are small, use ddp"
+        if r.train.compile != "none":
+            yield "train.parallel=fsdp with train.compile=blocks: they have not been tried together, leave one out"
+
+
+def _compiled(r: Recipe) -> Iterator[str]:
+    if r.sample.compile != "none" and r.sample.cache != "none":
+        yield (
+            f"sample.cache={r.sample.cache} with sample.compile={r.sample.compile}: a cache decides between steps "
+            "which blocks run, leave one out"
+        )
 
 
 def _eval(r: Recipe) -> Iterator[str]:

@@ -411,6 +411,11 @@ class TrainConfig:
     ] = False  # fmt: skip
     attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_TRAIN)] = "auto"
     dtype: Annotated[Literal["float32", "bfloat16"], key("What steps compute in.", by=_TRAIN)] = "float32"
+    compile: Annotated[
+        Literal["none", "blocks"],
+        key("blocks: torch.compile for the model's blocks; the first steps wait for it. It rounds otherwise.",
+            by=("train",)),
+    ] = "none"  # fmt: skip
     checkpoint_every: Annotated[int, key("Steps from checkpoint to checkpoint.", by=_STEPS, unit="steps", ge=1)] = 20
     keep: Annotated[int, key("Checkpoints kept, the newest ones.", by=_STEPS, unit="checkpoints", ge=1)] = 2
     ema: Annotated[float, key("Decay of the weight average that is saved; 0: none.", by=_STEPS, ge=0, lt=1)] = 0.0
@@ -463,6 +468,11 @@ class SampleConfig:
         key("Skip blocks at steps where little changes: first-block, sea or taylor, each with its threshold or "
             "interval (first-block:0.1); none. What it costs in pixels: docs/performance.md.", by=("generate",)),
     ] = "none"  # fmt: skip
+    compile: Annotated[
+        Literal["none", "blocks"],
+        key("blocks: torch.compile for the model's blocks; the first steps wait for it. It rounds otherwise.",
+            by=("generate",)),
+    ] = "none"  # fmt: skip
     guidance: Annotated[float, key("Guidance by the caption; 1: without.", by=_SAMPLE, ge=1)] = 3.0
     history_guidance: Annotated[
         float,
@@ -477,7 +487,7 @@ class SampleConfig:
     shift: Annotated[float, key("Shift of the noise levels.", by=_SAMPLE, gt=0)] = 5.0
     negative: Annotated[str, key("Caption of the guidance branch.", by=_SAMPLE)] = ""
     attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_KERNEL)] = "auto"
-    dtype: Annotated[Literal["float32", "bfloat16"], key("What the model computes in.", by=_KERNEL)] = "float32"
+    dtype: Annotated[FloatType, key("What the model computes in, and its weights are.", by=_KERNEL)] = "float32"
     memory: Annotated[
         Switch,
         key(

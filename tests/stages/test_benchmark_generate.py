@@ -26,9 +26,8 @@ def test_it_compares_frozen_with_joint_context(tmp_path: Path, capsys: pytest.Ca
 
 def test_it_names_the_parts_of_a_video_and_what_options_cost_in_pixels(tmp_path: Path):
     out = tmp_path / "g.json"
-    load_benchmark("generate").main(
-        ["--steps", "2", "--parts", "--options", "together,first-block:9,1,unipc", *THREADS, "--json", str(out)]
-    )
+    words = ["--steps", "2", "--rounds", "1", "--parts", "--options", "together,first-block:9,1,unipc"]
+    load_benchmark("generate").main([*words, *THREADS, "--json", str(out)])
     found = json.loads(out.read_text())
     assert set(found["parts"]) == {"loading weights", "context", "denoising", "decoding", "writing"}
     costs = {name: of["psnr_to_plain"] for name, of in found["options"].items()}

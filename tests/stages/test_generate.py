@@ -178,8 +178,9 @@ def test_memory_is_resumed_after_a_kill(hm: WarmCommand, run: Path, latents: Pat
     assert read_manifest(done).fingerprint == read_manifest(memory).fingerprint
 
 
-def test_bfloat16_memory_keeps_its_bits(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path):
-    half = ["--set", "sample.dtype=bfloat16"]
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_memory_of_half_the_bytes_keeps_its_bits(hm: WarmCommand, run: Path, latents: Path, tmp_path: Path, dtype: str):
+    half = ["--set", f"sample.dtype={dtype}"]
     memory = ok(hm("tokenize-memory", latents, "--model", run, "--out", tmp_path / "m.zarr", *half))
     half += ["--set", "sample.steps=1"]
     plain = ok(hm("generate", latents, "--model", run, "--out", tmp_path / "a", *half))

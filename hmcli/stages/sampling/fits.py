@@ -20,7 +20,7 @@ from hmcli.stages.sampling.rollout import chunks_of
 from hmcli.store.weights import weight_files
 
 GIB, MIB = 2**30, 2**20
-_BYTES = {"float32": 4, "bfloat16": 2}
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _SAID = ("can't allocate memory", "not enough memory")  # what torch says on a CPU
 
 

@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from hmcli.core.transformer import HydraTransformer3DModel
 
 _CAME_LATER = (  # keys that older videos know nothing of
-    "chunk", "max_history", "anchor_radius", "scheduler", "branches", "cache", "history_level",
+    "chunk", "max_history", "anchor_radius", "scheduler", "branches", "cache", "history_level", "compile",
 )  # fmt: skip
 NO_CACHE = "none"
+BLOCKS = "blocks"  # what is compiled
 NOTHING = "none"  # the policy that reads local windows alone
 
 
@@ -172,6 +173,8 @@ class Job:
 
     @cached_property
     def network(self) -> HydraTransformer3DModel:
+        from hmcli.core.compiled import compile_blocks
+
         policy = policy_of(self.model, self.recipe)
         with part(LOADING):
             dtype, max_history = pick_dtype(self.sample.dtype), self.sample.max_history or None
@@ -179,6 +182,8 @@ class Job:
         self.reporter.note(network.set_attention(self.sample.attention))
         if self.sample.cache != NO_CACHE:
             _enable_cache(network, self.sample.cache)
+        if self.sample.compile == BLOCKS:
+            compile_blocks(network)
         return network
 
     @property
@@ -240,6 +245,10 @@ def open_job(
     if descriptions is not None:
         described = open_descriptions(descriptions, view, job.memory, ids, reporter)
         job = dataclasses.replace(job, described=described)
+    if recipe.sample.compile == BLOCKS:
+        from hmcli.core.compiled import check_compiler
+
+        check_compiler("sample.compile", device)
     if recipe.sample.guidance == 1 and recipe.sample.negative:
         reporter.warn(f"sample.negative ({recipe.sample.negative!r}) is not used: sample.guidance is 1")
     if recipe.sample.negative or recipe.text.path != folder.text().path:

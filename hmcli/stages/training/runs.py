@@ -17,7 +17,8 @@ from hmcli.store.asked import Asked
 from hmcli.store.files import write_text
 
 CONVERGED = 0.01  # a held-out loss that falls by more in the last fifth would go on falling
-LENGTH = ("train.steps", "train.checkpoint_every", "train.keep", "train.parallel")  # may change when a run is continued
+# may change when a run is continued
+LENGTH = ("train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile")
 
 
 def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:

@@ -56,7 +56,8 @@ from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import is_artifact, read_manifest
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel")  # of the train section, when a run is continued
+# of the train section, when a run is continued
+_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "compile")
 SOURCES = "latents (or model.base, or --memory)"
 FROM_NOTHING = "the start"  # in place of a checkpoint
 
@@ -87,6 +88,10 @@ def run(
         device = f"cuda:{place.local}" if device == "cuda" else device
         reporter = Silent() if place.rank else reporter
     check_shares(recipe.train, processes if place is None else place.count)
+    if recipe.train.compile == "blocks":
+        from hmcli.core.compiled import check_compiler
+
+        check_compiler("train.compile", device)
     view = open_stores(latents)
     view.say_left_out(reporter)
     clips = _usable(view, recipe)

@@ -229,6 +229,7 @@ def prepare_training(
     """Model, optimizers and schedule at step 0, on this rank."""
     import torch
 
+    from hmcli.core.compiled import compile_blocks
     from hmcli.core.flow import make_schedule
     from hmcli.stages.training.muon import is_block_matrix, make_optimizers
     from hmcli.stages.training.together import Objective, together
@@ -243,6 +244,8 @@ def prepare_training(
     if train.lora is not None:
         _add_adapters(model, train.lora, recipe.seed)
     freeze(model, train)
+    if train.compile == "blocks":
+        compile_blocks(model)
     objective = together(Objective(model, recipe, device), ranks, device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return Training(
