@@ -102,6 +102,11 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "transformers": "hmcli.metrics.detectors.objects:transformers_objects",
         "segmenter": "hmcli.metrics.detectors.segmenter:segmenter",
     },
+    "tracker": {
+        "tensorboard": "hmcli.stages.training.trackers:TensorBoard",
+        "wandb": "hmcli.stages.training.trackers:Wandb",
+        "trackio": "hmcli.stages.training.trackers:Trackio",
+    },
     "scene": {
         **_of("hmcli.world.scenes.towns", "STREET MARKET NIGHT_CITY"),
         **_of("hmcli.world.scenes.countryside", "MEADOW SNOW AUTUMN BAMBOO"),

@@ -210,6 +210,7 @@ def train(
             resolved, data=sources[0], out=where, force=force, prune=prune, device=pick_device(device),
             reporter=Console(), dry_run=dry_run,
         )  # fmt: skip
+    from hmcli.stages.planning.effort import step_flop
     from hmcli.stages.training import train as stage
     from hmcli.stages.training.launching import in_ranks
 
@@ -217,6 +218,7 @@ def train(
     work = partial(
         stage.run, resolved, latents=sources, memory=given(memory), out=where, force=force, prune=prune, device=chosen,
         reporter=Console(), resume_with=tuple(change.partition("=")[0].strip() for change in resume_with or ()),
+        flop_of=step_flop,
     )  # fmt: skip
     return in_ranks(work, place, ranks, device=chosen, dry_run=dry_run, explain=explain)
 

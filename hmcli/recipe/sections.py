@@ -419,6 +419,11 @@ class TrainConfig:
     checkpoint_every: Annotated[int, key("Steps from checkpoint to checkpoint.", by=_STEPS, unit="steps", ge=1)] = 20
     keep: Annotated[int, key("Checkpoints kept, the newest ones.", by=_STEPS, unit="checkpoints", ge=1)] = 2
     ema: Annotated[float, key("Decay of the weight average that is saved; 0: none.", by=_STEPS, ge=0, lt=1)] = 0.0
+    trackers: Annotated[
+        tuple[str, ...],
+        key("Where curves are shown, beside the run's own logs: tensorboard (event files in the run), wandb, trackio.",
+            by=_STEPS, names="tracker"),
+    ] = ("tensorboard",)  # fmt: skip
     frames: Annotated[Frames, key("Codec: frames of a sample.", by=("codec",), unit=FRAMES)] = 17
     subject_weight: Annotated[
         float,

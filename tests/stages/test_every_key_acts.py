@@ -149,6 +149,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.checkpoint_every": ("train", "", "1"),
     "train.keep": ("train", "train.checkpoint_every=1", "1"),
     "train.ema": ("train", "", "0.5"),
+    "train.trackers": ("train", "", "[nowhere]"),
     "train.frames": ("codec", "", "9"),
     "train.subject_weight": ("codec", "train.batch=4", "50"),
     "sample.steps": ("generate", "", "1"),

@@ -19,13 +19,13 @@ from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import Recipe
 from hmcli.stages.models.folders import PACKAGED, build_model
 from hmcli.stages.planning import plan
-from hmcli.stages.planning.devices import CONTEXT, DEVICES, GIB, Device
 from hmcli.stages.planning.ledger import Ledger
 from hmcli.stages.planning.rehearsal import loss_in, panning, set_up, training_account, whole_step
 from hmcli.stages.planning.remedies import remedies
 from hmcli.stages.planning.runs import context_account, denoising_account, kept_bytes, vae_account
 from hmcli.stages.planning.shapes import shape_of
 from hmcli.stages.planning.wording import duration, size
+from hmcli.stages.shared.devices import CONTEXT, DEVICES, GIB, Device
 from hmcli.store.weights import load_state_dict
 
 DIM, FFN, LAYERS, TEXT, CHANNELS = 24, 32, 1, 64, 16

@@ -36,16 +36,16 @@ def with_other(section: Any, path: str, value: str) -> Any:
             train.run_key,
             {"train", "views", "encode"},
             "constant",
-            {"train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile"},
+            {"train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile", "train.trackers"},
         ),
         (
             train.run_key,
             {"train", "views", "encode"},
             "cosine",
-            {"train.checkpoint_every", "train.keep", "train.parallel", "train.compile"},
+            {"train.checkpoint_every", "train.keep", "train.parallel", "train.compile", "train.trackers"},
         ),
-        (codec.run_key, {"codec"}, "constant", {"train.checkpoint_every", "train.keep"}),
-        (segmenter.run_key, {"segmenter"}, "constant", {"train.checkpoint_every", "train.keep"}),
+        (codec.run_key, {"codec"}, "constant", {"train.checkpoint_every", "train.keep", "train.trackers"}),
+        (segmenter.run_key, {"segmenter"}, "constant", {"train.checkpoint_every", "train.keep", "train.trackers"}),
     ],
 )
 def test_a_change_of_any_key_is_another_run_but_for_length_and_checkpoints(

@@ -20,6 +20,9 @@ MODEL = "model"  # the item of a checkpoint
 CHECKPOINTS = "checkpoints"  # folder of a run's items, and a codec's
 LOG = "steps.jsonl"  # of a run, one Step a line; of a codec, CodecStep; of a segmenter, SegmenterStep
 RECIPE = "recipe.yaml"
+PACE = "pace.jsonl"  # of a run, one PaceStep a line: what depends on the clock
+EVENTS = "events"  # folder of a run: TensorBoard's files
+TRACKERS = "trackers.json"  # of a run: who was told of it, under which name
 
 
 def step_name(step: int) -> str:
@@ -86,6 +89,17 @@ class Step:
     held_out_loss: LeftOut[float] = None  # with a checkpoint, where clips are held out
     held_out_errors: LeftOut[dict[str, float]] = None  # there too: mean squared error of the flow by level of noise
     held_out_returned: LeftOut[dict[str, float]] = None  # of it, on pixels of subjects that were hidden and are back
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaceStep:
+    """How fast a step was taken."""
+
+    step: int
+    at: float  # when it ended: seconds since 1970
+    samples_per_s: float
+    memory_gb: float  # 10^9 bytes at most so far: of tensors on a GPU, else of the process
+    mfu: LeftOut[float] = None  # share of the device's stated rate, 0 to 1; left out where none is known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ from typing import Any
 from hmcli.contracts import Description, Reporter
 from hmcli.errors import UsageError
 from hmcli.recipe.sections import Recipe
-from hmcli.stages.planning.devices import Device, device_named
 from hmcli.stages.planning.disk import Disk, disk_of
 from hmcli.stages.planning.rehearsal import Account, activations, timed_step, training_account
 from hmcli.stages.planning.remedies import Remedy, remedies
@@ -23,6 +22,7 @@ from hmcli.stages.planning.runs import VaeAccount, context_account, denoising_ac
 from hmcli.stages.planning.shapes import ClipShape, shape_of, shape_of_latents, text_parameters
 from hmcli.stages.planning.times import Times, times_of
 from hmcli.stages.planning.wording import table, told_sum
+from hmcli.stages.shared.devices import Device, device_named
 from hmcli.stages.shared.typed import to_json
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hmcli.recipe.sections import Recipe
-from hmcli.stages.planning.devices import Device
 from hmcli.stages.planning.rehearsal import Account
 from hmcli.stages.planning.runs import VaeAccount
 from hmcli.stages.planning.shapes import ClipShape
+from hmcli.stages.shared.devices import Device
 
 RENDER = 1.0e-6  # seconds a pixel and frame on one core (docs/performance.md: 1.3 at 64 x 112, 0.75 at 480 x 832)
 

@@ -18,7 +18,7 @@ from hmcli.store.files import write_text
 
 CONVERGED = 0.01  # a held-out loss that falls by more in the last fifth would go on falling
 # may change when a run is continued
-LENGTH = ("train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile")
+LENGTH = ("train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile", "train.trackers")
 
 
 def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:

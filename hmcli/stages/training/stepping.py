@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,10 +11,11 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import to_yaml
 from hmcli.recipe.sections import Recipe
 from hmcli.runtime import StopFlag
-from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, step_name
-from hmcli.stages.shared.typed import to_json
+from hmcli.stages.models.layout import CHECKPOINTS, RECIPE, step_name
 from hmcli.stages.training.checkpoints import drop_old, last_checkpoint, naming_the_last
-from hmcli.stages.training.runs import about_checkpoint, log_until, say_stopped
+from hmcli.stages.training.logbook import open_logbook
+from hmcli.stages.training.pace import Pace
+from hmcli.stages.training.runs import about_checkpoint, say_stopped
 from hmcli.stages.training.state import TrainingState, put_state, read_state, take_state, trained, write_state
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers.training_utils import EMAModel
 
-_MAY_CHANGE = ("checkpoint_every", "keep")  # of the train section, when a run is continued
+_MAY_CHANGE = ("checkpoint_every", "keep", "trackers")  # of the train section, when a run is continued
 
 
 class Stepping(Protocol):
@@ -40,6 +39,8 @@ class Stepping(Protocol):
     def optimizers(self) -> Sequence[torch.optim.Optimizer]: ...
     @property
     def average(self) -> EMAModel | None: ...
+    @property
+    def device(self) -> str: ...
     def step(self, step: int) -> Any:
         """Train on one batch, which follows from (seed, step). Returns what the log says of it."""
 
@@ -63,20 +64,21 @@ def take_steps(
         start = state.step
     _ = writer.staged  # from here on the run is unfinished
     write_text(writer.path / RECIPE, to_yaml(training.recipe))
-    log = log_until(writer.path / LOG, start)
+    pace = Pace(samples=train.batch, device=training.device)
+    log = open_logbook(writer.path, training.recipe, key, start, pace, reporter.note)
     shown = reporter.progress(label, train.steps - start, "step")
-    with log, shown as advance, naming_the_last(writer, key):
+    with log as logbook, shown as advance, naming_the_last(writer, key):
         for step in range(start, train.steps):
-            log.write(json.dumps(to_json(training.step(step))) + "\n")
-            log.flush()
+            logbook.step(training.step(step))
             advance(1)
             last = step + 1 == train.steps
             if last or stop or (step + 1) % train.checkpoint_every == 0:
-                os.fsync(log.fileno())
+                logbook.sync()
                 meta = about_checkpoint(writer)
                 with writer.item_folder(step_name(step + 1), key, parent=CHECKPOINTS, meta=meta) as folder:
                     write_state(folder, take_state(*changing, training.average, step=step + 1, seed=seed))
                 drop_old(writer, key, train.keep)
+                pace.restart()
             if stop and not last:
                 say_stopped(stop.signal, step + 1, train.steps)
 

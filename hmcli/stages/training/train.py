@@ -7,10 +7,7 @@ stopped anywhere therefore ends with the same weights as one that was never stop
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,12 +18,13 @@ from hmcli.recipe.keys import Reader
 from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict, sections, to_yaml
 from hmcli.recipe.sections import Recipe, TrainConfig
-from hmcli.runtime import Silent, StopFlag, peak_memory, say_beside, stopping_at_boundaries
+from hmcli.runtime import Silent, StopFlag, say_beside, stopping_at_boundaries
 from hmcli.stages.latents.stores import LatentsStores, open_stores
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_base, model_arguments, read_otherwise
-from hmcli.stages.models.layout import CHECKPOINTS, LOG, RECIPE, RUN, RunAttributes, Step, step_name
+from hmcli.stages.models.layout import CHECKPOINTS, LOG, PACE, RECIPE, RUN, RunAttributes, Step, step_name
+from hmcli.stages.shared.devices import stated_rate
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.checkpoints import (
@@ -38,13 +36,14 @@ from hmcli.stages.training.checkpoints import (
     write_share,
 )
 from hmcli.stages.training.feeding import Feed, held_out, order_of, prepared_ahead
+from hmcli.stages.training.logbook import open_logbook
 from hmcli.stages.training.objective import LEVELS
+from hmcli.stages.training.pace import Pace
 from hmcli.stages.training.ranks import Place, Ranks, ending_when_stuck, joined
 from hmcli.stages.training.resuming import GoingOn, go_on_with
 from hmcli.stages.training.runs import (
     held_out_fall,
     is_converged,
-    log_until,
     logged_steps,
     refuse_another_run,
     say_stopped,
@@ -57,7 +56,7 @@ from hmcli.store.manifest import is_artifact, read_manifest
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 # of the train section, when a run is continued
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "compile")
+_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "compile", "trackers")
 SOURCES = "latents (or model.base, or --memory)"
 FROM_NOTHING = "the start"  # in place of a checkpoint
 
@@ -76,11 +75,13 @@ def run(
     processes: int = 1,
     place: Place | None = None,
     resume_with: Collection[str] = (),
+    flop_of: Callable[[Recipe, Path], float] | None = None,
 ) -> StageResult:
     """Train to `train.steps` and write a run; see `hm train --help`.
 
     `place`: as one of several ranks. `processes`: how many there are to be, for a dry run. `resume_with`: keys of the
-    recipe that may differ from those of the run that goes on.
+    recipe that may differ from those of the run that goes on. `flop_of`: what a step on these latents computes, to hold
+    it against the device's stated rate.
 
     Raises UsageError when `out` holds another run, DataError when no clip can be trained on, StoppedEarly on SIGTERM.
     """
@@ -135,7 +136,7 @@ def run(
         if going.step < recipe.train.steps:
             start = ranks.told(str(going.folder or FROM_NOTHING))
             training = prepare_training(recipe, view, device, described, reporter, ranks)
-            _train(training, clips, start, Keeper(writer, going), stop)
+            _train(training, clips, start, Keeper(writer, going, _pace(training, flop_of)), stop)
         else:
             ranks.told("")
             reporter.note(f"already trained to step {going.step}, {recipe.train.steps} were asked for")
@@ -268,7 +269,7 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
             if saves and tested:
                 row = dataclasses.replace(row, **_tested(training, tested))
             if keeper is not None:
-                keeper.log(row, training)
+                keeper.log(row)
             watch.saving = bool(saves)
             if saves and keeper is not None:
                 keeper.save(step + 1, training)
@@ -281,11 +282,20 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
                 say_stopped(stopped, step + 1, train.steps)
 
 
+def _pace(training: Training, flop_of: Callable[[Recipe, Path], float] | None) -> Pace:
+    """How fast steps will be; of a device whose rate is known also as a share of it."""
+    recipe, pace = training.recipe, Pace(samples=training.recipe.train.batch, device=training.device)
+    rate = None if flop_of is None else stated_rate(training.device, recipe.train.dtype)
+    if flop_of is not None and rate is not None:
+        pace.flop, pace.rate = flop_of(recipe, training.view.path), rate * training.ranks.count
+    return pace
+
+
 class Keeper:
     """What the first rank writes: the log, the checkpoints, and how far it is."""
 
-    def __init__(self, writer: ArtifactWriter, going: GoingOn) -> None:
-        self.writer, self.key, self.resumed = writer, going.key, going.resumed
+    def __init__(self, writer: ArtifactWriter, going: GoingOn, pace: Pace) -> None:
+        self.writer, self.key, self.resumed, self.pace = writer, going.key, going.resumed, pace
 
     @contextmanager
     def open(self, recipe: Recipe, first: int) -> Iterator[None]:
@@ -293,33 +303,28 @@ class Keeper:
         reporter = self.writer.reporter
         if first:
             reporter.note(f"going on from step {first}")
-        self._first, self._began = first, time.monotonic()
         _ = self.writer.staged
         write_text(self.writer.path / RECIPE, to_yaml(recipe))
-        steps = log_until(self.writer.path / LOG, first)
+        logs = open_logbook(self.writer.path, recipe, self.key, first, self.pace, reporter.note)
         shown = reporter.progress("training", recipe.train.steps - first, "step")
-        with steps as self._steps, shown as self._advance, naming_the_last(self.writer, self.key):
+        with logs as self._logs, shown as self._advance, naming_the_last(self.writer, self.key):
+            self.pace.restart()
             yield
 
-    def log(self, row: Step, training: Training) -> None:
-        """A line of the log, at once on disk for whoever follows it, and what a person sees of it."""
-        taken = (row.step - self._first) * training.recipe.train.batch
-        say_beside(
-            self.writer.reporter,
-            f"loss {row.loss:.4g}, gradient {row.grad_norm:.3g}, lr {row.lr:.3g}, "
-            f"{taken / (time.monotonic() - self._began):.3g} samples/s, {peak_memory(training.device) / 1e9:.1f} GB",
-        )
-        self._steps.write(json.dumps(to_json(row)) + "\n")
-        self._steps.flush()
+    def log(self, row: Step) -> None:
+        """A line of the log, and what a person sees of it."""
+        self._logs.step(row)
+        say_beside(self.writer.reporter, self.pace.said(row))
         self._advance(1)
 
     def save(self, step: int, training: Training) -> None:
         """A checkpoint; the log is not behind it, whatever happens to the machine."""
-        os.fsync(self._steps.fileno())
+        self._logs.sync()
         write_checkpoint(
             self.writer, self.key, step, training.recipe, training.view, training.model, training.optimizers,
             training.average, self.resumed, training.ranks,
         )  # fmt: skip
+        self.pace.restart()
 
 
 def _tested(training: Training, clips: list[LatentClip]) -> dict[str, Any]:
@@ -359,6 +364,6 @@ def _finish(writer: ArtifactWriter, recipe: Recipe, going: GoingOn, ranks: Ranks
         [step_name(step) for step in kept],
         counts={"steps": kept[-1]},
         attributes=to_json(about),
-        files=[LOG, RECIPE],
+        files=[LOG, RECIPE, *(name for name in (PACE,) if (writer.path / name).is_file())],
     )
     return result_of(writer, manifest, **to_json(about))

@@ -1,8 +1,12 @@
-"""What a device holds and computes: by name as its maker states, or this machine as it is found."""
+"""What a device holds and computes: by name as its maker states, or this machine as it is found.
+
+`hm plan` says from it how long steps take, training which share of the stated rate its steps reach.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +26,7 @@ class Device:
     name: str
     memory: float
     rates: dict[str, float] = field(default_factory=dict)
+    called: str = ""  # how the driver calls it, as a regular expression, without its maker
     share: float = STEP_SHARE
     on_cpu: bool = False
 
@@ -35,10 +40,10 @@ class Device:
         return flop / (self.rates[dtype] * self.share)
 
 
-def _stated(name: str, gib: float, bfloat16: float, float32: float) -> Device:
+def _stated(name: str, called: str, gib: float, bfloat16: float, float32: float) -> Device:
     """Rates in 10^12 a second, dense; float32 without TF32, which torch leaves off."""
     return Device(
-        name=name, memory=gib * GIB, rates={"bfloat16": bfloat16 * 1e12, "float16": bfloat16 * 1e12,
+        name=name, called=called, memory=gib * GIB, rates={"bfloat16": bfloat16 * 1e12, "float16": bfloat16 * 1e12,
                                             "float32": float32 * 1e12},
     )  # fmt: skip
 
@@ -46,11 +51,11 @@ def _stated(name: str, gib: float, bfloat16: float, float32: float) -> Device:
 DEVICES = {
     device.name: device
     for device in (
-        _stated("a100", 79.2, 312, 19.5),
-        _stated("h100", 79.1, 989, 67),
-        _stated("h200", 139.8, 989, 67),
-        _stated("l40s", 44.4, 362, 91.6),
-        _stated("rtx4090", 23.5, 165, 82.6),
+        _stated("a100", "A100-.*", 79.2, 312, 19.5),
+        _stated("h100", "H100 80GB HBM3", 79.1, 989, 67),
+        _stated("h200", "H200", 139.8, 989, 67),
+        _stated("l40s", "L40S", 44.4, 362, 91.6),
+        _stated("rtx4090", "GeForce RTX 4090", 23.5, 165, 82.6),
     )
 }
 
@@ -62,6 +67,22 @@ def device_named(name: str) -> Device:
     if name not in DEVICES:
         raise UsageError(f"no rates are known for the device {name!r}", fix=f"known: here, {', '.join(DEVICES)}")
     return DEVICES[name]
+
+
+def device_called(name: str) -> Device | None:
+    """The device of the table that a driver gives this name; None: none that is known (an H100 PCIe is slower)."""
+    own = name.removeprefix("NVIDIA ")
+    return next((device for device in DEVICES.values() if re.fullmatch(device.called, own)), None)
+
+
+def stated_rate(device: str, dtype: str) -> float | None:
+    """Operations a second of a torch device by its maker; None where that is not known, as of CPUs."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return None
+    known = device_called(torch.cuda.get_device_name(device))
+    return None if known is None else known.rates[dtype]
 
 
 def here() -> Device:
