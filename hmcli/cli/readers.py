@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hmcli.recipe.readers import Readers
     from hmcli.recipe.sections import Recipe
 
@@ -28,7 +30,20 @@ def of_training() -> Readers:
 
         return recipe.train.part == "transformer" and reads_geometry(recipe.model.memory, recipe.model.positions)
 
+    def scores_with(needs: str) -> Callable[[Recipe], bool]:
+        def looks(recipe: Recipe) -> bool:
+            from hmcli.stages.scoring import evaluate
+
+            asked = recipe.train.validate_metrics
+            return bool(asked) and bool(getattr(evaluate, needs)(asked))
+
+        return looks
+
     return {
+        "features": scores_with("needs_backbone"),
+        "lpips": scores_with("needs_lpips"),
+        "official": scores_with("needs_regions"),
+        "detections": scores_with("needs_detector"),
         "train": lambda recipe: recipe.train.part == "transformer",
         "codec": lambda recipe: recipe.train.part == "codec",
         "blocks": lambda recipe: recipe.train.part == "blocks",

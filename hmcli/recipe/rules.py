@@ -112,6 +112,10 @@ def _train(r: Recipe) -> Iterator[str]:
     for name in ("anchor_turn", "anchor_shift", "older"):
         if (value := getattr(r.train, name)) and r.model.memory.context != "frozen":
             yield f"train.{name}={value:g} needs model.memory.context=frozen: memory of a joint model is never kept"
+    if r.train.validate_every and not r.train.held_out:
+        yield f"train.validate_every={r.train.validate_every} needs train.held_out: clips that are not trained on"
+    if r.train.validate_metrics and not (r.train.validate_every and r.train.validate_clips):
+        yield "train.validate_metrics needs train.validate_every and train.validate_clips: they are of sampled clips"
     if r.train.lora is not None and r.train.part != "transformer":
         yield "train.lora is for train.part=transformer"
     if r.train.parallel == "fsdp":

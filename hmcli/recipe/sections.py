@@ -399,6 +399,23 @@ class TrainConfig:
         key("Clips (the last ones) that are not trained on: their loss is logged with every checkpoint.", by=_TRAIN,
             unit="clips", ge=0),
     ] = 0  # fmt: skip
+    validate_every: Annotated[
+        int,
+        key("Steps from look to look at the held-out clips, apart from checkpoints (the first is before step 1); 0: "
+            "none.", by=_TRAIN, unit="steps", ge=0),
+    ] = 0  # fmt: skip
+    validate_clips: Annotated[
+        int, key("Held-out clips, the first ones, that are sampled for pictures and metrics, at most.", by=_TRAIN,
+                 unit="clips", ge=0)
+    ] = 2  # fmt: skip
+    validate_steps: Annotated[
+        int, key("Denoising steps of these; the rest is as the recipe's sample section says.", by=_TRAIN,
+                 unit="steps", ge=1)
+    ] = 8  # fmt: skip
+    validate_metrics: Annotated[
+        tuple[str, ...], key("Metrics of hm eval of these, as the recipe's eval section says.", by=_TRAIN,
+                             names="metric")
+    ] = ()  # fmt: skip
     text_dropout: Annotated[
         float, key("Share of samples trained on the empty caption, for guidance.", by=_TRAIN, unit="share", ge=0, lt=1)
     ] = 0.1

@@ -26,7 +26,7 @@ def test_the_curves_of_a_run_are_drawn_also_before_it_is_done(
     run = ok(made)
     picture = ok(hm("inspect", run, "--out", tmp_path / "curves.png"))
     with Image.open(picture) as opened:
-        assert opened.size == (2 * WIDE, 3 * HIGH)  # loss, gradient, rate, held-out loss, errors by level
+        assert opened.size == (2 * WIDE, 4 * HIGH)  # loss, gradient, rate, held-out loss and errors, pace, memory
     half = shutil.copytree(run, tmp_path / "half")
     (half / "manifest.json").unlink()
     with (half / "steps.jsonl").open("a") as log:
@@ -52,10 +52,13 @@ def test_numbers_of_a_log_become_panels_and_what_is_not_finite_is_left_out():
         {"step": 1, "loss": 2.0, "held_out_errors": {"0.9": 1.0, "0.4": 3.0}},
         {"step": 2, "loss": float("nan"), "note": "text"},
         {"step": 3, "loss": 1.0},
+        {"step": 0, "held_out_errors": {"0.9": 5.0}, "metrics": {"psnr": 20.0, "following": None}},
+        {"step": 1, "held_out_errors": {"0.9": 1.0, "0.4": 3.0}, "at": 1.7e9},
     ]
     assert panels_of(rows) == [
         Panel(title="loss", lines={"": [(1, 2.0), (3, 1.0)]}),
-        Panel(title="held out errors", lines={"0.9": [(1, 1.0)], "0.4": [(1, 3.0)]}),
+        Panel(title="held out errors", lines={"0.9": [(0, 5.0), (1, 1.0)], "0.4": [(1, 3.0)]}),
+        Panel(title="psnr", lines={"": [(0, 20.0)]}),
     ]
     assert panels_of([]) == []
     with pytest.raises(ValueError, match="nothing to draw"):

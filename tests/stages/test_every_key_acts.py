@@ -44,6 +44,7 @@ from hmcli.world.views.cameras import unreal_from_world
 FOV = "model.memory.policy=fov"
 PER_FRAME = "flow.noise=per-frame model.memory.context=joint"
 LORA = "train.lora={rank: 2}"
+LOOKS = "train.held_out=1 train.validate_every=2 train.validate_steps=1"
 SPLIT = "data.split={context: 9, target: 5}"
 # key: (stage, what it takes to matter, another value)
 TABLE: dict[str, tuple[str, str, str]] = {
@@ -137,6 +138,10 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.anchor_shift": ("train", "", "2"),
     "train.older": ("train", "train.steps=4", "30"),
     "train.held_out": ("train", "", "1"),
+    "train.validate_every": ("train", "train.held_out=1", "2"),
+    "train.validate_clips": ("train", LOOKS, "0"),
+    "train.validate_steps": ("train", LOOKS, "2"),
+    "train.validate_metrics": ("train", LOOKS, "[nowhere]"),
     "train.text_dropout": ("train", "train.text_dropout=0", "0.9"),
     "train.train_only": ("train", "", "[ffn]"),
     "train.lora.rank": ("train", LORA, "3"),

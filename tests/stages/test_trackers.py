@@ -125,7 +125,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     for name in ("wandb", "trackio"):
         monkeypatch.setitem(sys.modules, name, None)
         shown = Shown(folder=tmp_path, key="sha256:1", recipe=load_recipe(str(nano)), note=print)
-        with pytest.raises(MissingPartError, match=rf"pip install 'hmcli\[{name}\]'"), showing([name], shown, [], 0):
+        with pytest.raises(MissingPartError, match=rf"pip install 'hmcli\[{name}\]'"), showing([name], shown, [], {}):
             pass
 
 

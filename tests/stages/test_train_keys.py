@@ -18,6 +18,7 @@ FULL = Recipe(
     data=DataConfig(split=SplitConfig(context=5, target=5)), train=TrainConfig(lora=LoraConfig()),
     model=ModelConfig(memory=MemoryConfig(policy="fov")),
 )  # fmt: skip
+SEEN = {f"train.{name}" for name in ("trackers", *(f"validate_{of}" for of in ("every", "clips", "steps", "metrics")))}
 OTHER = {"model.memory.policy": "random"}  # where the name is looked up
 RunKey = Callable[[Recipe, dict[str, str]], str]
 
@@ -36,13 +37,13 @@ def with_other(section: Any, path: str, value: str) -> Any:
             train.run_key,
             {"train", "views", "encode"},
             "constant",
-            {"train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile", "train.trackers"},
+            {"train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile", *SEEN},
         ),
         (
             train.run_key,
             {"train", "views", "encode"},
             "cosine",
-            {"train.checkpoint_every", "train.keep", "train.parallel", "train.compile", "train.trackers"},
+            {"train.checkpoint_every", "train.keep", "train.parallel", "train.compile", *SEEN},
         ),
         (codec.run_key, {"codec"}, "constant", {"train.checkpoint_every", "train.keep", "train.trackers"}),
         (segmenter.run_key, {"segmenter"}, "constant", {"train.checkpoint_every", "train.keep", "train.trackers"}),

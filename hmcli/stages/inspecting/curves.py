@@ -12,14 +12,14 @@ from typing import Any
 from hmcli.contracts import StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.reports.curves import Panel, draw_curves
-from hmcli.stages.models.layout import LOG
+from hmcli.stages.models.layout import LOG, PACE, VALIDATION
 from hmcli.store.files import write_bytes
 
 KIND = "curves"
 
 
 def run(path: Path, *, out: Path) -> StageResult:
-    """Draw every number of the log over its steps into a PNG. Raises UsageError where `path` is no training."""
+    """Draw every number of the logs over its steps into a PNG. Raises UsageError where `path` is no training."""
     from PIL import Image
 
     log = path / LOG
@@ -30,7 +30,7 @@ def run(path: Path, *, out: Path) -> StageResult:
         )  # fmt: skip
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} is no PNG", fix="give a name that ends with .png")
-    panels = panels_of(_rows(log))
+    panels = panels_of([row for name in (LOG, VALIDATION, PACE) for row in _rows(path / name)])
     if not panels:
         raise DataError("no step is logged yet", where={"log": log})
     file = io.BytesIO()
@@ -40,7 +40,9 @@ def run(path: Path, *, out: Path) -> StageResult:
 
 
 def _rows(log: Path) -> list[dict[str, Any]]:
-    """The whole lines; a run that is training may have written half of the next."""
+    """The whole lines; a run that is training may have written half of the next. None where there is no such log."""
+    if not log.is_file():
+        return []
     try:
         return [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n")[:-1]]
     except ValueError as error:
@@ -48,13 +50,20 @@ def _rows(log: Path) -> list[dict[str, Any]]:
 
 
 def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
-    """A panel for each number that the log holds; numbers of one kind (errors by level of noise) share one."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    """A panel for each number that the logs hold; numbers of one kind (errors by level of noise) share one.
+
+    Metrics of hm eval do not: their units differ. What two logs say of one step is drawn once.
+    """
+    found: dict[str, dict[str, dict[float, float]]] = {}
     for row in rows:
         for title, value in row.items():
             parts = value if isinstance(value, Mapping) else {"": value}
             for name, number in parts.items():
                 known = isinstance(number, int | float) and math.isfinite(number)
-                if title != "step" and known:
-                    found.setdefault(title, {}).setdefault(name, []).append((float(row["step"]), float(number)))
-    return [Panel(title=title.replace("_", " "), lines=lines) for title, lines in found.items()]
+                if title not in ("step", "at") and known:
+                    panel, line = (name, "") if title == "metrics" else (title, name)
+                    found.setdefault(panel, {}).setdefault(line, {})[float(row["step"])] = float(number)
+    return [
+        Panel(title=title.replace("_", " "), lines={name: sorted(line.items()) for name, line in lines.items()})
+        for title, lines in found.items()
+    ]

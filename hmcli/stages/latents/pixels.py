@@ -24,7 +24,7 @@ def decode_video(latents: np.ndarray, codec: VideoCodec, device: str) -> np.ndar
     """Normalised latents (C, F, h, w) -> (T, H, W, 3) uint8. Raises NotFiniteError where pixels are not finite."""
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):  # whatever a training computes in
         pixels = codec.decode(tensor_of(latents)[None].to(device))[0]
     if not bool(torch.isfinite(pixels).all()):
         raise NotFiniteError(f"codec {codec.name} made pixels that are not finite", fix=_WIDER)

@@ -21,6 +21,8 @@ CHECKPOINTS = "checkpoints"  # folder of a run's items, and a codec's
 LOG = "steps.jsonl"  # of a run, one Step a line; of a codec, CodecStep; of a segmenter, SegmenterStep
 RECIPE = "recipe.yaml"
 PACE = "pace.jsonl"  # of a run, one PaceStep a line: what depends on the clock
+VALIDATION = "validation.jsonl"  # of a run, one Validation a line
+PICTURES = "validation"  # folder of a run: a contact sheet for each of them
 EVENTS = "events"  # folder of a run: TensorBoard's files
 TRACKERS = "trackers.json"  # of a run: who was told of it, under which name
 
@@ -89,6 +91,17 @@ class Step:
     held_out_loss: LeftOut[float] = None  # with a checkpoint, where clips are held out
     held_out_errors: LeftOut[dict[str, float]] = None  # there too: mean squared error of the flow by level of noise
     held_out_returned: LeftOut[dict[str, float]] = None  # of it, on pixels of subjects that were hidden and are back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What the model makes of clips that are held out, after so many steps; the first three as in Step."""
+
+    step: int
+    held_out_loss: float
+    held_out_errors: dict[str, float]
+    held_out_returned: LeftOut[dict[str, float]] = None
+    metrics: LeftOut[dict[str, float | str | None]] = None  # of hm eval, means over the clips sampled; null: no clip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -135,6 +135,18 @@ def run(
         done = stay_unread(writer, missing, done, lambda clip: list(items_of([clip], recipe.sample.count)))
         require_some(done, writer.quarantined, source, own.part)
         return _finish(writer, job, in_order(done, recipe.sample.count, writer.items))
+
+
+def from_job(job: Job, clips: Sequence[str], out: Path, reporter: Reporter) -> StageResult:
+    """Generate clips with a job that is open already: with a model that is in memory, for instance."""
+    units = [job_unit(job, clip) for clip in clips]
+    read = job.reads() | {"poses": job.view.manifest.recipe["poses"]}
+    with ArtifactWriter(
+        out, KIND, recipe=read, inputs=inputs_read(job, None), seed=job.recipe.seed, reporter=reporter, under=job.under
+    ) as writer:
+        writer.ask(asked_for(units))
+        done = _generate_clips(writer, job, units, 1)
+        return _finish(writer, job, in_order(done, job.sample.count, writer.items))
 
 
 def _profiled(device: str, reporter: Reporter, processes: int, stage: Callable[[], StageResult]) -> StageResult:

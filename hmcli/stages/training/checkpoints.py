@@ -102,7 +102,7 @@ def write_checkpoint(
         if is_sharded(model):
             ranks.told(str(folder))
             write_numbers(folder, state)
-            plain = _whole_model(model, _put_together(folder, state, model))
+            plain = whole_model(model, _put_together(folder, state, model))
             write_diffusers_folder(folder, plain, recipe)
         else:
             write_state(folder, _without_repeats(state, model))
@@ -129,7 +129,16 @@ def _put_together(folder: Path, state: TrainingState, model: HydraTransformer3DM
     return whole({**model.state_dict(), **state.average})
 
 
-def _whole_model(model: HydraTransformer3DModel, weights: dict[str, Tensor]) -> HydraTransformer3DModel:
+def whole_weights(model: HydraTransformer3DModel, average: EMAModel | None) -> dict[str, Tensor]:
+    """The whole weights that generate, the average's where there is one, of a model of which every rank has a share.
+
+    All ranks call it together.
+    """
+    return whole({**model.state_dict(), **take_state(model, [], average, step=0, seed=0).average})
+
+
+def whole_model(model: HydraTransformer3DModel, weights: dict[str, Tensor]) -> HydraTransformer3DModel:
+    """A model of the same form that holds these weights, on the CPU."""
     plain: Any = type(model).from_config(model.config)
     plain.load_state_dict(weights)
     return cast("HydraTransformer3DModel", plain)

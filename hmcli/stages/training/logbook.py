@@ -1,4 +1,4 @@
-"""The logs of a training: a line for each step, how fast it was, and the trackers that are told of both.
+"""The logs of a training: steps, how fast they were, what held-out clips showed, and the trackers told of all that.
 
 When a run goes on from step n, everything after n is cut off, and written again as it is made again.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from hmcli.recipe.sections import Recipe
-from hmcli.stages.models.layout import LOG, PACE, PaceStep
+from hmcli.stages.models.layout import LOG, PACE, PICTURES, VALIDATION, PaceStep, step_name
 from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.pace import Pace
 from hmcli.stages.training.runs import log_until
@@ -46,8 +47,18 @@ class Logbook:
         self._write(LOG, values)
         self._write(PACE, timed)
         del timed["at"]
-        self.trackers.tell(Told(step=row.step, at=pace.at, values={**values, "pace": timed}))
+        self.trackers.tell(Told(log=LOG, step=row.step, at=pace.at, values={**values, "pace": timed}))
         return pace
+
+    def validation(self, row: Row, picture: Path) -> None:
+        """Held-out clips were looked at."""
+        values = to_json(row)
+        self._write(VALIDATION, values)
+        self.trackers.tell(_validated(values, time.time(), picture))
+
+    def validated(self, step: int) -> bool:
+        """Were they, after so many steps?"""
+        return any(row["step"] == step for row in read_log(self.folder / VALIDATION))
 
     def sync(self) -> None:
         """What was logged outlives the machine."""
@@ -64,24 +75,48 @@ def open_logbook(
     folder: Path, recipe: Recipe, key: str, first: int, pace: Pace, note: Callable[[str], None]
 ) -> Iterator[Logbook]:
     """The logs of a run in `folder` that goes on from step `first`, under `key` (what makes it this run)."""
-    ever = max((row["step"] for row in _rows(folder / LOG)), default=0) if first else 0
+    ever = {name: last_step(folder / name) if first else 0 for name in (LOG, VALIDATION)}
     shown = Shown(folder=folder, key=key, recipe=recipe, note=note)
+    _clear(folder / PICTURES, first)
     with ExitStack() as stack:
-        files = {name: stack.enter_context(log_until(folder / name, first)) for name in (LOG, PACE)}
+        files = {name: stack.enter_context(log_until(folder / name, first)) for name in (LOG, PACE, VALIDATION)}
         trackers = stack.enter_context(showing(recipe.train.trackers, shown, _before(folder), ever))
         yield Logbook(folder=folder, pace=pace, trackers=trackers, files=files)
 
 
-def _before(folder: Path) -> Iterator[Told]:
-    """What the logs say of earlier steps."""
-    pace = {row["step"]: row for row in _rows(folder / PACE)}
-    for row in _rows(folder / LOG):
+def _clear(pictures: Path, first: int) -> None:
+    """No picture is of a step that comes later, and nothing is left of a look that was cut short."""
+    for place in pictures.iterdir() if pictures.is_dir() else ():
+        if place.is_dir():
+            shutil.rmtree(place)
+        elif not first or int(place.stem) > first:
+            place.unlink()
+
+
+def _before(folder: Path) -> list[Told]:
+    """What the logs say of earlier steps, in their order."""
+    pace, found = {row["step"]: row for row in read_log(folder / PACE)}, list[Told]()
+    for row in read_log(folder / LOG):
         timed = pace.get(row["step"], {"at": time.time()})
         values = {name: value for name, value in timed.items() if name != "at"}
-        yield Told(step=row["step"], at=timed["at"], values={**row, "pace": values})
+        found.append(Told(log=LOG, step=row["step"], at=timed["at"], values={**row, "pace": values}))
+    at = {told.step: told.at for told in found}
+    for row in read_log(folder / VALIDATION):
+        picture = folder / PICTURES / f"{step_name(row['step'])}.png"
+        found.append(_validated(row, at.get(row["step"], found[0].at if found else time.time()), picture))
+    return sorted(found, key=lambda told: told.step)
 
 
-def _rows(log: Path) -> list[dict[str, Any]]:
+def _validated(values: dict[str, Any], at: float, picture: Path) -> Told:
+    shown = {"validation": {name: value for name, value in values.items() if name != "step"}}
+    return Told(log=VALIDATION, step=values["step"], at=at, values=shown, picture=picture)
+
+
+def last_step(log: Path) -> int:
+    return max((row["step"] for row in read_log(log)), default=-1)
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
     """The whole lines of a log."""
     whole = log.read_bytes().rpartition(b"\n")[0] if log.is_file() else b""
     return parse_json_lines(whole, log)

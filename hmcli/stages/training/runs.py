@@ -17,8 +17,9 @@ from hmcli.store.asked import Asked
 from hmcli.store.files import write_text
 
 CONVERGED = 0.01  # a held-out loss that falls by more in the last fifth would go on falling
+SEEN = ("trackers", "validate_every", "validate_clips", "validate_steps", "validate_metrics")  # changes no weight
 # may change when a run is continued
-LENGTH = ("train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile", "train.trackers")
+LENGTH = tuple(f"train.{name}" for name in ("steps", "checkpoint_every", "keep", "parallel", "compile", *SEEN))
 
 
 def refuse_another_run(writer: ArtifactWriter, key: str, source: str) -> None:

@@ -47,8 +47,9 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """Numbers of one step, a picture of it, or both; `at` in seconds since 1970."""
+    """Numbers of a line of a log, a picture that goes with it, or both; `at` in seconds since 1970."""
 
+    log: str  # which
     step: int
     at: float
     values: Mapping[str, Any]
@@ -71,15 +72,15 @@ class Tracker(Protocol):
 class Trackers:
     """All trackers of a run, as one."""
 
-    def __init__(self, known: Mapping[str, tuple[Tracker, int]]) -> None:
-        self._known = known  # name -> tracker, and the step up to which it was told before
+    def __init__(self, known: Mapping[str, tuple[Tracker, Mapping[str, int]]]) -> None:
+        self._known = known  # name -> tracker, and for each log the step up to which it was told before
 
     def tell(self, told: Told) -> None:
         from PIL import Image
 
         values, pixels = flat(told.values), None
         for tracker, until in self._known.values():
-            if told.step <= until:
+            if told.step <= until.get(told.log, -1):
                 continue
             if values:
                 tracker.numbers(told.step, values, told.at)
@@ -102,19 +103,21 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 @contextmanager
-def showing(names: Sequence[str], shown: Shown, before: Iterable[Told], until: int) -> Iterator[Trackers]:
-    """Trackers of a run that begins or goes on. `before` is what its logs hold, `until` the last step ever logged.
+def showing(names: Sequence[str], shown: Shown, before: Iterable[Told], until: Mapping[str, int]) -> Iterator[Trackers]:
+    """Trackers of a run that begins or goes on.
+
+    `before` is what its logs hold, `until` the last step that each ever held.
 
     Raises MissingPartError for one whose package is not there.
     """
     file = shown.folder / TRACKERS
-    earlier = read_json(file) if until and file.is_file() else {}
+    earlier = read_json(file) if any(until.values()) and file.is_file() else {}
     with contextlib.ExitStack() as open_ones:
-        known: dict[str, tuple[Tracker, int]] = {}
+        known: dict[str, tuple[Tracker, Mapping[str, int]]] = {}
         for name in dict.fromkeys(map(registry.normal, names)):
             tracker: Tracker = registry.find("tracker", name)(shown)
             open_ones.callback(tracker.close)
-            known[name] = (tracker, until if earlier.get(name) == shown.id and not tracker.anew else -1)
+            known[name] = (tracker, until if earlier.get(name) == shown.id and not tracker.anew else {})
         write_json(file, {**earlier, **dict.fromkeys(known, shown.id)})
         trackers = Trackers(known)
         for told in before:

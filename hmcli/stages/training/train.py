@@ -23,7 +23,17 @@ from hmcli.stages.latents.stores import LatentsStores, open_stores
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_base, model_arguments, read_otherwise
-from hmcli.stages.models.layout import CHECKPOINTS, LOG, PACE, RECIPE, RUN, RunAttributes, Step, step_name
+from hmcli.stages.models.layout import (
+    CHECKPOINTS,
+    LOG,
+    PACE,
+    RECIPE,
+    RUN,
+    VALIDATION,
+    RunAttributes,
+    Step,
+    step_name,
+)
 from hmcli.stages.shared.devices import stated_rate
 from hmcli.stages.shared.outcome import planned, result_of
 from hmcli.stages.shared.typed import to_json
@@ -32,6 +42,7 @@ from hmcli.stages.training.checkpoints import (
     last_checkpoint,
     naming_the_last,
     read_checkpoint,
+    whole_weights,
     write_checkpoint,
     write_share,
 )
@@ -42,13 +53,16 @@ from hmcli.stages.training.pace import Pace
 from hmcli.stages.training.ranks import Place, Ranks, ending_when_stuck, joined
 from hmcli.stages.training.resuming import GoingOn, go_on_with
 from hmcli.stages.training.runs import (
+    SEEN,
     held_out_fall,
     is_converged,
     logged_steps,
     refuse_another_run,
     say_stopped,
 )
+from hmcli.stages.training.sharded import is_sharded
 from hmcli.stages.training.trainer import Training, prepare_training
+from hmcli.stages.training.validating import is_due, picture_of, validate
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json
@@ -56,7 +70,7 @@ from hmcli.store.manifest import is_artifact, read_manifest
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 # of the train section, when a run is continued
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "compile", "trackers")
+_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "compile", *SEEN)
 SOURCES = "latents (or model.base, or --memory)"
 FROM_NOTHING = "the start"  # in place of a checkpoint
 
@@ -105,6 +119,11 @@ def run(
         raise UsageError(
             "--memory describes the clips of one latents artifact, several are given", where={"memory": memory},
             fix="leave --memory out: what slots show is computed from the latents then",
+        )  # fmt: skip
+    if recipe.train.validate_metrics and isinstance(view, LatentsStores):
+        raise UsageError(
+            "train.validate_metrics compares with the clips of one latents artifact, several are given",
+            where={"recipe": "train.validate_metrics"}, fix="leave it out: errors and pictures are of several, too",
         )  # fmt: skip
     if memory is not None:
         described = open_descriptions(memory, view, recipe.model.memory, clips, reporter)
@@ -261,16 +280,32 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
     feed = Feed(training, clips)
     jobs = zip(range(first, train.steps), order, strict=False)
     with nullcontext() if keeper is None else keeper.open(training.recipe, first), ending_when_stuck(ranks) as watch:
+
+        def look(step: int, errors: dict[str, Any]) -> None:
+            """All ranks at once: the first one looks, the others wait."""
+            saving, watch.saving = watch.saving, True
+            weights = whole_weights(training.model, training.average) if is_sharded(training.model) else None
+            if keeper is not None:
+                keeper.look(step, training, [clip.id for clip in tested], errors, weights)
+            ranks.largest(0)
+            watch.saving = saving
+
+        if is_due(train, first) and ranks.told("" if keeper is None or keeper.has_looked(first) else "look"):
+            look(first, _tested(training, tested))
         for prepared in prepared_ahead(feed.prepare, jobs, feed.ahead):
             watch.step()
             step, row = prepared.step, training.step(prepared)
             last, stopped = step + 1 == train.steps, ranks.largest(stop.signal or 0)
             saves = last or stopped or (step + 1) % train.checkpoint_every == 0
-            if saves and tested:
-                row = dataclasses.replace(row, **_tested(training, tested))
+            looks = is_due(train, step + 1) and not stopped
+            errors = _tested(training, tested) if tested and (saves or looks) else {}
+            if saves:
+                row = dataclasses.replace(row, **errors)
             if keeper is not None:
                 keeper.log(row)
             watch.saving = bool(saves)
+            if looks:
+                look(step + 1, errors)
             if saves and keeper is not None:
                 keeper.save(step + 1, training)
             elif saves:
@@ -316,6 +351,19 @@ class Keeper:
         self._logs.step(row)
         say_beside(self.writer.reporter, self.pace.said(row))
         self._advance(1)
+
+    def has_looked(self, step: int) -> bool:
+        """Was the model looked at after so many steps? A run that was stopped then has not."""
+        return self._logs.validated(step)
+
+    def look(
+        self, step: int, training: Training, clips: list[str], errors: dict[str, Any], weights: dict[str, Any] | None
+    ) -> None:
+        """Look at the model as it is, apart from checkpoints."""
+        run = self.writer.path
+        row = validate(training, step, clips, errors, run, self.writer.reporter, weights)
+        self._logs.validation(row, picture_of(run, step))
+        self.pace.restart()
 
     def save(self, step: int, training: Training) -> None:
         """A checkpoint; the log is not behind it, whatever happens to the machine."""
@@ -364,6 +412,6 @@ def _finish(writer: ArtifactWriter, recipe: Recipe, going: GoingOn, ranks: Ranks
         [step_name(step) for step in kept],
         counts={"steps": kept[-1]},
         attributes=to_json(about),
-        files=[LOG, RECIPE, *(name for name in (PACE,) if (writer.path / name).is_file())],
+        files=[LOG, RECIPE, *(name for name in (PACE, VALIDATION) if (writer.path / name).is_file())],
     )
     return result_of(writer, manifest, **to_json(about))
