@@ -15,8 +15,9 @@ def content(artifact: Path) -> dict[str, Any]:
     manifest = json.loads(found.pop("manifest.json"))
     del manifest["created_at"], manifest["seal"]
     for record in manifest["items"].values():
-        record.get("meta", {}).pop("seconds", None)
+        for spent in ("seconds", "peak_bytes"):
+            record.get("meta", {}).pop(spent, None)
     if (rows := found.pop("generations.jsonl", None)) is not None:
         del manifest["files"]["generations.jsonl"]
-        found["rows"] = [json.loads(line) | {"seconds": 0} for line in rows.splitlines()]
+        found["rows"] = [json.loads(line) | {"seconds": 0, "peak_bytes": 0} for line in rows.splitlines()]
     return found | {"manifest": manifest, "order": list(manifest["items"])}

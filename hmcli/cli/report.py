@@ -41,6 +41,10 @@ def report(
     reference: Annotated[
         Path | None, typer.Option("--reference", help="Folder of the clips, where it lies elsewhere now.")
     ] = None,
+    inspection: Annotated[
+        list[Path] | None,
+        typer.Option("--inspection", help="What `hm inspect MODEL --latents` saw of a row's memory (several times)."),
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Evaluations",
 ) -> StageResult:
     """Show evaluations side by side. One HTML file without network: table, intervals, all clips in step, plots."""
@@ -49,5 +53,5 @@ def report(
     return stage.run(
         given_all(evaluations), out=out, bundle=bundle, tables=tables, clips=tuple(clips or ()),
         groups=tuple(group or ()), generations=given_all(generation), reference=given(reference), title=title,
-        reporter=Console(),
+        inspections=given_all(inspection), reporter=Console(),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from itertools import groupby
 from hmcli.reports.tables import NO_VALUE, markdown_table, score_text
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+COST = "cost"  # the head over what rows took
 MINUS = "\N{MINUS SIGN}"
 _ROUNDING = 1e-9
 
@@ -94,6 +95,25 @@ class TableRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What rows took: a number of each, None where it is not recorded. It depends on the machine, unlike scores."""
+
+    name: str
+    unit: str
+    values: tuple[float | None, ...]
+    notes: tuple[str, ...]  # of each row: on what it was measured
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} [{self.unit}]"
+
+    def text(self, row: int) -> str:
+        """Three figures."""
+        value = self.values[row]
+        return NO_VALUE if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardDifference:
     """A choice that changes numbers, made in several ways: what each says, and which rows say so."""
 
@@ -113,11 +133,13 @@ class Comparison:
     rows: tuple[TableRow, ...]
     cards: tuple[CardDifference, ...]
     notes: tuple[str, ...]
+    costs: tuple[Cost, ...] = ()
 
 
 def groups(table: Comparison) -> list[tuple[str, int]]:
     """Heads over neighbouring columns and how many each spans; none where no column is in a group."""
-    found = [(name, len(list(of))) for name, of in groupby(column.group for column in table.columns)]
+    every = [*(column.group for column in table.columns), *(COST for _ in table.costs)]
+    found = [(name, len(list(of))) for name, of in groupby(every)]
     return found if any(name for name, _ in found) else []
 
 
@@ -173,16 +195,23 @@ def caption_lines(table: Comparison) -> list[str]:
     if table.cards:
         lines.append("The protocol cards differ: these numbers do not compare as they stand (* marks columns).")
         lines += [one.text for one in table.cards]
+    if table.costs:
+        lines.append("Cost: as generations record it, on the machine where each was made; of several seeds the first.")
     return [*lines, *table.notes]
 
 
 def as_markdown(table: Comparison) -> str:
     rows = [
-        [row.title, *(cell_text(cell, column) for cell, column in zip(row.cells, table.columns, strict=True))]
-        for row in table.rows
+        [
+            row.title,
+            *(cell_text(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)),
+            *(cost.text(number) for cost in table.costs),
+        ]
+        for number, row in enumerate(table.rows)
     ]
+    head = ["", *(column.title for column in table.columns), *(cost.title for cost in table.costs)]
     above = "\n".join(f"* {_one_line(line)}" for line in caption_lines(table))
-    return f"{above}\n\n{markdown_table(['', *(column.title for column in table.columns)], rows)}"
+    return f"{above}\n\n{markdown_table(head, rows)}"
 
 
 CSV_COLUMNS = (
@@ -192,11 +221,11 @@ CSV_COLUMNS = (
 
 
 def as_csv(table: Comparison) -> str:
-    """One line per row and score, numbers in full."""
+    """One line per row and score, or what it took; numbers in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for row in table.rows:
+    for number, row in enumerate(table.rows):
         for cell, column in zip(row.cells, table.columns, strict=True):
             if cell is None:
                 continue
@@ -206,19 +235,28 @@ def as_csv(table: Comparison) -> str:
                 row.name, row.model_free, column.label, column.unit, column.better, cell.mean, cell.low, cell.high,
                 cell.clips, cell.failed, cell.not_judged, row.seeds, cell.spread, *found, column.several_ways,
             ])  # fmt: skip
+        for cost in table.costs:
+            if (value := cost.values[number]) is not None:
+                rest = [""] * (len(CSV_COLUMNS) - 6)
+                writer.writerow([row.name, row.model_free, cost.name, cost.unit, "lower", value, *rest])
     return text.getvalue()
 
 
 def as_latex(table: Comparison) -> str:
     """A booktabs table; what stands above it is in its comments."""
     above = "".join(f"% {_one_line(line)}\n" for line in caption_lines(table))
-    head = " & ".join(["", *(_latex(column.title) for column in table.columns)])
+    titles = [*(column.title for column in table.columns), *(cost.title for cost in table.costs)]
+    head = " & ".join(["", *map(_latex, titles)])
     body = "".join(
-        " & ".join([_latex(row.title), *(_latex_cell(*pair) for pair in zip(row.cells, table.columns, strict=True))])
+        " & ".join([
+            _latex(row.title),
+            *(_latex_cell(*pair) for pair in zip(row.cells, table.columns, strict=True)),
+            *(_latex(cost.text(number)) for cost in table.costs),
+        ])
         + " \\\\\n"
-        for row in table.rows
-    )
-    columns = "l" + "c" * len(table.columns)
+        for number, row in enumerate(table.rows)
+    )  # fmt: skip
+    columns = "l" + "c" * len(titles)
     return (
         f"{above}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n"
         "\\end{tabular}\n"

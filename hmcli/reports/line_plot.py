@@ -25,6 +25,7 @@ class Point:
     low: float
     high: float
     count: int
+    name: str = ""  # whose it is, where that is not the series'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def _line(scale: _Scale, number: int, name: str, points: Sequence[Point]) -> str
     parts = [f'<polyline class="way" points="{way}"/>'] if len(points) > 1 else []
     for point, (x, y) in zip(points, at, strict=True):
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{scale.y(point.low):.1f}" y2="{scale.y(point.high):.1f}"/>')
-        said = f"{name}: {point.mean:.4g} [{point.low:.4g}, {point.high:.4g}], n = {point.count}"
+        said = f"{point.name or name}: {point.mean:.4g} [{point.low:.4g}, {point.high:.4g}], n = {point.count}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(said)}</title></circle>')
     return f'<g class="s{number % SERIES}">{"".join(parts)}</g>'
 

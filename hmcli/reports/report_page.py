@@ -64,12 +64,30 @@ class Sight:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryRead:
+    """What a row's model read of its memory, by target latent frame: F frames, M slots.
+
+    `starts` are the first of the target's video frames that each stands for; `recall` is by who chooses, null where it
+    is not known, `mass` the share of attention that goes to slots.
+    """
+
+    starts: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]  # of each slot: first and last latent frame
+    share: tuple[tuple[float, ...], ...]  # (F, M) of the readings (a layer in a step) that chose the slot
+    inside: tuple[tuple[int, ...], ...]  # by frame: slots wholly inside its window, which are read anyway
+    relevant: tuple[tuple[int, ...], ...] | None  # by frame: slots that show a subject that is back; None: not known
+    readings: int
+    recall: Mapping[str, float | None]
+    mass: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipView:
     """One clip of the browser; videos by their names, None where there is none.
 
     `values` has for each row and column the clip's value (None: none) and what became of it, `verdicts` for each row
     the subjects that should be back and the verdict on each, `sights` for each row who was found where, as far as that
-    is known; there the subject without a name is who was taken for none.
+    is known (there the subject without a name is who was taken for none), `memory` what its model read.
     """
 
     id: str
@@ -85,6 +103,7 @@ class ClipView:
     ground: Ground | None
     lanes: tuple[Lane, ...]
     sights: tuple[tuple[Sight, ...], ...]
+    memory: tuple[MemoryRead | None, ...]
     values: tuple[tuple[tuple[float | None, str], ...], ...]
     verdicts: tuple[tuple[tuple[str, str], ...], ...]
     missing: tuple[str, ...]
@@ -101,6 +120,33 @@ class Plot:
 
     title: str
     svg: str
+    series: tuple[str, ...] = ()  # whose colours these are, where they are not the table's rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceCell:
+    """A score of one class: of so many values (frames, stretches or clips) of so many clips."""
+
+    value: float | None
+    values: int
+    clips: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceClass:
+    """By row of the table and column of the slice; None where it has no score."""
+
+    name: str
+    cells: tuple[tuple[SliceCell | None, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Scores by one thing that clips or stretches differ in; `columns` are indices of the table's."""
+
+    name: str
+    columns: tuple[int, ...]
+    classes: tuple[SliceClass, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +174,8 @@ class ReportPage:
     abouts: tuple[tuple[tuple[str, str], ...], ...]
     plots: tuple[Plot, ...]
     plots_note: str
+    by_k: tuple[Plot, ...]
+    slices: tuple[Slice, ...]
     clips: tuple[ClipView, ...]
     examples: tuple[Example, ...]
     made_by: str

@@ -18,6 +18,7 @@ from hmcli.reports.comparison import (
     Cell,
     Column,
     Comparison,
+    Cost,
     Difference,
     TableRow,
     as_csv,
@@ -27,7 +28,18 @@ from hmcli.reports.comparison import (
     groups,
 )
 from hmcli.reports.line_plot import Point, Series, line_plot
-from hmcli.reports.report_page import ClipView, Example, Lane, Plot, ReportPage, Span, report_page
+from hmcli.reports.report_page import (
+    ClipView,
+    Example,
+    Lane,
+    Plot,
+    ReportPage,
+    Slice,
+    SliceCell,
+    SliceClass,
+    Span,
+    report_page,
+)
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028 {{ 7*7 }} \"'&"
 VOID = {"meta", "input", "img", "br", "link"}
@@ -94,7 +106,7 @@ def view(clip: str = "c1", **changes) -> ClipView:
     given = {
         "id": clip, "caption": "a fox", "split": "test", "hidden_seconds": 1.2, "reasons": ("occluded",),
         "frames": (9, 5), "fps": 10.0, "context": "a.mp4", "truth": None, "rows": ("b.mp4", None),
-        "ground": None, "sights": ((), ()),
+        "ground": None, "sights": ((), ()), "memory": (None, None),
         "lanes": (Lane(subject="fox", family="fox", spans=(Span(state="hidden", first=0, count=14, reason="x"),)),),
         "values": (((20.25, "ok"), (math.inf, "ok")), ((None, "failed"), (None, "not scored"))), "missing": (),
         "verdicts": ((("fox", "frozen"),), ()),
@@ -105,7 +117,7 @@ def view(clip: str = "c1", **changes) -> ClipView:
 def page(table: Comparison | None = None, clips=(), **changes) -> ReportPage:
     given = {
         "title": "t", "notes": (), "abouts": ((("seed", "0"),), (("seed", "1"),)), "plots": (), "plots_note": "",
-        "made_by": "hm", "examples": (),
+        "by_k": (), "slices": (), "made_by": "hm", "examples": (),
     }  # fmt: skip
     return ReportPage(table=table or comparison(), clips=tuple(clips), **(given | changes))
 
@@ -206,6 +218,42 @@ def test_a_plot_leaves_out_what_is_infinite_and_refuses_what_has_nothing_to_draw
     assert line_plot([Series(name="a", points=points)], ["x", "y"], x="s", y="dB").count("<circle") == 1
     with pytest.raises(ValueError, match="no finite value"):
         line_plot([Series(name="a", points=points[1:])], ["x"], x="s", y="dB")
+
+
+COSTS = (
+    Cost(name="parameters", unit="million", values=(2.5, None), notes=("cpu", "")),
+    Cost(name="seconds a clip", unit="s", values=(0.25, 123.4), notes=("cpu", "")),
+)
+
+
+def test_what_rows_took_stands_beside_their_scores_in_every_form():
+    table = comparison(costs=COSTS)
+    html = report_page(page(table), {}, embed=True)
+    parsed(html)
+    assert re.findall(r'<td class="cost">([^<]*)', html) == ["2.5", "0.25", "-", "123"]
+    assert 'class="group">cost</th>' in html
+    first, second = as_markdown(table).splitlines()[-2:]
+    assert first.endswith("| 2.5 | 0.25 |")
+    assert second.endswith("| - | 123 |")
+    assert "\\begin{tabular}{lcccc}" in as_latex(table)
+    assert "& 2.5 & 0.25 \\\\" in as_latex(table)
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    costs = [(row["row"], row["unit"], float(row["mean"])) for row in rows if row["metric"].startswith(("par", "sec"))]
+    assert costs == [("ours", "million", 2.5), ("ours", "s", 0.25), ("b_1 50%", "s", 123.4)]
+    assert "cost" not in report_page(page(), {}, embed=True).partition("</table>")[0].partition("<table")[2]
+
+
+def test_slices_stand_by_class_and_row_with_how_much_they_are_of():
+    cells = ((SliceCell(value=12.345, values=8, clips=2),), (None,))
+    one = SliceClass(name="left the <frame>", cells=cells)
+    html = report_page(page(slices=(Slice(name="reason", columns=(0,), classes=(one,)),)), {}, embed=True)
+    parsed(html)
+    body = html.partition('id="slices"')[2].partition("</section>")[0]
+    assert '<th scope="rowgroup" rowspan="2">left the &lt;frame&gt;</th>' in body
+    assert '<span class="mean">12.345</span><span class="range">n = 8, 2 clips</span>' in body
+    assert body.count('<span class="soft">-</span>') == 1
+    assert "psnr [dB] ↑" in body
+    assert "lpips" not in body
 
 
 def test_verdicts_stand_under_one_head_and_each_has_a_strip():

@@ -23,9 +23,11 @@ from hmcli.stages.memory.kept import anchor_of, rows_from
 from hmcli.stages.memory.layout import read_description
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.sampling.job import generate_latents, open_job
+from hmcli.stages.scoring import evaluate
 from hmcli.stages.shared.chance import clip_seed
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import probe_video, read_video
+from hmcli.store.weights import load_state_dict
 
 
 def videos(generation: Path) -> dict[str, bytes]:
@@ -49,7 +51,26 @@ def test_a_generation_holds_a_video_of_the_target_for_every_clip(generation: Pat
         info = probe_video(generation / row["video"])
         assert (info.frames, info.height, info.width) == (21, 32, 48)
         assert np.asarray(row["camera"]).shape == (6, 4, 4)
+        assert 2**27 < row["peak_bytes"] < 2**36  # bytes of a process that has loaded torch
     assert (generation / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_generation_and_its_evaluation_say_what_the_model_is(generation: Path, run: Path, tmp_path: Path):
+    folder = find_model(run)
+    memory = folder.manifest.recipe["model"]["memory"]
+    weights = load_state_dict(folder.path / "transformer")
+    network = {
+        "parameters": sum(tensor.numel() for tensor in weights.values()), "policy": memory["policy"],
+        "top_k": memory["top_k"],
+    }  # fmt: skip
+    assert read_manifest(generation).attributes["network"] == network
+    judged = evaluate.run(
+        load_recipe(), generation=generation, reference=None, metrics=("psnr",), out=tmp_path / "e", reporter=Silent()
+    )
+    said = read_manifest(judged.path).attributes["generation"]
+    assert (said["network"], said["devices"]) == (network, ["cpu"])
+    rows = [json.loads(line) for line in (generation / "generations.jsonl").read_text().splitlines()]
+    assert said["peak_bytes"] == max(row["peak_bytes"] for row in rows)
 
 
 def test_memory_artifact_and_latents_give_the_same_videos(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,14 @@ import numpy as np
 import pytest
 from benchmark_files import load_benchmark
 from PIL import Image
+from sealing import edit
 from warm import WarmCommand, ok
 
+from hmcli.errors import UsageError
+from hmcli.recipe.reading import load_recipe
+from hmcli.runtime import Silent
+from hmcli.stages.reporting import report
+from hmcli.stages.scoring import evaluate
 from hmcli.store.manifest import read_manifest
 from hmcli.store.video import read_video
 
@@ -199,3 +206,47 @@ def test_a_dry_run_writes_nothing(hm: WarmCommand, run: Path, latents: Path, pla
     assert done.returncode == 0
     assert "3 clips, 2 steps each" in done.stderr
     assert not (place / "planned").exists()
+
+
+def test_a_report_shows_what_a_row_read_beside_what_shows_the_subject(
+    hm: WarmCommand, inspection: Path, generation: Path, tmp_path: Path
+):
+    evaluate.run(
+        load_recipe(), generation=generation, reference=None, metrics=("psnr",), out=tmp_path / "gen.evaluation",
+        reporter=Silent(),
+    )  # fmt: skip
+
+    def reported(**options) -> list[dict]:
+        given = {"bundle": None, "tables": None, "clips": (), "generations": (), "reference": None, "title": "t"}
+        page = tmp_path / "r.html"
+        report.run([tmp_path / "gen.evaluation"], **given, out=page, reporter=Silent(), **options)
+        found = re.search(r'json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+        return json.loads(found[1])["clips"]
+
+    numbers = json.loads((inspection / "numbers.json").read_text())["clips"]
+    assert [clip["memory"] for clip in reported()] == [[None]] * 3  # it does not lie beside the evaluation
+    for clip in reported(inspections=(inspection,)):
+        (read,) = clip["memory"]
+        with np.load(inspection / "clips" / clip["id"] / "readings.npz") as arrays:
+            chosen = [arrays["slots"][number] for number in np.flatnonzero(arrays["branch"] == "caption")]
+            spans, relevant = arrays["span"], arrays["relevant"]
+        said = numbers[clip["id"]]
+        frames = said["target_frames"]
+        assert read["starts"] == [0, *range(1, clip["frames"][1], 4)]
+        assert read["spans"] == spans.tolist()
+        assert len(read["share"]) == len(read["inside"]) == len(read["starts"]) == frames
+        for at, shares in enumerate(read["share"]):
+            row = len(relevant) - frames + at
+            wanted = [np.mean([slot in of[row] for of in chosen]) for slot in range(len(spans))]
+            np.testing.assert_allclose(shares, wanted, atol=6e-4)
+            assert read["relevant"][at] == np.flatnonzero(relevant[row]).tolist()
+        assert read["recall"] == said["recall"]
+        assert read["readings"] == len(chosen)
+
+    other = tmp_path / "other"
+    shutil.copytree(inspection, other)
+    edit(other / "manifest.json", lambda manifest: manifest["recipe"]["sample"].update(steps=99))
+    with pytest.raises(UsageError, match="this inspection is of no row"):
+        reported(inspections=(other,))
+    ok(hm("report", tmp_path / "gen.evaluation", "--inspection", inspection, "--out", tmp_path / "cli.html"))
+    assert '"share": [[' in (tmp_path / "cli.html").read_text()

@@ -33,7 +33,9 @@ from hmcli.stages.reporting import report
 from hmcli.stages.reporting.cards import card_differences
 from hmcli.stages.reporting.comparing import compare
 from hmcli.stages.reporting.evaluations import open_evaluations
+from hmcli.stages.reporting.plots import plots_by_k
 from hmcli.stages.reporting.rows import open_rows
+from hmcli.stages.reporting.slices import slices_of
 from hmcli.stages.reporting.subjects import read_tracks
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.scoring import evaluate
@@ -276,6 +278,61 @@ def test_a_bundle_is_a_site_with_videos_as_files(made, tmp_path):
     for clip in data["clips"]:
         assert {clip["context"], clip["truth"], *clip["rows"]} <= files
     reported(made, None, bundle=tmp_path / "site")  # its own site is replaced
+
+
+def test_slices_are_those_of_the_evaluations(made):
+    rows = open_rows([made / f"{row}.evaluation" for row in ROWS], [])
+    table = compare(rows)
+    found = list(slices_of(rows, table))
+    shown = {
+        (of.name, kind.name, table.columns[index].label, row): (cell.value, cell.values, cell.clips)
+        for of in found
+        for kind in of.classes
+        for row, cells in zip(ROWS, kind.cells, strict=True)
+        for index, cell in zip(of.columns, cells, strict=True)
+        if cell is not None
+    }
+    said = {}
+    for row in ROWS:
+        with (made / f"{row}.evaluation" / "slices.csv").open(newline="") as file:
+            for line in csv.DictReader(file):
+                numbers = (float(line["value"]), int(line["values"]), int(line["clips"]))
+                said[line["slice"], line["class"], line["metric"], row] = numbers
+    assert shown == said
+    hidden = next(of for of in found if of.name == "hidden seconds")
+    edges = [float(kind.name.split()[0].removesuffix("+")) for kind in hidden.classes]
+    assert edges == sorted(edges)
+    twice = open_rows([], [f"both={made / f'{row}.evaluation'}" for row in ROWS[:1]])
+    assert [of.name for of in slices_of(twice, compare(twice))] == [of.name for of in found]
+
+
+def test_what_models_took_and_scores_by_k_are_shown_where_generations_record_them(made, tmp_path):
+    paths = []
+    for number, (policy, top_k) in enumerate([("affinity", 2), ("affinity", 10), ("fov", 2), ("none", 5)]):
+        paths.append(tmp_path / f"m{number}.evaluation")
+        shutil.copytree(made / "frozen.evaluation", paths[-1])
+        network = {"parameters": 1_500_000 * (1 + number), "policy": policy, "top_k": top_k}
+        judged = {"network": network, "peak_bytes": 2**31, "seconds_per_clip": 7.5, "devices": ["cpu"]}
+        edit(
+            paths[-1] / "manifest.json", lambda manifest, more=judged: manifest["attributes"]["generation"].update(more)
+        )
+    rows = open_rows(paths, [])
+    table = compare(rows)
+    costs = {cost.name: cost.values for cost in table.costs}
+    assert costs["parameters"] == (1.5, 3.0, 4.5, 6.0)
+    assert costs["seconds a clip"] == (7.5,) * 4
+    assert costs["peak memory"] == (2.0,) * 4
+    plots = list(plots_by_k(rows, table))
+    assert [plot.title for plot in plots] == [column.title for column in table.columns]
+    assert all(plot.series == ("affinity", "fov") for plot in plots)
+    svg = plots[0].svg
+    assert svg.count("<circle") == 3  # policy none reads nothing
+    assert re.findall(r">(\d+)</text>", svg)[-2:] == ["2", "10"]
+    mean = table.rows[1].cells[0].mean
+    assert f"<title>m1: {mean:.4g} [" in svg
+    assert list(plots_by_k(rows[:1], compare(rows[:1]))) == []
+    assert "By K" in reported(made, tmp_path / "r.html", *paths)
+    assert "By K" not in reported(made, tmp_path / "s.html")
 
 
 def test_missing_generations_and_clips_cost_a_sentence_and_are_found_where_they_are_named(made, tmp_path):

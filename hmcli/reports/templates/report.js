@@ -245,6 +245,39 @@ const sightOf = (clip, row, subject) => {
   line.querySelector('span').classList.add(`s${row % 8}`);
   return [line];
 };
+/** Slots a model read (down: from the oldest) in the target frames: stronger where more layers and steps chose it. */
+const memoryOf = (clip, row) => {
+  const read = clip.memory[row];
+  if (!read) return [];
+  const {spans, starts} = read, [context, target] = clip.frames, high = spans.length;
+  const known = Object.entries(read.recall).filter(([, value]) => value !== null).map(([who, value]) => `${who} ${value.toFixed(2)}`);
+  const label = `${data.rows[row].name} · ${known.length ? `recall ${read.recall.model.toFixed(2)} of ${read.recall.oracle.toFixed(2)}` : 'recall not known'}`;
+  const hint = `${data.rows[row].name}: ${known.length ? `recall ${known.join(', ')}` : 'recall not known'}` +
+    `${read.mass === null ? '' : `; ${(100 * read.mass).toFixed(0)} % of attention goes to slots`}`;
+  const line = make('div', undefined, 'lane memory'), name = make('span', label);
+  name.title = hint;
+  name.classList.add(`s${row % 8}`);
+  const picture = svg('svg', '', {viewBox: `0 0 ${total()} ${high}`, preserveAspectRatio: 'none', height: Math.max(24, 7 * high), role: 'img'});
+  picture.setAttribute('aria-label', `memory read, ${hint}`);
+  picture.append(svg('rect', 'ground', {x: context, y: 0, width: target, height: high}));
+  starts.forEach((start, at) => {
+    const width = (at + 1 < starts.length ? starts[at + 1] : target) - start;
+    spans.forEach(([first, last], slot) => {
+      const share = read.share[at][slot], inside = read.inside[at].includes(slot);
+      const wanted = read.relevant !== null && read.relevant[at].includes(slot);
+      if (!share && !inside && !wanted) return;
+      const box = svg('rect', inside ? 'inside' : 'read', {x: context + start, y: slot, width, height: 1});
+      if (!inside) box.setAttribute('fill-opacity', share);
+      const said = `slot ${slot}, latent frames ${first} to ${last}: chosen in ${(100 * share).toFixed(0)} % of ${read.readings} readings` +
+        `${inside ? ', inside the window' : ''}${wanted ? ', shows a subject that is back' : ''}`;
+      picture.append(titled(box, said));
+      if (wanted) picture.append(titled(svg('rect', 'wanted', {x: context + start + width * 0.4, y: slot + 0.3, width: width * 0.2, height: 0.4}), said));
+    });
+  });
+  picture.append(svg('line', 'cut', {x1: context, x2: context, y1: 0, y2: high}), svg('line', 'head', {x1: 0, x2: 0, y1: 0, y2: high}));
+  line.append(name, picture);
+  return [line];
+};
 const timeline = clip => {
   const rows = data.rows.map((_, row) => row), lines = [];
   for (const lane of clip.lanes) {
@@ -254,10 +287,13 @@ const timeline = clip => {
   }
   const others = rows.flatMap(row => sightOf(clip, row, ''));
   if (others.length) lines.push(make('div', 'seen, and none of these', 'soft rest'), ...others);
+  const memory = rows.flatMap(row => memoryOf(clip, row));
+  if (memory.length) lines.push(make('div', 'memory read', 'soft rest'), ...memory);
   at('timeline').replaceChildren(...lines);
   const legend = document.querySelector('#clip .legend');
   legend.hidden = !clip.lanes.length;
-  for (const node of legend.querySelectorAll('.of-rows')) node.hidden = !clip.sights.some(of => of.length);
+  legend.querySelector('.of-rows').hidden = !clip.sights.some(of => of.length);
+  document.querySelector('#clip .of-memory').hidden = !memory.length;
 };
 
 // --- from above: metres on the ground, y up

@@ -10,10 +10,11 @@ from hmcli.errors import DataError
 from hmcli.metrics.contract import Tracks
 from hmcli.recipe.sections import DataConfig
 from hmcli.reports.comparison import Comparison
-from hmcli.reports.report_page import ClipView, Ground, Sight
+from hmcli.reports.report_page import ClipView, Ground, MemoryRead, Sight
 from hmcli.stages.data.opening import ClipSource, Dataset, read_rows
 from hmcli.stages.reporting import media as videos
 from hmcli.stages.reporting.media import Media
+from hmcli.stages.reporting.memory import Inspection
 from hmcli.stages.reporting.rows import Row
 from hmcli.stages.reporting.subjects import (
     Absences,
@@ -46,6 +47,7 @@ class Browser:
     generations: Sequence[Generated | str]
     dataset: Dataset | str
     media: Media
+    inspections: Sequence[Inspection | None]  # of a row's first seed
 
     @property
     def clips(self) -> list[str]:
@@ -95,6 +97,7 @@ class Browser:
             hidden_seconds=gone.hidden_seconds, reasons=gone.reasons, frames=frames, fps=fps,
             context=files.context, truth=files.truth, rows=files.rows, ground=ground,
             lanes=() if tracks is None else lanes_of(tracks), sights=tuple(self._sights(clip, tracks)),
+            memory=tuple(self._memory(clip, missing)),
             values=tuple(self._values(clip)), verdicts=tuple(self._verdicts(clip)), missing=tuple(missing),
         )  # fmt: skip
 
@@ -124,6 +127,14 @@ class Browser:
         for row in self.rows:
             places = row.members[0].places.get(clip)
             yield () if places is None or tracks is None else sights_of(places, tracks)
+
+    def _memory(self, clip: str, missing: list[str]) -> Iterator[MemoryRead | None]:
+        for row, inspection in zip(self.rows, self.inspections, strict=True):
+            try:
+                yield None if inspection is None else inspection.read(clip)
+            except DataError as error:
+                missing.append(f"What {row.name} read of memory is not shown: {error.what}.")
+                yield None
 
     def _absences(self, clip: str) -> Absences:
         """As the evaluations say it."""

@@ -6,12 +6,12 @@ rows have, the same ones for both (paired).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from hmcli.metrics.intervals import bootstrap_of, interval
-from hmcli.reports.comparison import Cell, Column, Comparison, Difference, TableRow
+from hmcli.reports.comparison import Cell, Column, Comparison, Cost, Difference, TableRow
 from hmcli.stages.reporting.cards import card_differences, concerned
 from hmcli.stages.reporting.evaluations import ClipNumbers
 from hmcli.stages.reporting.rows import VERDICT, Row
@@ -46,7 +46,21 @@ def compare(of: Sequence[Row]) -> Comparison:
         )
         for index, (row, found) in enumerate(zip(of, numbers, strict=True))
     )  # fmt: skip
-    return Comparison(columns=columns, rows=rows, cards=cards, notes=tuple(_clip_notes(of)))
+    return Comparison(columns=columns, rows=rows, cards=cards, notes=tuple(_clip_notes(of)), costs=tuple(_costs(of)))
+
+
+def _costs(of: Sequence[Row]) -> Iterator[Cost]:
+    """What the generations record, where any does."""
+    made = [row.members[0].about.generation for row in of]
+    notes = tuple(", ".join(one.devices or ()) for one in made)
+    seconds = [one.seconds_per_clip for one in made]
+    parameters = [None if one.network is None else one.network.parameters / 1e6 for one in made]
+    peaks = [None if one.peak_bytes is None else one.peak_bytes / 2**30 for one in made]
+    for name, unit, values in (
+        ("parameters", "million", parameters), ("seconds a clip", "s", seconds), ("peak memory", "GiB", peaks),
+    ):  # fmt: skip
+        if any(value is not None for value in values):
+            yield Cost(name=name, unit=unit, values=tuple(values), notes=notes)
 
 
 def _grouped(label: str, score: Score) -> dict[str, str]:

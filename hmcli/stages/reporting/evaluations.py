@@ -18,6 +18,7 @@ from hmcli.stages.scoring.layout import (
     KIND,
     PLACES,
     SCORES,
+    SLICES,
     STRETCHES,
     TABLE,
     EvaluationAttributes,
@@ -51,7 +52,7 @@ class ClipNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """An evaluation artifact. `rows` are (clip, label) -> row of its table, `stretches` rows of its stretches."""
+    """An evaluation artifact. `rows` are (clip, label) -> row of its table, `stretches` and `slices` rows of theirs."""
 
     path: Path
     name: str
@@ -60,6 +61,7 @@ class Evaluated:
     scores: Scores
     rows: Mapping[tuple[str, str], Mapping[str, str]]
     stretches: tuple[Mapping[str, str], ...]
+    slices: tuple[Mapping[str, str], ...]
 
     @property
     def clips(self) -> list[str]:
@@ -152,11 +154,13 @@ def open_evaluation(path: Path, name: str) -> Evaluated:
         what = f"the scores have format {scores.format}, this hm reads {FORMAT}"
         raise DataError(what, where={"file": path / SCORES}, fix="evaluate again with this version of hm")
     rows = {(row["clip"], row["metric"]): row for row in read_csv(files.check(TABLE))}
-    has_stretches = STRETCHES in manifest.files
-    stretches = tuple(read_csv(files.check(STRETCHES))) if has_stretches else ()
-    return Evaluated(
-        path=path, name=name, manifest=manifest, about=about, scores=scores, rows=rows, stretches=stretches
+    stretches, slices = (
+        tuple(read_csv(files.check(name))) if name in manifest.files else () for name in (STRETCHES, SLICES)
     )
+    return Evaluated(
+        path=path, name=name, manifest=manifest, about=about, scores=scores, rows=rows, stretches=stretches,
+        slices=slices,
+    )  # fmt: skip
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

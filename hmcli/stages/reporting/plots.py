@@ -1,9 +1,9 @@
-"""Scores by how long a subject was hidden: classes of seconds, means with intervals over clips."""
+"""Scores by how long a subject was hidden, in classes of seconds, and by K: means with intervals over clips."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from hmcli.stages.reporting.evaluations import weighed_mean
 from hmcli.stages.reporting.rows import Row
 from hmcli.stages.scoring.slices import SECONDS
 
+WITHOUT_K = frozenset({"none", "all", "recent"})  # policies that choose nothing
 Values = list[tuple[str, float, float]]  # clip, seconds hidden, value
 
 
@@ -40,6 +41,38 @@ def plots_of(
         plots.append(Plot(title=column.title, svg=svg))
     said = f"Not drawn, since its clips are not known to differ in hidden duration: {', '.join(without)}."
     return tuple(plots), said if without else ""
+
+
+def plots_by_k(rows: Sequence[Row], table: Comparison) -> Iterator[Plot]:
+    """A plot for each score whose rows' models read different numbers of slots: a line for each policy."""
+    read = {number: of for number, row in enumerate(rows) if (of := _read(row)) is not None}
+    used = sorted({top_k for _, top_k in read.values()})
+    if len(used) < 2:
+        return
+    for index, column in enumerate(table.columns):
+        lines: dict[str, list[Point]] = {}
+        for number, (policy, top_k) in sorted(read.items(), key=lambda item: item[1]):
+            cell = table.rows[number].cells[index]
+            if cell is None or cell.mean is None:
+                continue
+            low, high = (cell.mean if end is None else end for end in (cell.low, cell.high))
+            at, said = used.index(top_k), rows[number].name
+            point = Point(at=at, mean=cell.mean, low=low, high=high, count=cell.clips, name=said)
+            lines.setdefault(policy, []).append(point)
+        series = [Series(name=name, points=tuple(points)) for name, points in lines.items()]
+        if len({point.at for one in series for point in one.points if math.isfinite(point.mean)}) > 1:
+            yield Plot(
+                title=column.title, svg=line_plot(series, list(map(str, used)), x="K, slots read", y=column.label),
+                series=tuple(lines),
+            )  # fmt: skip
+
+
+def _read(row: Row) -> tuple[str, int] | None:
+    """Policy and K of a row's model; None where that is not recorded, or its policy reads no chosen slots."""
+    network = row.members[0].about.generation.network
+    if network is None or network.policy in WITHOUT_K:
+        return None
+    return network.policy, network.top_k
 
 
 def _values(row: Row, label: str, per_stretch: bool, hidden: Mapping[str, float | None]) -> Values:

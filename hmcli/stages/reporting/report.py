@@ -16,10 +16,13 @@ from hmcli.stages.reporting.clips import Browser
 from hmcli.stages.reporting.comparing import compare
 from hmcli.stages.reporting.evaluations import Evaluated
 from hmcli.stages.reporting.media import Media
+from hmcli.stages.reporting.memory import find_inspections
 from hmcli.stages.reporting.origins import check_named, find_data, find_generation
-from hmcli.stages.reporting.plots import plots_of
+from hmcli.stages.reporting.plots import plots_by_k, plots_of
 from hmcli.stages.reporting.rows import Row, open_rows
+from hmcli.stages.reporting.slices import slices_of
 from hmcli.stages.reporting.verdicts import examples_of
+from hmcli.stages.sampling.layout import Network
 from hmcli.store.files import inside, write_bytes, write_text
 from hmcli.store.manifest import made_by
 
@@ -32,6 +35,7 @@ TABLES = {"table.md": as_markdown, "table.csv": as_csv, "table.tex": as_latex}
 def run(
     paths: Sequence[Path], *, out: Path | None, bundle: Path | None, tables: Path | None, clips: Sequence[str],
     generations: Sequence[Path], reference: Path | None, title: str, reporter: Reporter, groups: Sequence[str] = (),
+    inspections: Sequence[Path] = (),
 ) -> StageResult:  # fmt: skip
     """Write the report; see `hm report --help`. Without `out` and `bundle`: ./report.html."""
     if out is not None and bundle is not None:
@@ -45,7 +49,7 @@ def run(
     table = compare(rows)
     browser = Browser(
         rows, table, [find_generation(row.members[0], generations) for row in rows],
-        find_data(evaluations, reference), Media(),
+        find_data(evaluations, reference), Media(), find_inspections(rows, inspections),
     )  # fmt: skip
     played = _played(browser, clips, everything=bundle is not None)
     views = _views(browser, played, reporter)
@@ -53,7 +57,8 @@ def run(
     plots, plots_note = plots_of(rows, table, {view.id: view.hidden_seconds for view in views})
     page = ReportPage(
         title=title, table=table, notes=tuple(notes), abouts=tuple(map(_about, rows)), plots=plots,
-        plots_note=plots_note, clips=tuple(views), examples=tuple(examples_of(browser)), made_by=_made_by(evaluations),
+        plots_note=plots_note, by_k=tuple(plots_by_k(rows, table)), slices=tuple(slices_of(rows, table)),
+        clips=tuple(views), examples=tuple(examples_of(browser)), made_by=_made_by(evaluations),
     )  # fmt: skip
     _write(page, browser.media, place, bundle)
     if tables is not None:
@@ -119,6 +124,7 @@ def _about_one(one: Evaluated) -> tuple[tuple[str, str], ...]:
         ("evaluation", f"{one.path.absolute().name}, {one.manifest.fingerprint}"),
         ("made by", f"no model: the row {judged.model_free}" if judged.model_free else judged.inputs.get("model", "")),
         ("generation", one.manifest.inputs.get("generation", "")),
+        *_network(judged.network),
         ("clips", str(one.scores.clips)),
         ("seed", str(judged.seed)),
         *((f"sample.{name}", str(value)) for name, value in sample.items()),
@@ -127,6 +133,16 @@ def _about_one(one: Evaluated) -> tuple[tuple[str, str], ...]:
         ("seconds per clip", "" if judged.seconds_per_clip is None else f"{judged.seconds_per_clip:.2f} (median)"),
     ]
     return tuple((name, value) for name, value in lines if value)
+
+
+def _network(of: Network | None) -> list[tuple[str, str]]:
+    if of is None:
+        return []
+    return [
+        ("parameters", f"{of.parameters:,}"),
+        ("memory policy", of.policy),
+        ("memory slots read (K)", str(of.top_k)),
+    ]
 
 
 def _made_by(evaluations: Sequence[Evaluated]) -> str:

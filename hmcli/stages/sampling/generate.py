@@ -47,10 +47,11 @@ from hmcli.stages.sampling.layout import (
     VIDEOS,
     Again,
     GenerationAttributes,
+    Network,
     Row,
     video_path,
 )
-from hmcli.stages.sampling.profile import DECODING, WRITING, lines, part, profiled
+from hmcli.stages.sampling.profile import DECODING, WRITING, lines, part, peak_so_far, profiled
 from hmcli.stages.sampling.rollout import check_rollout, chunks_of, roll_out, target_frames
 from hmcli.stages.sampling.samples import in_order, items_of, sample_item, sample_seed
 from hmcli.stages.shared.each import asked_for, each
@@ -294,7 +295,8 @@ def _row(job: Job, clip: LatentClip, number: int, video: VideoInfo, seconds: flo
         frames=video.frames, fps=clip.fps, height=video.height, width=video.width,
         context_frames=1 + TIME_STRIDE * (clip.context - 1), steps=sample.steps, guidance=sample.guidance,
         shift=sample.shift, negative=sample.negative, dtype=sample.dtype, memory=sample.memory,
-        camera=[] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(), seconds=seconds, again=again,
+        camera=[] if clip.poses is None else clip.poses[clip.context :].round(6).tolist(), seconds=seconds,
+        peak_bytes=peak_so_far(job.device) or None, again=again,
     )  # fmt: skip
 
 
@@ -307,6 +309,9 @@ def _finish(writer: ArtifactWriter, job: Job, done: list[str]) -> StageResult:
         data=from_dict({"data": view.manifest.recipe["data"]}).data, source_dataset=view.attributes.source,
         source_dataset_fingerprint=view.manifest.inputs["clips"], model=str(job.model.path.absolute()),
         latents=str(view.path.absolute()),
+        network=Network(
+            parameters=job.model.about.parameters, policy=job.memory.policy, top_k=job.memory.top_k,
+        ),
     )  # fmt: skip
     if not writer.unchanged(done):
         with one_thread():

@@ -15,7 +15,7 @@ from hmcli.errors import DataError
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import DataConfig, PosesConfig
 from hmcli.stages.data.opening import Dataset, open_dataset
-from hmcli.stages.sampling.layout import KIND, LIST, Foreign, GenerationAttributes, ModelFree, Row
+from hmcli.stages.sampling.layout import KIND, LIST, Foreign, GenerationAttributes, ModelFree, Network, Row
 from hmcli.stages.shared.typed import from_json
 from hmcli.store.files import inside, parse_json_lines
 from hmcli.store.listed import listed
@@ -38,6 +38,7 @@ class Generated:
     source: str  # folder of clips it was made from; empty when it does not say
     source_fingerprint: str
     model_free: ModelFree | None  # which row without a model it is
+    network: Network | None = None  # None: not recorded
     foreign: Foreign | None = None  # no artifact: a plain folder, and how it is read
 
     @property
@@ -74,7 +75,7 @@ def open_generation(path: Path, poses: PosesConfig) -> Generated:
     return Generated(
         path=path, manifest=manifest, rows={clip: of[0] for clip, of in samples.items()}, samples=samples,
         data=about.data, poses=poses, source=about.source_dataset,
-        source_fingerprint=about.source_dataset_fingerprint, model_free=about.model_free,
+        source_fingerprint=about.source_dataset_fingerprint, model_free=about.model_free, network=about.network,
     )  # fmt: skip
 
 

@@ -89,6 +89,7 @@ class Row:
     memory: str | None  # on, or off: whether it was read
     camera: list[list[list[float]]]  # world_from_camera of target latent frames, metres; empty: only rows were known
     seconds: float  # that it took
+    peak_bytes: LeftOut[int] = None  # memory at most until it was made: on CUDA torch's there, else the process's
     made: str = ""  # how, where a model-free row has more than one way
     sample: Count = 1  # which of the clip's samples
     again: LeftOut[Again] = None  # None: no model made it, or an earlier version of hm
@@ -114,6 +115,15 @@ class ModelFree:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Network:
+    """What is worth knowing of the model behind videos, where the model itself is not there."""
+
+    parameters: int  # of its transformer
+    policy: str  # how it read memory
+    top_k: int  # slots, or frames, that each query frame may read; of no meaning where the policy chooses none
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationAttributes:
     """What the manifest of a generation says besides."""
 
@@ -123,3 +133,4 @@ class GenerationAttributes:
     model: str  # as an absolute path; empty: no model made it
     latents: str
     model_free: ModelFree | None = None  # None: a model made it
+    network: LeftOut[Network] = None  # None: no model made it, or an earlier version of hm

@@ -73,6 +73,12 @@ def part(name: str) -> Iterator[None]:
             profile.inside[-1] += whole
 
 
+def peak_so_far(device: str) -> int:
+    """Bytes that were used at most until now, as `Spent` counts them; 0 where the system does not tell."""
+    profile = _PROFILE.get() or Profile(device=device)  # whoever measures parts counts the device's peak anew in each
+    return max([_peak(profile), *(spent.peak_bytes for spent in profile.parts.values())])
+
+
 def lines(profile: Profile) -> list[str]:
     """A table for a person; empty where nothing ran."""
     total = sum(spent.seconds for spent in profile.parts.values())

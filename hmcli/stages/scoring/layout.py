@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hmcli.recipe.sections import DataConfig
+from hmcli.stages.sampling.layout import Network
 from hmcli.stages.shared.typed import LeftOut
 
 KIND = "evaluation"
@@ -184,6 +185,9 @@ class Judged:
     seconds_per_clip: float | None  # median; null without videos
     model_free: str = ""  # which row without a model it is; empty: a model made it
     path: str = ""  # where the generation lay, as an absolute path; empty: not said
+    network: LeftOut[Network] = None  # left out: a model-free row, or the generation does not say
+    peak_bytes: LeftOut[int] = None  # of memory while it was made, at most; likewise
+    devices: LeftOut[tuple[str, ...]] = None  # that videos were made on
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,11 +140,14 @@ def _complete(
 
 def _judged(generated: Generated) -> Judged:
     manifest, rows = generated.manifest, generated.rows.values()
+    peaks = [row.peak_bytes for row in rows if row.peak_bytes is not None]
+    devices = sorted({row.again.device for row in rows if row.again is not None})
     return Judged(
         inputs=manifest.inputs, recipe=manifest.recipe, seed=manifest.seed, source=generated.source,
         source_fingerprint=generated.source_fingerprint, shapes=_shapes(generated),
         seconds_per_clip=median(row.seconds for row in rows) if rows else None,
         model_free=generated.model_free.row if generated.model_free else "", path=str(generated.path.absolute()),
+        network=generated.network, peak_bytes=max(peaks, default=None), devices=tuple(devices) or None,
     )  # fmt: skip
 
 
