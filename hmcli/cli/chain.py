@@ -154,7 +154,8 @@ def train(
         list[str] | None,
         typer.Option(
             "--latents",
-            help="Latents artifact (several: all are trained on; for a codec: folder of clips); - reads stdin.",
+            help="Latents artifact, also at a URL (several: all are trained on; for a codec: folder of clips); "
+            "- reads stdin.",
         ),
     ] = None,
     memory: Annotated[
@@ -192,7 +193,7 @@ def train(
     kind = "latents" if part == "transformer" else "dataset"
     if part != "transformer" and len(latents or ()) > 1:
         raise UsageError(f"train.part={part} learns from one folder of clips", fix="give one --latents")
-    sources = tuple(find_input(text, kind, accept=accept) for text in latents or (None,))
+    sources = tuple(find_input(text, kind, accept=accept, remote=part == "transformer") for text in latents or (None,))
     where = named(out, recipe, "run")
     from hmcli.runtime import pick_device
 

@@ -139,9 +139,20 @@ def given_all(texts: Sequence[str | Path] | None) -> tuple[Path, ...]:
     return tuple(path for text in texts or () if (path := given(text)) is not None)
 
 
-def find_input(text: str | Path | None, *kinds: str, accept: Callable[[Any], bool] = lambda manifest: True) -> Path:
-    """An input as given, or the newest complete artifact of these kinds below the working folder, named on stderr."""
-    if (path := given(text)) is None:
+def find_input(
+    text: str | Path | None,
+    *kinds: str,
+    accept: Callable[[Any], bool] = lambda manifest: True,
+    remote: bool = False,
+) -> Path:
+    """An input as given, or the newest complete artifact of these kinds below the working folder, named on stderr.
+
+    With `remote` it may be at a URL; then the folder that stands for it (hmcli.store.remote).
+    """
+    from hmcli.store.remote import is_url, mirror
+
+    path = mirror(str(text)) if remote and is_url(str(text or "")) else given(text)
+    if path is None:
         from hmcli.store.artifact import find_newest
 
         path = find_newest(Path.cwd(), kinds, accept=accept)

@@ -245,10 +245,11 @@ class StackReader:
         if not 0 <= row < len(self):
             raise DataError("the array has no such row", where={"array": self.path, "row": row, "rows": len(self)})
         where: dict[str, object] = {"array": self.path, "row": row}
-        self._require(row, where)
         try:
-            with self._as_written(self.shard_file(row)) if 0 not in self.shape else nullcontext():
-                values = np.asarray(self.array[row])
+            with self._held(row):
+                self._require(row, where)
+                with self._as_written(self.shard_file(row)) if 0 not in self.shape else nullcontext():
+                    values = np.asarray(self.array[row])
         except DataError as error:
             error.where |= where
             raise
@@ -258,6 +259,14 @@ class StackReader:
         undefined = {"values"} if self.undefined else set()
         require_finite({"values": values}, where=where, undefined=undefined, bfloat16=half)
         return bfloat16_values(values) if self._widens else values
+
+    def _held(self, row: int) -> AbstractContextManager[object]:
+        """The file that holds a row is here, and stays (of artifacts at a URL)."""
+        _ = self.array
+        if self._files is None or 0 in self.shape:
+            return nullcontext()
+        files, root = self._files
+        return files.held(self.shard_file(row).relative_to(root).as_posix())
 
     def _as_written(self, file: Path) -> AbstractContextManager[object]:
         """While a file is read: it has the bytes that the artifact's manifest lists."""

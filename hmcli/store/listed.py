@@ -7,7 +7,7 @@ here (those of `HashCache` decide only that nothing need be done). The manifest 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hmcli.store.files import inside
 from hmcli.store.hashing import Content, hash_file, identity, read_content
 from hmcli.store.manifest import Manifest, load_manifest
 from hmcli.store.records import MANIFEST, listed_files
+from hmcli.store.remote import Mirror, url_of
 
 FIX = "`hm inspect {} --verify` lists the damage; the command that made it, run again, sets it aside and redoes it"
 
@@ -27,6 +28,8 @@ class Listed:
         self.root = root
         self._entries = {name: entry for name, entry, _ in listed_files(manifest.items, manifest.files)}
         self._seen: dict[str, str] = {}  # name -> identity of the file that was found whole
+        url = url_of(root)
+        self._mirror = None if url is None else Mirror(root, url)
 
     def below(self, folder: str) -> list[str]:
         """Names of the files in a folder of the artifact."""
@@ -40,6 +43,23 @@ class Listed:
 
     def check(self, name: str) -> Path:
         """The place of a file, whose bytes are those that were written. Raises DataError when they are not."""
+        if self._mirror is None:
+            return self._checked(name)
+        for again in (True, False):
+            with self.held(name):
+                try:
+                    return self._checked(name)
+                except DataError:
+                    if not again:
+                        raise
+            self._mirror.drop(name)  # a copy that is not as it came: here is another
+        raise AssertionError
+
+    def held(self, name: str) -> AbstractContextManager[object]:
+        """A file that is read more than once stays; of an artifact at a URL it comes first."""
+        return nullcontext() if self._mirror is None else self._mirror.holding(name, self.entry(name))
+
+    def _checked(self, name: str) -> Path:
         entry, file = self.entry(name), inside(self.root, name)
         try:
             before = identity(file.stat())
@@ -57,19 +77,22 @@ class Listed:
     @contextmanager
     def unchanged(self, name: str) -> Iterator[Path]:
         """`check`, and again at the end: nothing else was there while the file was read."""
-        yield self.check(name)
-        self.check(name)
+        with self.held(name):
+            yield self.check(name)
+            self.check(name)
 
     def read(self, name: str) -> Content:
         """The bytes of a file, which are those that were written. Raises DataError when they are not."""
         entry = self.entry(name)
-        content = read_content(inside(self.root, name))
+        with self.held(name):
+            content = read_content(inside(self.root, name))
         if content.hash != entry["hash"]:
             raise self._damaged(name, "a file is not as it was written")
         return content
 
     def _damaged(self, name: str, what: str, **where: object) -> DataError:
-        return DataError(what, where={"artifact": self.root, "file": name, **where}, fix=FIX.format(self.root))
+        url = {} if self._mirror is None else {"url": self._mirror.url}
+        return DataError(what, where={"artifact": self.root, **url, "file": name, **where}, fix=FIX.format(self.root))
 
 
 _OPENED: dict[Path, tuple[str, Listed]] = {}  # by artifact, with the identity of its manifest

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_server import Server
 from training_runs import rows, sets, training_of
 from warm import WarmCommand, ok, wait_for
 
@@ -110,6 +111,27 @@ def test_memory_describes_one_artifact_alone(hm: WarmCommand, nano: Path, latent
     refused = hm(*line, *sets("model.memory.policy=fov"))
     assert refused.returncode == 2
     assert "--memory describes the clips of one latents artifact" in refused.stderr
+
+
+def test_latents_at_a_url_train_two_ranks_like_those_here(
+    hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
+):
+    server = Server(latents.parent)
+    line = ["train", nano, "--latents", f"{server.url}/{latents.name}", "--out", tmp_path / "far"]
+    nothing = hm(*[*line[:3], f"{server.url}/elsewhere", *line[4:]])
+    assert nothing.returncode == 3
+    assert f"{server.url}/elsewhere/manifest.json" in nothing.stderr
+    server.faults["/latents/c/0/0/0/0/0"] = [404]
+    broken = hm(*line)
+    assert (broken.returncode, broken.stdout) == (3, "")
+    assert "a file of the artifact is not there" in broken.stderr
+    assert f"{server.url}/{latents.name}/data.zarr/" in broken.stderr
+    far = ok(hm(*line, "--num-processes", "2"))
+    losses, wanted = ([row["loss"] for row in rows(of)] for of in (far, run))
+    assert losses == pytest.approx(wanted, rel=1e-5)
+    assert read_manifest(far).inputs == read_manifest(run).inputs
+    assert all(n == 1 for name, n in server.asked.items() if "/c/" in name and "/latents/" not in name)
+    server.close()
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

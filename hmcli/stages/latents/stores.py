@@ -57,6 +57,10 @@ class LatentsStores(LatentsView):
             for clip, (group, shard) in view.shards.items()
         }
 
+    @property
+    def distant(self) -> bool:
+        return any(view.distant for view in self.views.values())
+
     def clip(self, clip: str) -> LatentClip:
         view, own = self._of(clip)
         return replace(view.clip(own), id=clip)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from hmcli.store.arrays import ROOT, StackReader
 from hmcli.store.files import inside
 from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import Manifest, read_manifest
+from hmcli.store.remote import url_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,12 @@ class LatentsView:
     @property
     def name(self) -> str:
         """The folder's name without the suffix hm gave it."""
-        return self.path.name.removesuffix(f".{KIND}").removesuffix(".zarr")
+        return PurePosixPath(url_of(self.path) or self.path.name).name.removesuffix(f".{KIND}").removesuffix(".zarr")
+
+    @property
+    def distant(self) -> bool:
+        """Are files brought from a URL when they are read?"""
+        return url_of(self.path) is not None
 
     @cached_property
     def shards(self) -> dict[str, tuple[str, int]]:

@@ -51,7 +51,7 @@ class Feed:
         self.training, self.view = training, training.view
         self._keeps = self.view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
         self._kept: dict[str, LatentClip] = {}
-        on_cpu = 0 if self._keeps else STEPS_AHEAD_ON_CPU
+        on_cpu = 0 if self._keeps and not self.view.distant else STEPS_AHEAD_ON_CPU
         self.ahead = on_cpu if training.device == "cpu" else STEPS_AHEAD
 
     def prepare(self, step: int, chosen: list[str]) -> Prepared:

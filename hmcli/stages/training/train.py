@@ -109,6 +109,8 @@ def run(
         check_compiler("train.compile", device)
     view = open_stores(latents)
     view.say_left_out(reporter)
+    if view.distant and recipe.train.shuffle == "clips":
+        reporter.note("latents are at a URL: with train.shuffle=shards every file of them is read in one stretch")
     clips = _usable(view, recipe)
     recipe = as_encoded(recipe, view, reporter)
     inputs = view.inputs
