@@ -27,6 +27,7 @@ FORMAT = 1
 FloatType = Literal["float32", "bfloat16", "float16"]
 
 _RENDER: tuple[Reader, ...] = ("render",)
+MANTISSA = 10  # bits of float16's
 _CLIPS: tuple[Reader, ...] = ("encode", "clips")
 _CODEC: tuple[Reader, ...] = ("encode", "checkpoint")  # what a checkpoint says of its codec, hm generate uses
 _CODECS: tuple[Reader, ...] = ("codec", "blocks")
@@ -168,6 +169,16 @@ class DataConfig:
         key("Rate that videos are brought to, by leaving out frames; null: all frames, as the files have them.",
             by=(*_CLIPS, *_FOOTAGE), unit="frames per second", gt=0),
     ] = None  # fmt: skip
+    compressor: Annotated[
+        Literal["zstd", "blosc", "none"],
+        key("How arrays are packed, without loss; blosc: bits of all numbers sorted by place, then zstd.",
+            by=("encode",)),
+    ] = "zstd"  # fmt: skip
+    keep_bits: Annotated[
+        int,
+        key("Bits of the mantissa that latents keep, of the 10 of float16; the rest is rounded away and packs well.",
+            by=("encode",), unit="bits", ge=1, le=MANTISSA)
+    ] = MANTISSA  # fmt: skip
     split: SplitConfig | None = None
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = "data.zarr"
 BFLOAT16 = "bfloat16"
+ZSTD = "zstd"
 ROWS_PER_SHARD = 8  # of a stacked array
 _ZSTD_LEVEL = 3
 _ABSENT = np.uint64(2**64 - 1)  # offset of a chunk that is not in its shard
@@ -60,16 +61,18 @@ def write_stack(
     axes: Sequence[str],
     units: str,
     rows_per_shard: int = ROWS_PER_SHARD,
+    compressor: str = ZSTD,
     attributes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `count` rows of `shape` as `<root>/<group>/<name>`; returns the array's entry for the manifest.
 
     `root` is a `data.zarr` folder, `group` may be "" or nested ("64x112"). `axes` names every axis, the row axis first.
+    `compressor`: zstd, blosc or none; other than zstd it is said in the entry.
     bfloat16 takes rows of float32 (rounded) or uint16 (bits). Raises ValueError for rows that are not as announced.
     """
     array, entry = begin_stack(
         root, group, name, count=count, shape=shape, dtype=dtype, axes=axes, units=units,
-        rows_per_shard=rows_per_shard, attributes=attributes,
+        rows_per_shard=rows_per_shard, compressor=compressor, attributes=attributes,
     )  # fmt: skip
     done = 0
     for block in _blocks(rows, rows_per_shard, tuple(shape), dtype, name):
@@ -93,14 +96,16 @@ def begin_stack(
     axes: Sequence[str],
     units: str,
     rows_per_shard: int = ROWS_PER_SHARD,
+    compressor: str = ZSTD,
     attributes: Mapping[str, Any] | None = None,
 ) -> tuple[zarr.Array, dict[str, Any]]:
     """The empty array that `write_stack` fills, and its entry for the manifest."""
     if len(axes) != len(shape) + 1:
         raise ValueError(f"{name}: axes {list(axes)} must name the row axis and the {len(shape)} axes of a row")
     make_group(root, group)
-    described = {"axes": list(axes), "dtype": dtype, "units": units, **(attributes or {})}
-    array = _create(root / group / name, (count, *shape), dtype, rows_per_shard, described)
+    packed = {} if compressor == ZSTD else {"compressor": compressor}
+    described = {"axes": list(axes), "dtype": dtype, "units": units, **packed, **(attributes or {})}
+    array = _create(root / group / name, (count, *shape), dtype, rows_per_shard, described, compressor)
     path = f"{ROOT}/{group}/{name}" if group else f"{ROOT}/{name}"
     return array, {"path": path, "shape": [count, *shape], **described}
 
@@ -116,10 +121,14 @@ def make_group(root: Path, group: str = "") -> None:
 
 
 def _create(
-    path: Path, shape: Sequence[int], dtype: str, rows_per_shard: int, attributes: Mapping[str, Any]
+    path: Path,
+    shape: Sequence[int],
+    dtype: str,
+    rows_per_shard: int,
+    attributes: Mapping[str, Any],
+    compressor: str = ZSTD,
 ) -> zarr.Array:
     import zarr
-    from zarr.codecs import ZstdCodec
 
     row = tuple(max(1, side) for side in shape[1:])
     return zarr.create_array(
@@ -128,11 +137,33 @@ def _create(
         chunks=(1, *row),
         shards=(rows_per_shard, *row),
         dtype="uint16" if dtype == BFLOAT16 else dtype,
-        compressors=[ZstdCodec(level=_ZSTD_LEVEL, checksum=True)],
+        compressors=_packing(compressor),
         attributes=dict(attributes),
         zarr_format=3,
         config={"write_empty_chunks": True},  # else a row of zeros and a lost row would look alike
     )
+
+
+def _packing(compressor: str) -> list[Any]:
+    """Codecs of a chunk, whose bytes are under a checksum in any case."""
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+    if compressor == ZSTD:
+        return [ZstdCodec(level=_ZSTD_LEVEL, checksum=True)]
+    if compressor == "blosc":
+        return [BloscCodec(cname="zstd", clevel=_ZSTD_LEVEL, shuffle="bitshuffle"), Crc32cCodec()]
+    if compressor == "none":
+        return [Crc32cCodec()]
+    raise ValueError(f"compressor {compressor!r}: known are {ZSTD}, blosc and none")
+
+
+def rounded(values: np.ndarray, keep_bits: int) -> tuple[np.ndarray, float]:
+    """Floats with so many bits of their mantissa, to nearest even, and the root of the mean square of what is lost."""
+    from numcodecs import BitRound
+
+    kept = BitRound(keep_bits).encode(values).view(values.dtype)
+    lost = kept.astype(np.float64) - values.astype(np.float64)
+    return kept, float(np.sqrt(np.mean(lost**2)))
 
 
 def _blocks(

@@ -272,6 +272,7 @@ class ArtifactWriter:
         group: str = "",
         dtype: str = "",
         rows_per_shard: int = 8,
+        compressor: str = "zstd",
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """Stack the array `name` of `items`, in their order, as `data.zarr/<group>/<name>` of the finished artifact.
@@ -285,7 +286,7 @@ class ArtifactWriter:
         stored, shape = self._shelf.records[items[0]]["arrays"][name]
         form: dict[str, Any] = {
             "count": len(items), "shape": shape, "dtype": dtype or stored, "axes": axes, "units": units,
-            "rows_per_shard": rows_per_shard, "attributes": attributes,
+            "rows_per_shard": rows_per_shard, "compressor": compressor, "attributes": attributes,
         }  # fmt: skip
         adopted = self._shelf.adopted
         if all(item in adopted for item in items):

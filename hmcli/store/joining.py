@@ -78,7 +78,7 @@ def join_stack(
     joined = StackReader(root / group / name)
     for start in range(0, len(places), rows_per_shard):
         block = places[start : start + rows_per_shard]
-        if _fill_a_shard(block, rows_per_shard):
+        if _fill_a_shard(block, joined):
             file = joined.shard_file(start)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(file, block[0].array.shard_bytes(block[0].row))
@@ -87,9 +87,11 @@ def join_stack(
     return entry
 
 
-def _fill_a_shard(block: Sequence[Place], rows_per_shard: int) -> bool:
-    """Are these all rows of one shard, in its order, and is that shard as long as those here?"""
-    array, first = block[0].array, block[0].row
+def _fill_a_shard(block: Sequence[Place], joined: StackReader) -> bool:
+    """Are these all rows of one shard, in its order, and is that shard as long, and packed, as those here?"""
+    array, first, rows_per_shard = block[0].array, block[0].row, joined.rows_per_shard
+    if array.array.metadata.to_dict()["codecs"] != joined.array.metadata.to_dict()["codecs"]:
+        return False
     follow = all(place.array is array and place.row == first + number for number, place in enumerate(block))
     if not follow or array.rows_per_shard != rows_per_shard or first % rows_per_shard or 0 in array.shape:
         return False

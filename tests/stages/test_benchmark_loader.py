@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from hmcli.errors import DataError
 from hmcli.store.arrays import StackReader
 
 
@@ -34,5 +35,15 @@ def test_it_says_throughput_waiting_and_growth(loader: ModuleType, tmp_path: Pat
     assert set(found["waiting"]) == {"0.05", "0.2", "1.0"}
     assert all(0 <= share < 1 for share in found["waiting"].values())
     assert found["share_of_raw"] > 0
+    assert found["mb"] == 4 * 24 * 2 / 1e6
     assert found["memory"]["rows"] == 40
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_it_reads_is_held_against_a_manifest(loader: ModuleType, tmp_path: Path):
+    path = loader.write(tmp_path, "large", (2, 3, 4), 5, "none", 4)
+    assert not (loader.anew(path)[1].view(np.uint16) & 0x3F).any(), "six bits of ten are rounded away"
+    shard = path / "c/0/0/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match="not as it was written"):
+        _ = loader.anew(path)[1]

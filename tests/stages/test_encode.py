@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
+import pytest
 from warm import WarmCommand, ok, wait_for
 
 from hmcli.stages.latents.subjects import latent_masks, subject_arrays
@@ -168,3 +170,28 @@ def test_sigterm_leaves_an_encode_that_goes_on(hm: WarmCommand, nano: Path, clip
         read_manifest(ok(hm("encode", clips, "--recipe", nano, "--out", out))).fingerprint
         == read_manifest(latents).fingerprint
     )
+
+
+def test_rounded_latents_pack_into_less_and_say_what_was_lost(
+    hm: WarmCommand, nano: Path, clips: Path, latents: Path, tmp_path: Path
+):
+    fewer = ["--set", "data.keep_bits=5", "--set", "data.compressor=blosc"]
+    made = ok(hm("encode", clips, "--recipe", nano, "--out", tmp_path / "few", *fewer))
+    whole, few = open_latents(latents), open_latents(made)
+    lost = [few.clip(clip).latents - whole.clip(clip).latents for clip in whole.ids()]
+    entry = next(entry for name, entry in few.manifest.arrays.items() if name.endswith("/latents"))
+    assert (entry["compressor"], entry["keep_bits"]) == ("blosc", 5)
+    if len(few.groups) == 1:
+        assert entry["rounding_error"] == pytest.approx(float(np.sqrt(np.mean(np.square(lost)))), rel=1e-3)
+    assert 0 < entry["rounding_error"] < 2.0**-5
+    sizes = [
+        sum(entry["bytes"] for name, entry in of.manifest.files.items() if "/latents/c/" in name) for of in (whole, few)
+    ]
+    assert sizes[1] < 0.75 * sizes[0]
+    said = hm("inspect", made).stdout
+    assert re.search(r"kB of [\d.]+ kB \(blosc\); 5 mantissa bits, rounding error 0\.0\d+ \(root", said)
+    again = hm("encode", clips, "--recipe", nano, "--out", made, *fewer[:2], "--set", "data.compressor=none")
+    assert ok(again) == made
+    packed = open_latents(made)
+    assert [packed.latents_hash(clip) for clip in packed.ids()] == [few.latents_hash(clip) for clip in few.ids()]
+    assert "(none)" in hm("inspect", made).stdout

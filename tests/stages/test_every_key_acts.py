@@ -78,6 +78,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "data.size": ("encode", "", "[32, 32]"),
     "data.fit": ("encode", "data.size=[32,32]", "stretch"),
     "data.frames": ("encode home", "", "trim"),
+    "data.compressor": ("packed", "", "blosc"),
+    "data.keep_bits": ("encode", "", "6"),
     "data.fps": ("encode", "", "8"),
     "data.split.context": ("encode", SPLIT, "13"),
     "data.split.target": ("encode", SPLIT, "9"),
@@ -275,6 +277,10 @@ class Stages:
         view = open_latents(out)
         every = [view.clip(clip) for clip in view.ids()]
         return of_bytes(part.tobytes() for clip in every for part in (clip.latents, clip.camera, clip.text))
+
+    def packed(self, recipe: Recipe, out: Path) -> str:
+        self.encode(recipe, out)
+        return of_files(file for file in out.rglob("latents/c/**/*") if file.is_file())
 
     def encode_home(self, recipe: Recipe, out: Path) -> str:
         """A clip of ten frames, which is no 4k+1."""

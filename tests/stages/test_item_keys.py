@@ -337,6 +337,7 @@ def of_recipe() -> Iterator[tuple[str, Change, Change, set[str]]]:
     """Every key of a recipe; those of training are in test_train_keys.py."""
     own = {
         "world.clips": set[str](), "codec.channels": set[str](), "codec.stride": set[str](),
+        "data.compressor": set[str](),
         "sample.count": set[str](),  # further samples are items of their own
         "sample.dtype": {MEMORY, *VIDEO}, "sample.attention": {MEMORY, *VIDEO},
     }  # fmt: skip

@@ -67,6 +67,35 @@ def test_one_chunk_per_row_whole_shards_and_checksummed_zstd(latents):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("compressor", ["blosc", "none"])
+def test_however_packed_rows_are_the_same_and_under_a_checksum(tmp_path, compressor):
+    rows = some_rows()
+    form = {"count": 7, "shape": SHAPE, "dtype": "float32", "axes": AXES, "units": "one", "rows_per_shard": 3}
+    entry = a.write_stack(tmp_path / "data.zarr", "", "x", rows, compressor=compressor, **form)
+    assert entry["compressor"] == compressor
+    reader = a.StackReader(tmp_path / "data.zarr" / "x")
+    assert np.array_equal(a.read_rows(reader, range(7)), rows)
+    shard = reader.shard_file(1)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    with pytest.raises(DataError, match="a row is damaged"):
+        _ = a.StackReader(reader.path)[0]
+    with pytest.raises(ValueError, match="known are zstd, blosc and none"):
+        a.write_stack(tmp_path / "other", "", "x", rows, compressor="lz4", **form)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 10])
+def test_rounded_numbers_keep_so_many_bits_to_nearest(bits):
+    values = np.random.default_rng(0).standard_normal((5, 6, 7)).astype(np.float16)
+    kept, error = a.rounded(values, bits)
+    assert (kept.dtype, kept.shape) == (np.float16, values.shape)
+    assert not (kept.view(np.uint16) & np.uint16((1 << (10 - bits)) - 1)).any()
+    unit = 2.0 ** (np.floor(np.log2(np.abs(values.astype(np.float64)))) - bits)
+    assert (np.abs(kept.astype(np.float64) - values) <= unit / 2).all()
+    assert error == pytest.approx(float(np.std(kept.astype(np.float64) - values)), rel=0.05)
+    assert (error == 0) == (bits == 10)
+
+
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     for place in ("one", "two"):
         stack(tmp_path / place, some_rows())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hmcli.contracts import Description, Reporter
 from hmcli.errors import DataError
+from hmcli.store.arrays import BFLOAT16
 from hmcli.store.artifact import verify as find_damage
 from hmcli.store.manifest import SEALED, Manifest, read_manifest
 from hmcli.store.parts import part_of
@@ -42,7 +46,7 @@ def _lines(path: Path, manifest: Manifest, size: int, verified: bool) -> list[st
         ("fingerprint", manifest.fingerprint),
         *((f"input {name}", fingerprint) for name, fingerprint in manifest.inputs.items()),
         *((f"{name}", count) for name, count in manifest.counts.items()),
-        *((f"array {name}", _array(entry)) for name, entry in manifest.arrays.items()),
+        *((f"array {name}", _array(entry, manifest)) for name, entry in manifest.arrays.items()),
         ("items", _few(list(manifest.items))),
         *((f"left out {row['item']}", row["reason"].splitlines()[0]) for row in manifest.quarantined),
     ]
@@ -50,9 +54,20 @@ def _lines(path: Path, manifest: Manifest, size: int, verified: bool) -> list[st
     return [str(path.absolute()), *(f"  {label:<{width}}  {value}" for label, value in rows)]
 
 
-def _array(entry: dict[str, Any]) -> str:
+def _array(entry: dict[str, Any], manifest: Manifest) -> str:
     axes = " x ".join(f"{axis} {side}" for axis, side in zip(entry["axes"], entry["shape"], strict=True))
-    return f"{entry['dtype']}, {axes}; {entry['units']}"
+    said = f"{entry['dtype']}, {axes}; {entry['units']}"
+    packed = sum(of["bytes"] for name, of in manifest.files.items() if name.startswith(f"{entry['path']}/"))
+    if packed:
+        plain = math.prod(entry["shape"]) * (2 if entry["dtype"] == BFLOAT16 else np.dtype(entry["dtype"]).itemsize)
+        said += f"; {_size(packed)} of {_size(plain)} ({entry.get('compressor', 'zstd')})"
+    if "rounding_error" in entry:
+        said += f"; {entry['keep_bits']} mantissa bits, rounding error {entry['rounding_error']:g} (root mean square)"
+    return said
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _few(names: list[str]) -> str:

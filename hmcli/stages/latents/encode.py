@@ -17,7 +17,7 @@ import numpy as np
 from hmcli.contracts import Quarantined, Reporter, StageResult, VideoCodec
 from hmcli.errors import NotFiniteError
 from hmcli.recipe.readers import reads
-from hmcli.recipe.sections import CodecConfig, Recipe
+from hmcli.recipe.sections import MANTISSA, CodecConfig, Recipe
 from hmcli.stages.data.loading import LoadedClip, load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
 from hmcli.stages.latents.captions import say_cut
@@ -53,7 +53,7 @@ from hmcli.stages.shared.makers import Unit
 from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import from_json, key_of, to_json
-from hmcli.store.arrays import ROWS_PER_SHARD
+from hmcli.store.arrays import ROWS_PER_SHARD, ZSTD, rounded
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.finite import narrowed
 from hmcli.store.hashing import hash_json
@@ -144,7 +144,11 @@ def clip_key(clip: ClipSource, recipe: Recipe, weights: str) -> str:
     """The content key of a clip's arrays; `weights` is the hash of the codec's."""
     new = CodecConfig()  # of one that is trained from nothing: says nothing of the one at work
     codec = replace(recipe.codec, path="", channels=new.channels, stride=new.stride)
-    return key_of(ClipKey(source=clip.key, weights=weights, codec=codec, data=recipe.data, poses=recipe.poses))
+    made = to_json(ClipKey(source=clip.key, weights=weights, codec=codec, data=recipe.data, poses=recipe.poses))
+    del made["data"]["compressor"]  # says nothing of what is packed
+    if recipe.data.keep_bits == MANTISSA:
+        del made["data"]["keep_bits"]  # as before there was a choice
+    return hash_json([ClipKey.__name__, made])
 
 
 # --- captions --------------------------------------------------------------------------------------------------------
@@ -225,10 +229,12 @@ class Encoder:
 
     def make(self, unit: Unit, place: Path) -> Encoded:
         clip = load_clip(self.clips[unit.id], self.recipe.data)
-        arrays = encode_clip(clip, self.codec, self.device)
+        arrays, rounding = encode_clip(clip, self.codec, self.device), None
+        if self.recipe.data.keep_bits < MANTISSA:
+            arrays[LATENTS], rounding = rounded(arrays[LATENTS], self.recipe.data.keep_bits)
         for note in clip.notes:
             self.reporter.note(f"{clip.id}: {note}")
-        return Encoded(arrays=arrays, about=_about(clip))
+        return Encoded(arrays=arrays, about=replace(_about(clip), rounding=rounding))
 
 
 def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, np.ndarray]:
@@ -296,7 +302,8 @@ def _stack_groups(writer: ArtifactWriter, done: list[str], captions: list[str]) 
     for name, clips in members.items():
         arrays = list(writer.items[clip_item(clips[0])]["arrays"])
         for array in arrays:
-            _stack(writer, name, array, [clip_item(clip) for clip in clips])
+            attributes = _rounding(writer, [about[clip] for clip in clips]) if array == LATENTS else {}
+            _stack(writer, name, array, [clip_item(clip) for clip in clips], attributes)
         extra: dict[str, list[Any]] = {
             TEXT_INDEX: [rows[about[clip].caption] for clip in clips],
             VALID: [True] * len(clips),
@@ -308,9 +315,21 @@ def _stack_groups(writer: ArtifactWriter, done: list[str], captions: list[str]) 
     return tuple(groups)
 
 
-def _stack(writer: ArtifactWriter, group: str, name: str, items: list[str]) -> None:
+def _rounding(writer: ArtifactWriter, about: list[ClipAbout]) -> dict[str, Any]:
+    """What is said of latents whose numbers were rounded."""
+    lost = [clip.rounding for clip in about if clip.rounding is not None]
+    if not lost:
+        return {}
+    error = float(np.sqrt(np.mean(np.square(lost))))
+    return {"keep_bits": writer.recipe["data"]["keep_bits"], "rounding_error": float(f"{error:.4g}")}
+
+
+def _stack(
+    writer: ArtifactWriter, group: str, name: str, items: list[str], attributes: dict[str, Any] | None = None
+) -> None:
     axes, units = AXES[name]
-    writer.stack(name, items, group=group, axes=axes, units=units)
+    compressor = writer.recipe["data"].get("compressor", ZSTD)  # parts of an earlier hm do not say
+    writer.stack(name, items, group=group, axes=axes, units=units, compressor=compressor, attributes=attributes)
 
 
 def _stack_values(writer: ArtifactWriter, group: str, name: str, values: list[Any]) -> None:

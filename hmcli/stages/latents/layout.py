@@ -13,6 +13,7 @@ import numpy as np
 
 from hmcli.contracts import TIME_STRIDE
 from hmcli.recipe.sections import CodecConfig, DataConfig, PosesConfig, TextConfig
+from hmcli.stages.shared.typed import LeftOut
 from hmcli.store.hashing import hash_json
 
 KIND = "latents"
@@ -101,6 +102,7 @@ class ClipAbout:
     fps: float
     shape: Shape
     notes: tuple[str, ...]
+    rounding: LeftOut[float] = None  # root mean square of what data.keep_bits took from the latents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,7 @@ ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 # of the train section, when a run is continued
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "compile", *SEEN)
 SOURCES = "latents (or model.base, or --memory)"
+PACKED = ("compressor", "keep_bits")  # of the data section
 FROM_NOTHING = "the start"  # in place of a checkpoint
 
 
@@ -196,9 +197,10 @@ def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
     kept = {name: value for name, value in read["train"].items() if name not in _MAY_CHANGE}
     if recipe.train.decay != "constant":
         kept["steps"] = recipe.train.steps
+    data = {name: value for name, value in read["data"].items() if name not in PACKED}  # the latents say what they are
     if recipe.train.shuffle == "clips":
         del kept["shuffle"]  # as before there was a choice
-    return hash_json({**read, "train": kept, "inputs": inputs})
+    return hash_json({**read, "train": kept, "data": data, "inputs": inputs})
 
 
 def _read(recipe: Recipe) -> dict[str, Any]:
