@@ -438,7 +438,9 @@ class TrainConfig:
         bool, key("Compute activations again instead of keeping them.", by=_TRAIN)
     ] = False  # fmt: skip
     attention: Annotated[str, key("Attention kernel, a name of hmcli.core.backends.", by=_TRAIN)] = "auto"
-    dtype: Annotated[Literal["float32", "bfloat16"], key("What steps compute in.", by=_TRAIN)] = "float32"
+    dtype: Annotated[
+        FloatType, key("What steps compute in. float16: with a factor on the loss that finds its size.", by=_TRAIN)
+    ] = "float32"
     compile: Annotated[
         Literal["none", "blocks"],
         key("blocks: torch.compile for the model's blocks; the first steps wait for it. It rounds otherwise.",

@@ -86,8 +86,10 @@ class Step:
 
     step: int
     loss: float
-    grad_norm: float  # before clipping
+    grad_norm: LeftOut[float] = None  # before clipping; of a step that was skipped there is none
     lr: float
+    loss_scale: LeftOut[float] = None  # in float16: the factor on the loss, after this step
+    skipped: LeftOut[int] = None  # there too: steps so far whose gradients were too large for it, which changed nothing
     held_out_loss: LeftOut[float] = None  # with a checkpoint, where clips are held out
     held_out_errors: LeftOut[dict[str, float]] = None  # there too: mean squared error of the flow by level of noise
     held_out_returned: LeftOut[dict[str, float]] = None  # of it, on pixels of subjects that were hidden and are back

@@ -28,6 +28,7 @@ from hmcli.stages.planning.weightless import Making
 from hmcli.stages.training.learning import freeze, make_average
 from hmcli.stages.training.muon import is_block_matrix, make_optimizers
 from hmcli.stages.training.objective import Batch, ask, loss_of
+from hmcli.stages.training.together import autocast
 
 WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, BATCH = "weights", "gradients", "optimizer", "average", "batch"
 FORWARD, ACTIVATIONS, BACKWARD = "forward", "activations", "backward"
@@ -280,9 +281,7 @@ def loss_in(recipe: Recipe, stage: Stage) -> Tensor:
     question = ask(
         stage.batch, schedule, flow, context=recipe.model.memory.context, draws=train.draws, seed=recipe.seed
     )
-    kind = torch.device(stage.device).type
-    narrow = torch.autocast(kind, torch.bfloat16) if train.dtype == "bfloat16" else nullcontext()
-    with narrow:
+    with autocast(stage.device, train):
         return loss_of(stage.model, stage.batch, question, flow, device=stage.device, retrieval=stage.inputs)
 
 

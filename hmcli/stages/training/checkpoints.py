@@ -31,6 +31,7 @@ from hmcli.stages.models.layout import (
 from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.ranks import ALONE, Ranks
 from hmcli.stages.training.runs import about_checkpoint
+from hmcli.stages.training.scaling import LossScale
 from hmcli.stages.training.sharded import SHARES, as_shares, is_sharded, read_shares, whole, write_shares
 from hmcli.stages.training.state import (
     FILES,
@@ -91,13 +92,14 @@ def write_checkpoint(
     average: EMAModel | None,
     resumed: tuple[Resumed, ...] = (),
     ranks: Ranks = ALONE,
+    scale: LossScale | None = None,
 ) -> None:
     """Add checkpoint `step` to the run, and drop the oldest beyond `train.keep`.
 
     Of a sharded model every other rank calls `write_share` meanwhile. Raises NotFiniteError where a weight or moment is
     not finite; nothing is written or dropped then.
     """
-    state = take_state(model, optimizers, average, step=step, seed=recipe.seed)
+    state = take_state(model, optimizers, average, step=step, seed=recipe.seed, scale=scale)
     with writer.item_folder(step_name(step), key, parent=CHECKPOINTS, meta=about_checkpoint(writer, resumed)) as folder:
         if is_sharded(model):
             ranks.told(str(folder))
@@ -177,15 +179,16 @@ def read_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     average: EMAModel | None,
     seed: int,
+    scale: LossScale | None = None,
 ) -> int:
-    """Put the state of a checkpoint (see `last_checkpoint`) into model, optimizers and average; returns its step."""
+    """Put the state of a checkpoint (see `last_checkpoint`) into what trains; returns its step."""
     from hmcli.core.lora import has_lora
     from hmcli.store.weights import load_state_dict
 
     again = f"train on from its weights into another --out: --set model.base={folder}; or from the start: --force"
     if (folder / SHARES).is_dir():
         state = read_state(folder, seed=seed, instead=again, read=partial(read_shares, model=model))
-        put_state(state, model, optimizers, average)
+        put_state(state, model, optimizers, average, scale)
         return state.step
     state = read_state(folder, seed=seed, instead=again)
     weights = {} if has_lora(model) else load_state_dict(folder / TRANSFORMER)
@@ -194,7 +197,7 @@ def read_checkpoint(
     if weights:  # under adapters, what does not train is what it was at the start
         model.load_state_dict(weights)
         state = dataclasses.replace(state, average=weights)
-    put_state(state, model, optimizers, average)
+    put_state(state, model, optimizers, average, scale)
     return state.step
 
 

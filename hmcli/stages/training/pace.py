@@ -48,8 +48,9 @@ class Pace:
         """What a person sees beside the progress."""
         seconds = sum(self._recent) / len(self._recent)
         mfu = "" if (share := self._mfu(seconds)) is None else f", MFU {share:.1%}"
+        gradient = "too large" if row.grad_norm is None else f"{row.grad_norm:.3g}"
         return (
-            f"loss {row.loss:.4g}, gradient {row.grad_norm:.3g}, lr {row.lr:.3g}, "
+            f"loss {row.loss:.4g}, gradient {gradient}, lr {row.lr:.3g}, "
             f"{self.samples / seconds:.3g} samples/s{mfu}, {peak_memory(self.device) / 1e9:.1f} GB"
         )
 

@@ -8,12 +8,13 @@ learning): of generators, data order and schedule these two numbers are all ther
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmcli.errors import DataError
-from hmcli.stages.shared.typed import from_json, to_json
+from hmcli.stages.shared.typed import LeftOut, from_json, to_json
+from hmcli.stages.training.scaling import LossScale
 from hmcli.store.files import read_json, write_json
 from hmcli.store.weights import load_state_dict, save_weights
 
@@ -63,6 +64,7 @@ class _Numbers:
     seed: int
     updates: int
     optimizers: tuple[_Optimizer, ...]
+    scale: LeftOut[LossScale] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ class TrainingState:
     weights: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     updates: int = 0  # of the average
+    scale: LossScale | None = None
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -83,7 +86,13 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def take_state(
-    model: nn.Module, optimizers: Sequence[Optimizer], average: EMAModel | None, *, step: int, seed: int
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    average: EMAModel | None,
+    *,
+    step: int,
+    seed: int,
+    scale: LossScale | None = None,
 ) -> TrainingState:
     """The state as it is now, with the weights that train and their average; tensors are shared with the model."""
     weights = {name: parameter.detach() for name, parameter in trained(model).items()}
@@ -91,13 +100,20 @@ def take_state(
         step=step, seed=seed, weights=weights, optimizers=[_named(optimizer, model) for optimizer in optimizers],
         average={} if average is None else dict(zip(weights, average.shadow_params, strict=True)),
         updates=0 if average is None else average.optimization_step,
+        scale=None if scale is None else replace(scale),
     )  # fmt: skip
 
 
 def put_state(
-    state: TrainingState, model: nn.Module, optimizers: Sequence[Optimizer], average: EMAModel | None
+    state: TrainingState,
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    average: EMAModel | None,
+    scale: LossScale | None = None,
 ) -> None:
     """Make model, optimizers and average those of `state`. Raises DataError where it is the state of others."""
+    if scale is not None and state.scale is not None:
+        scale.factor, scale.calm, scale.skipped = state.scale.factor, state.scale.calm, state.scale.skipped
     parameters = trained(model)
     for name, value in state.weights.items():
         parameters[name].data.copy_(value)
@@ -128,7 +144,9 @@ def flat(state: TrainingState) -> dict[str, Tensor]:
 def write_numbers(folder: Path, state: TrainingState) -> None:
     """Write what is no tensor into `folder`."""
     optimizers = tuple(_Optimizer(kind=optimizer.kind, groups=optimizer.groups) for optimizer in state.optimizers)
-    numbers = _Numbers(format=FORMAT, step=state.step, seed=state.seed, updates=state.updates, optimizers=optimizers)
+    numbers = _Numbers(
+        format=FORMAT, step=state.step, seed=state.seed, updates=state.updates, optimizers=optimizers, scale=state.scale
+    )
     write_json(folder / NUMBERS, to_json(numbers))
 
 
@@ -160,7 +178,7 @@ def read_state(
         sections[section][rest] = value
     return TrainingState(
         step=numbers.step, seed=seed, weights=sections["weights"], average=sections["average"],
-        updates=numbers.updates,
+        updates=numbers.updates, scale=numbers.scale,
         optimizers=[_gathered(saved, sections["optimizer"]) for saved in numbers.optimizers],
     )  # fmt: skip
 

@@ -275,7 +275,7 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
     first = 0
     if start != FROM_NOTHING:
         first = read_checkpoint(
-            Path(start), training.model, training.optimizers, training.average, training.recipe.seed
+            Path(start), training.model, training.optimizers, training.average, training.recipe.seed, training.scale
         )
     order = order_of(view, held_out(clips, train), train, training.recipe.seed)
     for _ in range(first):
@@ -374,7 +374,7 @@ class Keeper:
         self._logs.sync()
         write_checkpoint(
             self.writer, self.key, step, training.recipe, training.view, training.model, training.optimizers,
-            training.average, self.resumed, training.ranks,
+            training.average, self.resumed, training.ranks, training.scale,
         )  # fmt: skip
         self.pace.restart()
 

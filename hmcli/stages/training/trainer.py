@@ -36,6 +36,7 @@ from hmcli.stages.training.objective import (
 )
 from hmcli.stages.training.ranks import ALONE, Ranks
 from hmcli.stages.training.runs import naming
+from hmcli.stages.training.scaling import LossScale, loss_scale
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +98,7 @@ class Training:
     ranks: Ranks
     objective: torch.nn.Module  # prepared -> loss, whose gradients are the mean over ranks
     described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
+    scale: LossScale | None = None  # in float16
 
     def own(self, chosen: list[str]) -> slice:
         """The clips of a batch that this rank reads."""
@@ -132,7 +134,8 @@ class Training:
     def step(self, prepared: Prepared) -> Step:
         """Train on one batch. Returns what the log says of it.
 
-        Raises NotFiniteError, and changes no weight, where loss or gradient is not finite.
+        Raises NotFiniteError, and changes no weight, where loss or gradient is not finite. In float16 a gradient may
+        be too large for a while: such a step changes no weight either and is counted.
         """
         train, step = self.recipe.train, prepared.step
         rate = learning_rate(train, step)
@@ -140,13 +143,18 @@ class Training:
             group["lr"] = rate * group["scale"]
         with naming(step, prepared.chosen):
             value = _finite("the loss", self._gradients(prepared))
-            norm = _finite("the gradient's norm", float(self._clip(train.clip_norm)))
+            norm = float(self._clip(train.clip_norm))
+            taken = (
+                math.isfinite(_finite("the gradient's norm", norm)) if self.scale is None else self.scale.settle(norm)
+            )
         for optimizer in self.optimizers:
-            optimizer.step()
+            if taken:
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
+        if self.average is not None and taken:
             self.average.step(self.parameters)
-        return Step(step=step + 1, loss=value, grad_norm=norm, lr=rate)
+        row = Step(step=step + 1, loss=value, grad_norm=norm if taken else None, lr=rate)
+        return row if self.scale is None else replace(row, loss_scale=self.scale.factor, skipped=self.scale.skipped)
 
     def _gradients(self, prepared: Prepared) -> float:
         """Leave the gradients of the whole batch's loss at the parameters; returns that loss.
@@ -156,14 +164,16 @@ class Training:
         from hmcli.stages.training.together import unsynchronised
 
         each, whole = self.recipe.train.accumulate, prepared.whole
-        value = 0.0
+        value, factor = 0.0, 1.0 if self.scale is None else self.scale.factor
         for piece in range(each):
             share = prepared.share(self.ranks.rank * each + piece, self.ranks.count * each)
             counts = len(share.clips) / whole
             with nullcontext() if piece + 1 == each else unsynchronised(self.objective):
                 loss = self.objective(share)
-                (loss * (counts * self.ranks.count)).backward()
+                (loss * (counts * self.ranks.count * factor)).backward()
             value += counts * float(loss.detach())
+        if self.scale is not None:
+            self.scale.take_off(self.parameters)
         return self.ranks.total([value])[0]
 
     def _clip(self, most: float) -> torch.Tensor:
@@ -252,7 +262,7 @@ def prepare_training(
         recipe=recipe, view=view, model=model, parameters=parameters, device=device, described=described,
         optimizers=make_optimizers(model, train, is_block_matrix if train.optimizer == "muon" else None),
         average=make_average(parameters, train.ema), ranks=ranks,
-        objective=objective,
+        objective=objective, scale=loss_scale(train),
         schedule=make_schedule(recipe.flow.timesteps, recipe.flow.shift, weighting=recipe.flow.weighting),
     )  # fmt: skip
 
