@@ -246,7 +246,10 @@ def generate(
         ),
     ] = "",
     frames: Annotated[
-        int, typer.Option("--frames", min=0, help="With a video: frames of the target; 0: as many as the context.")
+        int,
+        typer.Option(
+            "--frames", min=0, help="With a video: frames of the target, any number; 0: as many as the context."
+        ),
     ] = 0,
     fov: Annotated[
         float, typer.Option("--fov", min=0, max=120, help="With a video: its horizontal field of view, degrees.")
@@ -300,7 +303,7 @@ def generate(
                 if dry_run
                 else where.with_name(f"{where.name}.clip")
             )
-            resolved = one_video.with_chunks(resolved, found, wanted, Console())
+            resolved = one_video.with_length(resolved, found, wanted, Console())
             one_video.check_length(found, wanted, resolved, weights)
             found = one_video.as_folder(found, wanted, resolved.data, resolved.poses, place, Console())
         else:

@@ -478,6 +478,10 @@ class SampleConfig:
         key("Frames made at a time (4k+1); what was made is the past of what follows. 0: the whole target at once.",
             by=("generate",), unit=FRAMES, ge=0)
     ] = 0  # fmt: skip
+    frames: Annotated[
+        int, key("Frames of each target that are kept, from its first one on; 0: all.", by=("generate",),
+                 unit="video frames", ge=0)
+    ] = 0  # fmt: skip
     max_history: Annotated[
         int,
         key("Frozen context: older memory is read as if it were so old (what training had: its context, and "

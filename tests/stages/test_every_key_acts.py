@@ -162,6 +162,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "sample.steps": ("generate", "", "1"),
     "sample.count": ("generate", "", "2"),
     "sample.chunk": ("generate", "", "9"),
+    "sample.frames": ("generate", "sample.chunk=9", "10"),
     "sample.max_history": ("generate", "", "2"),
     "sample.anchor_radius": ("generate", "", "3"),  # refused without chunks; what it does: test_rollout.py
     "sample.scheduler": ("generate", "sample.steps=3", "unipc"),

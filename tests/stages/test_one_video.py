@@ -45,11 +45,11 @@ def test_a_video_a_prompt_and_a_preset_make_a_video(hm: WarmCommand, run: Path, 
     made = after(hm, run, phone, tmp_path / "gen", *asked)
     generated = open_generation(ok(made), PosesConfig())
     row = generated.rows["my holiday"]
-    assert (row.caption, row.frames, row.context_frames, row.fps) == ("a dog", 17, 25, 10)
-    assert read_video(generated.path / row.video).shape == (17, 32, 48, 3)
+    assert (row.caption, row.frames, row.context_frames, row.fps) == ("a dog", 14, 25, 10)
+    assert read_video(generated.path / row.video).shape == (14, 32, 48, 3)
     for said in (
         "the last 25 of the video's 26 frames",
-        "17 frames, not 14",
+        "17 frames are made for 14",
         "stands still",
         "37 degrees",
         "turns at up to 70",
@@ -111,6 +111,17 @@ def test_cameras_of_a_file_are_taken_as_they_are(phone: Path, tmp_path: Path):
     cameras = read_cameras(open_dataset(made, PosesConfig()).clips[0])
     np.testing.assert_allclose(cameras.context, way[1:26], atol=1e-9)  # of the last 25 frames
     np.testing.assert_allclose(cameras.target, way[26:35], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("frames", "file", "made"), [(7, 9, [*range(9)]), (7, 7, [*range(7), 6, 6]), (0, 7, [*range(5)])]
+)
+def test_a_file_may_have_any_number_of_cameras(phone: Path, tmp_path: Path, frames: int, file: int, made: list[int]):
+    way = preset_poses(parse_preset("truck-left:3m"), 8)
+    write_json(tmp_path / "cameras.json", pair_file({"target": way[:file]}))
+    clip = folder(phone, tmp_path / "clip", cameras=str(tmp_path / "cameras.json"), frames=frames)
+    found = read_cameras(open_dataset(clip, PosesConfig()).clips[0])
+    np.testing.assert_allclose(found.target, way[made], atol=1e-9)
 
 
 def test_a_dry_run_checks_and_writes_nothing(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):

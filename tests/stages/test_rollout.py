@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -273,6 +276,15 @@ def test_old_memory_is_read_as_if_it_were_no_older_than_asked(
     assert all(np.array_equal(a, b) for a, b in zip(found, by_hand(newer), strict=True))
 
 
+def test_frames_that_are_not_wanted_are_not_made(job: Job, nano: Path, run: Path, latents: Path, tmp_path: Path):
+    some = rolled(job_of(nano, run, latents, "sample.frames=10"), tmp_path / "some")
+    whole = rolled(job, tmp_path / "whole")
+    assert [part.shape[1] for part in some] == [3, 1]
+    assert np.array_equal(some[0], whole[0])
+    with pytest.raises(DataError, match=r"sample\.frames=22, but the target has 21"):
+        rolled(job_of(nano, run, latents, "sample.frames=22"), tmp_path / "more")
+
+
 def test_keys_of_old_and_far_memory_are_refused_where_there_is_none(
     job: Job, nano: Path, run: Path, joint_run: Path, latents: Path
 ):
@@ -320,8 +332,49 @@ def test_a_long_target_of_a_video_comes_in_chunks_and_all_frames_are_there(
               tmp_path / "gen", "--set", "sample.steps=1")  # fmt: skip
     ok(made)
     assert "47 frames are made 21 at a time" in made.stderr
-    assert len(read_video(tmp_path / "gen" / "videos" / "cond.mp4")) == 49
-    assert "49 of 49 frames" in made.stderr
+    assert "49 frames are made for 47" in made.stderr
+    assert len(read_video(tmp_path / "gen" / "videos" / "cond.mp4")) == 47
+    assert "47 of 47 frames" in made.stderr
     refused = hm("generate", video, "--model", run, "--cameras", "still", "--out", tmp_path / "no", "--set",
                  "sample.chunk=8")  # fmt: skip
     assert (refused.returncode, "5 or 9" in refused.stderr) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [132, 1000])
+def test_a_rollout_of_any_length_has_that_length_and_can_be_stopped_by_force_on_its_way(
+    hm: WarmCommand, run: Path, clips: Path, tmp_path: Path, frames: int
+):
+    video = sorted(clips.glob("*/cond.mp4"))[0]
+    words = (
+        "generate",
+        video,
+        "--model",
+        run,
+        "--cameras",
+        "truck-left-return:3m+pan-right-return:30deg",
+        "--frames",
+        frames,
+        "--set",
+        "sample.steps=1",
+        "--set",
+        "sample.max_history=6",
+        "--set",
+        "sample.anchor_radius=0.5",
+    )
+    whole = ok(hm(*words, "--out", tmp_path / "whole"))
+    pixels = read_video(whole / "videos" / "cond.mp4")
+    assert len(pixels) == frames
+    out, chunks = tmp_path / "cut", tmp_path / "cut.chunks"
+    process = subprocess.Popen([sys.executable, "-m", "hmcli.cli.main", *map(str, words), "--out", str(out)])
+    while len(list(chunks.glob("*/*.npy"))) < 4 and process.poll() is None:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    made = {file.name: file.stat().st_mtime_ns for file in chunks.glob("*/*.npy")}
+    assert 4 <= len(made) < 1 + frames // 21
+    assert not (out / "manifest.json").exists()
+    again = hm(*words, "--out", out)
+    assert f"{frames} of {frames} frames" in again.stderr
+    assert np.array_equal(read_video(ok(again) / "videos" / "cond.mp4"), pixels)
+    assert not chunks.exists()

@@ -52,7 +52,7 @@ from hmcli.stages.sampling.layout import (
     video_path,
 )
 from hmcli.stages.sampling.profile import DECODING, WRITING, lines, part, peak_so_far, profiled
-from hmcli.stages.sampling.rollout import check_rollout, chunks_of, roll_out, target_frames
+from hmcli.stages.sampling.rollout import check_rollout, chunks_of, kept_frames, roll_out
 from hmcli.stages.sampling.samples import in_order, items_of, sample_item, sample_seed
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
@@ -272,14 +272,14 @@ class Generator:
 
     def _pictures(self, clip: LatentClip, number: int, partial: Path) -> Iterator[np.ndarray]:
         """(T, H, W, 3) uint8: the target, or a chunk of it after the other."""
-        job = self.job
+        job, wanted = self.job, kept_frames(self.job, clip)
         if not job.sample.chunk:
-            yield self._decoded(generate_latents(job, clip, number))
+            yield self._decoded(generate_latents(job, clip, number))[:wanted]
             return
-        chunks = chunks_of(target_frames(clip), job.sample.chunk)
+        chunks = chunks_of(wanted, job.sample.chunk)
         for chunk, latents in zip(chunks, roll_out(job, clip, number, partial), strict=True):
             yield self._decoded(latents)[: chunk.stop - chunk.start]
-            job.reporter.note(f"{clip.id}: {chunk.stop} of {target_frames(clip)} frames")
+            job.reporter.note(f"{clip.id}: {chunk.stop} of {wanted} frames")
 
     def _decoded(self, latents: np.ndarray) -> np.ndarray:
         codec = self.job.codec

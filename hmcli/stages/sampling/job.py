@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from hmcli.core.transformer import HydraTransformer3DModel
 
 _CAME_LATER = (  # keys that older videos know nothing of
-    "chunk", "max_history", "anchor_radius", "scheduler", "branches", "cache", "history_level", "compile",
+    "chunk", "frames", "max_history", "anchor_radius", "scheduler", "branches", "cache", "history_level", "compile",
 )  # fmt: skip
 NO_CACHE = "none"
 BLOCKS = "blocks"  # what is compiled

@@ -56,8 +56,11 @@ def refuse_without_video(asked: Asked, source: Path) -> None:
         )  # fmt: skip
 
 
-def with_chunks(recipe: Recipe, video: Path, asked: Asked, reporter: Reporter) -> Recipe:
-    """A target longer than the context is made in chunks of the context's length, unless the recipe says otherwise."""
+def with_length(recipe: Recipe, video: Path, asked: Asked, reporter: Reporter) -> Recipe:
+    """As many frames are kept as are asked for, though a codec makes 4k+1; a target longer than the context is made in
+    chunks of the context's length. Both unless the recipe says otherwise."""
+    if asked.frames != _four_k_plus_one(asked.frames) and not recipe.sample.frames:
+        recipe = replace(recipe, sample=replace(recipe.sample, frames=asked.frames))
     context = frame_count(min(len(taken(check_video(video), recipe.data.fps)), LONGEST), "trim")
     if asked.frames <= context or recipe.sample.chunk:
         return recipe
@@ -142,14 +145,16 @@ def _cameras(
             raise DataError("the camera file has no poses of a target")
         if found.context is not None and len(found.context) != info.frames:
             raise DataError(f"{len(found.context)} context cameras for {info.frames} video frames")
-        wanted = asked.frames or len(found.target)
+        wanted = asked.frames or frame_count(len(found.target), "trim")
         if wanted > len(found.target):
             raise DataError(f"--frames {wanted}: the camera file has {len(found.target)} target cameras")
     except DataError as error:
         error.where = {"--cameras": file, **error.where}
         raise
     before = np.repeat(found.target[:1], info.frames, axis=0) if found.context is None else found.context
-    return before[frames_N], found.target[: frame_count(wanted, "trim")]
+    after = found.target[: _four_k_plus_one(wanted)]
+    rest = _four_k_plus_one(wanted) - len(after)  # of frames that are cut off: the last camera stands for theirs
+    return before[frames_N], np.concatenate([after, np.repeat(after[-1:], rest, axis=0)])
 
 
 def _is_file(cameras: str) -> bool:
@@ -173,7 +178,7 @@ def _say(
     if context < info.frames:
         reporter.note(f"the last {context} of the video's {info.frames} frames are its context")
     if asked.frames and len(after) != asked.frames:
-        reporter.note(f"{len(after)} frames, not {asked.frames}: a codec makes 4k+1 of them")
+        reporter.note(f"{len(after)} frames are made for {asked.frames}: a codec makes 4k+1 of them")
     if not _is_file(asked.cameras):
         reporter.note("assumed: the camera stands still while it films the video (else give its poses in a file)")
     if not asked.degrees:

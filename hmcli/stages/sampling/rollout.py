@@ -130,7 +130,8 @@ def roll_out(job: Job, clip: LatentClip, number: int, place: Path) -> Iterator[n
         )  # fmt: skip
     place.mkdir(parents=True, exist_ok=True)
     past: _Past = _Frozen(job, clip, place) if job.network.config.context == "frozen" else _Sliding(job, clip)
-    for chunk in chunks_of(target_frames(clip), job.sample.chunk):
+    wanted = kept_frames(job, clip)
+    for chunk in chunks_of(wanted, job.sample.chunk):
         file, poses = _file_of(place, chunk), past.poses_of(chunk)
         moved = past.come_to(poses)
         if (made := _kept(file)) is None:
@@ -140,7 +141,7 @@ def roll_out(job: Job, clip: LatentClip, number: int, place: Path) -> Iterator[n
             made = denoised(job, clip, number, seed, chunk.latents, past.arguments(chunk, poses))
             _keep(file, made)
         yield made
-        if chunk.stop < target_frames(clip):
+        if chunk.stop < wanted:
             past.add(chunk, made, poses)
 
 
@@ -170,6 +171,17 @@ def _kept(file: Path) -> np.ndarray | None:
 def target_frames(clip: LatentClip) -> int:
     """Video frames of the target."""
     return 1 + TIME_STRIDE * (clip.target - 1)
+
+
+def kept_frames(job: Job, clip: LatentClip) -> int:
+    """Video frames of the target that are wanted. Raises DataError where it has fewer than `sample.frames`."""
+    asked, there = job.sample.frames, target_frames(clip)
+    if asked > there:
+        raise DataError(
+            f"sample.frames={asked}, but the target has {there}", where={"clip": clip.id},
+            fix="leave it out, or give cameras of more frames",
+        )  # fmt: skip
+    return asked or there
 
 
 class _Past(ABC):
