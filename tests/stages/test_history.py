@@ -257,3 +257,16 @@ def test_the_cache_keeps_what_was_used_last(tmp_path: Path):
         assert cache.get((tmp_path, "slot", number), lambda: pair) is pair
     assert cache.misses == 4  # 1, 2, 3, and 2 again, which had to go for 3
     assert cache.bytes == cache.limit
+
+
+def test_keys_that_are_looked_through_stay_as_far_as_there_is_room(tmp_path: Path):
+    cache, read = RowCache(limit=2 * 8 * 4), list[int]()
+
+    def row(number: int) -> torch.Tensor:
+        read.append(number)
+        return torch.full((8,), float(number))
+
+    for _ in range(3):
+        found = [cache.keys((tmp_path, "slot", number), lambda n=number: row(n)) for number in range(4)]
+        assert [int(one[0]) for one in found] == [0, 1, 2, 3]
+    assert read == [0, 1, 2, 3, 2, 3, 2, 3]

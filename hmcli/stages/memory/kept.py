@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,13 +87,19 @@ def compute_memory(
 
 
 class RowCache:
-    """Keys and values read lately, in bounded memory: the least recently used go first."""
+    """Keys and values read lately, in bounded memory: the least recently used go first.
+
+    Keys that are looked through again and again, one after the other, would drive each other out: of those the first
+    ones stay, as many as there is as much room for again.
+    """
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit  # bytes
         self.bytes = 0
         self.misses = 0
         self._rows: OrderedDict[tuple[Path, str, int], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+        self._staying: dict[tuple[Path, str, int], torch.Tensor] = {}
+        self._room = limit
 
     def get(
         self, key: tuple[Path, str, int], read: Callable[[], tuple[torch.Tensor, torch.Tensor]]
@@ -107,6 +114,15 @@ class RowCache:
         while self.bytes > self.limit:
             self.bytes -= _size(self._rows.popitem(last=False)[1])
         return pair
+
+    def keys(self, key: tuple[Path, str, int], read: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The keys alone under this key, read anew when they did not stay."""
+        if (row := self._staying.get(key)) is None:
+            row = read()
+            if row.nbytes <= self._room:
+                self._room -= row.nbytes
+                self._staying[key] = row
+        return row
 
 
 def _size(pair: tuple[torch.Tensor, torch.Tensor]) -> int:
@@ -141,7 +157,10 @@ class StoredRows:
     def read_keys(self, start: int, stop: int) -> torch.Tensor:
         import torch
 
-        rows = [self._row(self.keys, number) for number in range(start, stop)]
+        rows = [
+            self.cache.keys((self.folder, self.part, number), partial(self._row, self.keys, number))
+            for number in range(start, stop)
+        ]
         return torch.stack(rows)[None] if rows else self._empty()
 
     def _pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
