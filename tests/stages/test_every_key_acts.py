@@ -140,7 +140,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.anchor_shift": ("train", "", "2"),
     "train.older": ("train", "train.steps=4", "30"),
     "train.held_out": ("train", "", "1"),
-    "train.validate_every": ("train", "train.held_out=1", "2"),
+    "train.validate_every": ("train", "train.held_out=1 train.validate_steps=1", "2"),
     "train.validate_clips": ("train", LOOKS, "0"),
     "train.validate_steps": ("train", LOOKS, "2"),
     "train.validate_metrics": ("train", LOOKS, "[nowhere]"),
