@@ -8,7 +8,7 @@ Q tokens of one slot, C channels (all heads together), A context frames, N numbe
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -272,6 +272,16 @@ def _repeated(part: KeyValues, times: int) -> KeyValues:
     return Held(keys_BNQC=part.keys_BNQC.repeat(times, 1, 1, 1), values_BNQC=part.values_BNQC.repeat(times, 1, 1, 1))
 
 
+def _abreast(parts: Sequence[KeyValues]) -> Held:
+    held = [part for part in parts if isinstance(part, Held)]
+    if len(held) < len(parts):
+        raise ValueError("memory on disk is read for one sample at a time")
+    return Held(
+        keys_BNQC=torch.cat([part.keys_BNQC for part in held]),
+        values_BNQC=torch.cat([part.values_BNQC for part in held]),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockMemory:
     """What one block keeps of frozen context; all keys are normalised and before rotary positions."""
@@ -338,6 +348,28 @@ class ContextMemory:
         return replace(
             self, blocks=blocks, camera_BMR=self.camera_BMR.repeat(times, 1, 1),
             frame_camera_BAR=self.frame_camera_BAR.repeat(times, 1, 1),
+        )  # fmt: skip
+
+    def abreast(self, others: Sequence[ContextMemory]) -> ContextMemory:
+        """The memory of these samples and of others, one after the other, for targets made together.
+
+        Raises ValueError where others are of another shape, or lie on disk.
+        """
+        every = (self, *others)
+        for other in others:
+            if other.grid != self.grid or not torch.equal(other.span_M2, self.span_M2):
+                raise ValueError("memories of different frames or sizes cannot be read together")
+        blocks = tuple(
+            BlockMemory(
+                slots=_abreast([kept.slots for kept in of]),
+                descriptors_BMC=torch.cat([kept.descriptors_BMC for kept in of]),
+                tail=_abreast([kept.tail for kept in of]),
+            )
+            for of in zip(*(memory.blocks for memory in every), strict=True)
+        )
+        return replace(
+            self, blocks=blocks, camera_BMR=torch.cat([memory.camera_BMR for memory in every]),
+            frame_camera_BAR=torch.cat([memory.frame_camera_BAR for memory in every]),
         )  # fmt: skip
 
     def older_by(self, frames: int) -> ContextMemory:

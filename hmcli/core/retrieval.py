@@ -57,6 +57,22 @@ class RetrievalInputs:
             generator=[*chance] * times if isinstance(chance, Sequence) else chance,
         )  # fmt: skip
 
+    def abreast(self, others: Sequence[RetrievalInputs]) -> RetrievalInputs:
+        """The inputs of these samples and of others, one after the other; each chooses by chance as it would alone."""
+        every = (self, *others)
+
+        def all_of(name: str) -> Tensor | None:
+            values = [getattr(inputs, name) for inputs in every]
+            return None if values[0] is None else torch.cat(values)
+
+        chances = [[inputs.generator] if isinstance(inputs.generator, torch.Generator) else inputs.generator
+                   for inputs in every]  # fmt: skip
+        return replace(
+            self, intrinsics_B4=all_of("intrinsics_B4"), overlap_BAM=all_of("overlap_BAM"),
+            visibility_BM=all_of("visibility_BM"),
+            generator=None if chances[0] is None else [one for of in chances for one in of or ()],
+        )  # fmt: skip
+
     def share(self, part: slice) -> RetrievalInputs:
         """The inputs of some samples. Chance must be each sample's own, or their choices would be others."""
 

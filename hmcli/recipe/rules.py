@@ -30,7 +30,7 @@ def impossible(r: Recipe, *, own_model: bool = True) -> list[str]:
 
     Without `own_model` it is another recipe's model that samples: what this one says of training tells nothing of it.
     """
-    rules = (_world, _shapes, _memory, _flow, _train, _eval, _compiled, *((_sample,) if own_model else ()))
+    rules = (_world, _shapes, _memory, _flow, _train, _eval, _made, *((_sample,) if own_model else ()))
     return [problem for rule in rules for problem in rule(r)]
 
 
@@ -127,7 +127,9 @@ def _train(r: Recipe) -> Iterator[str]:
             yield "train.parallel=fsdp with train.compile=blocks: they have not been tried together, leave one out"
 
 
-def _compiled(r: Recipe) -> Iterator[str]:
+def _made(r: Recipe) -> Iterator[str]:
+    if r.sample.batch > 1 and r.sample.chunk:
+        yield f"sample.batch={r.sample.batch} with sample.chunk={r.sample.chunk}: a rollout is made clip by clip"
     if r.sample.compile != "none" and r.sample.cache != "none":
         yield (
             f"sample.cache={r.sample.cache} with sample.compile={r.sample.compile}: a cache decides between steps "

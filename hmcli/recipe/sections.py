@@ -473,6 +473,11 @@ class SampleConfig:
     count: Annotated[
         int, key("Samples of every clip, each from noise of its own.", by=("generate",), unit="samples", ge=1)
     ] = 1
+    batch: Annotated[
+        int,
+        key("Videos made at a time, of clips of one shape; fewer where memory does not allow. More than 1 may round "
+            "otherwise.", by=("generate",), unit="videos", ge=1)
+    ] = 1  # fmt: skip
     chunk: Annotated[
         int,
         key("Frames made at a time (4k+1); what was made is the past of what follows. 0: the whole target at once.",

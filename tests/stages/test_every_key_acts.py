@@ -161,6 +161,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.subject_weight": ("codec", "train.batch=4", "50"),
     "sample.steps": ("generate", "", "1"),
     "sample.count": ("generate", "", "2"),
+    "sample.batch": ("generate", "sample.chunk=9", "2"),
     "sample.chunk": ("generate", "", "9"),
     "sample.frames": ("generate", "sample.chunk=9", "10"),
     "sample.max_history": ("generate", "", "2"),

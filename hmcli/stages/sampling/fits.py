@@ -59,12 +59,48 @@ def check_bytes(job: Job, context: int, target: int, free: int | None) -> None:
     )  # fmt: skip
 
 
-def least_bytes(job: Job, context: int, target: int, dtype: str) -> int:
+def batch_that_fits(job: Job, clips: Sequence[str]) -> int:
+    """How many videos of the longest clip fit at the least's measure, up to `sample.batch`; fewer are said."""
+    asked, free = job.sample.batch, free_bytes(job.device)
+    shapes = [job.view.where[clip][0].shape for clip in clips]
+    if asked == 1 or free is None or not shapes:
+        return asked
+    longest = max(shapes, key=lambda shape: shape.context + shape.target)
+    lengths = (longest.context, longest.target, job.sample.dtype)
+    fitting = [n for n in range(asked, 1, -1) if least_bytes(job, *lengths, videos=n) <= free]
+    if (most := fitting[0] if fitting else 1) < asked:
+        say_fewer(job, most, f"{_gib(least_bytes(job, *lengths, videos=asked))} are needed, {_gib(free)} are free")
+    return most
+
+
+def say_fewer(job: Job, most: int, why: str) -> None:
+    """Fewer videos at a time than were asked for are said."""
+    job.reporter.warn(f"sample.batch={job.sample.batch} does not fit into memory, {most} at a time from here on: {why}")
+
+
+def free_cached(device: str) -> None:
+    """Give back what torch's allocator keeps."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def ran_out(error: Exception) -> bool:
+    """Is this how torch, or Python, says that memory is out?"""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+
+
+def least_bytes(job: Job, context: int, target: int, dtype: str, videos: int = 1) -> int:
     """What sampling takes at the very least: weights, and one feed-forward layer of one run of the model."""
     config, (height, width) = job.config, job.view.latent_size
     _, rows, columns = config["patch_size"]
     frames = max(context, target) if config["context"] == "frozen" else context + target
-    tokens = frames * (height // rows) * (width // columns)
+    tokens = videos * frames * (height // rows) * (width // columns)
     dim = config["num_attention_heads"] * config["attention_head_dim"]
     return _BYTES[dtype] * (parameters(job.model.path / TRANSFORMER) + tokens * (config["ffn_dim"] + 2 * dim))
 
@@ -100,13 +136,10 @@ def free_bytes(device: str) -> int | None:
 @contextmanager
 def memory_named(job: Job, clip: str) -> Iterator[None]:
     """Out of memory in here is an error with numbers, and with what to try."""
-    import torch
-
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        ran_out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not ran_out and not any(words in str(error) for words in _SAID):
+        if not ran_out(error):
             raise
         free, shape = free_bytes(job.device), job.view.where[clip][0].shape
         said = str(error).strip().splitlines() or [type(error).__name__]

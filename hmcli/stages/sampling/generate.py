@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -28,11 +28,12 @@ from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
 from hmcli.stages.models.identity import codec_of, text_of
-from hmcli.stages.sampling.fits import check_clips, memory_named
+from hmcli.stages.sampling.fits import batch_that_fits, check_clips, free_cached, memory_named, ran_out, say_fewer
 from hmcli.stages.sampling.job import (
     Job,
     check_history_guidance,
-    generate_latents,
+    finite,
+    generate_together,
     inputs_read,
     open_job,
     sorted_memory,
@@ -61,12 +62,13 @@ from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import to_json
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.asked import Asked, some
-from hmcli.store.files import write_json_lines
+from hmcli.store.files import file_name, write_json_lines
 from hmcli.store.listed import listed
 from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import VideoInfo, probe_video, read_video, write_video
 
 SHEET_CLIPS = 8  # clips on the contact sheet
+Video = tuple[LatentClip, int]  # a clip, and which sample of it
 
 
 def run(
@@ -211,20 +213,67 @@ def job_unit(job: Job, clip: str) -> Unit:
 
 def _generate_clips(writer: ArtifactWriter, job: Job, units: list[Unit], processes: int) -> list[str]:
     """Generate what is not there yet; returns the ids of all clips that are."""
+    batches = _batches(job, units) if job.sample.batch > 1 else {unit.id: [unit] for unit in units}
+    generator = Generator(
+        job, writer.path.with_name(writer.path.name + CHUNKS),
+        clips={name: [unit.id for unit in of] for name, of in batches.items()},
+    )  # fmt: skip
+    gone: set[str] = set()
 
-    generator = Generator(job, writer.path.with_name(writer.path.name + CHUNKS))
-
-    def keep(unit: Unit, rows: list[Row], made: Path) -> None:
-        for row in rows:
-            item = sample_item(row.id, row.sample)
-            with writer.item_file(item, unit.items[item], suffix=SUFFIX, parent=VIDEOS, meta=to_json(row)) as file:
-                os.replace(made / f"{row.sample}{SUFFIX}", file)
+    def keep(unit: Unit, made: list[Row | Failed], place: Path) -> None:
+        for one in made:
+            if isinstance(one, Failed):
+                if not writer.quarantine(one.clip, one.reason, one.items):
+                    gone.add(one.clip)
+                continue
+            item = sample_item(one.id, one.sample)
+            with writer.item_file(item, unit.items[item], suffix=SUFFIX, parent=VIDEOS, meta=to_json(one)) as file:
+                os.replace(place / video_name(item), file)
             shutil.rmtree(generator.partial_of(unit.items[item]), ignore_errors=True)
 
-    done = each(writer, units, generator, keep, label="generating", processes=processes)
+    joined = [
+        Unit(id=name, items={item: key for unit in of for item, key in unit.items.items()}, clips=len(of))
+        for name, of in batches.items()
+    ]
+    done = each(writer, joined, generator, keep, label="generating", processes=processes)
     if generator.partial.is_dir() and not any(generator.partial.iterdir()):
         generator.partial.rmdir()
-    return done
+    return [unit.id for name in done for unit in batches[name] if unit.id not in gone]
+
+
+def _batches(job: Job, units: list[Unit]) -> dict[str, list[Unit]]:
+    """Clips of one shape that are made at once, in their order, by the id of the first."""
+    size, by_shape = batch_that_fits(job, [unit.id for unit in units]), dict[Any, list[Unit]]()
+    for unit in units:
+        by_shape.setdefault(job.view.where[unit.id][0].shape, []).append(unit)
+    rows = (of[start : start + size] for of in by_shape.values() for start in range(0, len(of), size))
+    order = {unit.id: number for number, unit in enumerate(units)}
+    return {of[0].id: of for of in sorted(rows, key=lambda of: order[of[0].id])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A clip of a batch that cannot be made; the others are."""
+
+    clip: str
+    reason: str
+    items: list[str]
+
+
+def video_name(item: str) -> str:
+    """What an item's video is called where it is made."""
+    return f"{file_name(item)}{SUFFIX}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Latents of a video, what was made at once, and this video's share of the time."""
+
+    clip: LatentClip
+    number: int
+    latents: np.ndarray  # (C, F, h, w)
+    beside: list[tuple[str, int]]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -233,6 +282,8 @@ class Generator:
 
     job: Job
     partial: Path  # a folder for what is made in chunks
+    clips: Mapping[str, list[str]] = field(default_factory=dict)  # unit -> what is made at once; else: one clip
+    most: list[int] = field(default_factory=list)  # videos at a time that fitted, once more did not
     imports: tuple[str, ...] = ("hmcli.core.transformer", "hmcli.codecs.video")
 
     def reporting_to(self, reporter: Reporter) -> Generator:
@@ -241,40 +292,109 @@ class Generator:
     def load(self) -> None:
         _ = self.job.network, self.job.codec
 
-    def make(self, unit: Unit, place: Path) -> list[Row]:
-        """The clip's rows of generations.jsonl, of the samples that are asked for."""
-        job = self.job
-        clip, size = job.view.clip(unit.id), job.view.latent_size
-        check_memory_fits(job.config, clip.id, context=clip.context, target=clip.target, size=size)
+    def make(self, unit: Unit, place: Path) -> list[Row | Failed]:
+        """The rows of generations.jsonl of the samples that are asked for. Raises DataError for a unit of one clip."""
+        ids = self.clips.get(unit.id, [unit.id])
         place.mkdir()
-        numbers = [number for item, (_, number) in items_of([clip.id], job.sample.count).items() if item in unit.items]
-        partial = {number: self.partial_of(unit.items[sample_item(clip.id, number)]) for number in numbers}
-        with memory_named(job, clip.id):
-            return [self.sample(clip, number, place / f"{number}{SUFFIX}", partial[number]) for number in numbers]
+        if len(ids) == 1:
+            return [*self._one_by_one(unit, place)]
+        asked = [(item, of) for item, of in items_of(ids, self.job.sample.count).items() if item in unit.items]
+        failed: dict[str, Failed] = {}
+        loaded: dict[str, LatentClip] = {}
+        for name in dict.fromkeys(name for _, (name, _) in asked):
+            try:
+                loaded[name] = self._checked(name)
+            except DataError as error:
+                failed[name] = _failed(name, error, asked)
+        made: list[Row | Failed] = []
+        videos = [(loaded[name], number) for _, (name, number) in asked if name in loaded]
+        for sampled in self._in_batches(videos):
+            clip, number = sampled.clip, sampled.number
+            try:
+                made.append(self._of_batch(sampled, place / video_name(sample_item(clip.id, number))))
+            except DataError as error:
+                failed[clip.id] = _failed(clip.id, error, asked)
+        return [*(row for row in made if row.id not in failed), *failed.values()]  # type: ignore[union-attr]
+
+    def _one_by_one(self, unit: Unit, place: Path) -> Iterator[Row]:
+        clip = self._checked(unit.id)
+        with memory_named(self.job, clip.id):
+            for item, (_, number) in items_of([clip.id], self.job.sample.count).items():
+                if item in unit.items:
+                    yield self.sample(clip, number, place / video_name(item), self.partial_of(unit.items[item]))
+
+    def _checked(self, name: str) -> LatentClip:
+        """Raises DataError for a clip that cannot be read, or is too short for the model's memory."""
+        clip, size = self.job.view.clip(name), self.job.view.latent_size
+        check_memory_fits(self.job.config, clip.id, context=clip.context, target=clip.target, size=size)
+        return clip
+
+    def _in_batches(self, videos: Sequence[Video]) -> Iterator[Sampled]:
+        """`sample.batch` at a time, or as many as fit."""
+        start = 0
+        while start < len(videos):
+            began, now = time.monotonic(), videos[start : start + min([self.job.sample.batch, *self.most])]
+            if (made := self._together(now)) is None:
+                self.most.append(len(now) // 2)
+                say_fewer(self.job, len(now) // 2, f"it ran out with {len(now)}")
+                continue
+            seconds, beside = (time.monotonic() - began) / len(now), [(clip.id, number) for clip, number in now]
+            for (clip, number), latents in zip(now, made, strict=True):
+                yield Sampled(clip=clip, number=number, latents=latents, beside=beside, seconds=seconds)
+            start += len(now)
+
+    def _together(self, videos: Sequence[Video]) -> list[np.ndarray] | None:
+        """Their latents; None where several do not fit into memory at once."""
+        with memory_named(self.job, videos[0][0].id):
+            try:
+                return generate_together(self.job, videos)
+            except (MemoryError, RuntimeError) as error:
+                if len(videos) == 1 or not ran_out(error):
+                    raise
+        free_cached(self.job.device)
+        return None
 
     def partial_of(self, key: str) -> Path:
         """Where the chunks of the sample with this key are kept until it is whole."""
         return self.partial / key.removeprefix("sha256:")[:16]
 
-    def sample(self, clip: LatentClip, number: int, file: Path, partial: Path) -> Row:
-        """Write one sample's video; `partial` is a folder for its chunks."""
-        started, digest = time.monotonic(), hashlib.sha256()
+    def sample(
+        self, clip: LatentClip, number: int, file: Path, partial: Path, beside: Sequence[Video] = ()
+    ) -> Row:  # fmt: skip
+        """Write one sample's video; `partial` is a folder for its chunks, `beside` are all videos of its batch."""
+        if not beside:
+            return self._written(clip, number, file, self._pictures(clip, number, partial))
+        every = {(of.clip.id, of.number): of for of in self._in_batches(beside)}
+        return self._of_batch(every[clip.id, number], file)
+
+    def _of_batch(self, sampled: Sampled, file: Path) -> Row:
+        clip, number = sampled.clip, sampled.number
+        pictures = [self._decoded(finite(sampled.latents, clip, number))[: kept_frames(self.job, clip)]]
+        return self._written(clip, number, file, pictures, sampled.beside, sampled.seconds)
+
+    def _written(
+        self, clip: LatentClip, number: int, file: Path, pictures: Iterable[np.ndarray],
+        beside: Sequence[tuple[str, int]] = (), before: float = 0.0,
+    ) -> Row:  # fmt: skip
+        """`before`: seconds that were spent on the pictures already."""
+        started, digest = time.monotonic() - before, hashlib.sha256()
 
         def frames() -> Iterator[np.ndarray]:
-            for frame in chain.from_iterable(self._pictures(clip, number, partial)):
+            for frame in chain.from_iterable(pictures):
                 digest.update(np.ascontiguousarray(frame).tobytes())
                 yield frame
 
         with part(WRITING):
             write_video(file, frames(), fps=clip.fps)
-        again = self.job.again(clip.id, number, f"sha256:{digest.hexdigest()}")
+        again = self.job.again(clip.id, number, f"sha256:{digest.hexdigest()}", beside)
         return _row(self.job, clip, number, probe_video(file), round(time.monotonic() - started, 3), again)
 
     def _pictures(self, clip: LatentClip, number: int, partial: Path) -> Iterator[np.ndarray]:
         """(T, H, W, 3) uint8: the target, or a chunk of it after the other."""
         job, wanted = self.job, kept_frames(self.job, clip)
         if not job.sample.chunk:
-            yield self._decoded(generate_latents(job, clip, number))[:wanted]
+            sampled = finite(generate_together(job, [(clip, number)])[0], clip, number)
+            yield self._decoded(sampled)[:wanted]
             return
         chunks = chunks_of(wanted, job.sample.chunk)
         for chunk, latents in zip(chunks, roll_out(job, clip, number, partial), strict=True):
@@ -285,6 +405,10 @@ class Generator:
         codec = self.job.codec
         with part(DECODING):
             return decode_video(latents, codec, self.job.device)
+
+
+def _failed(clip: str, error: DataError, asked: Sequence[tuple[str, tuple[str, int]]]) -> Failed:
+    return Failed(clip=clip, reason=str(error), items=[item for item, (of, _) in asked if of == clip])
 
 
 def _row(job: Job, clip: LatentClip, number: int, video: VideoInfo, seconds: float, again: Again) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 _CAME_LATER = (  # keys that older videos know nothing of
     "chunk", "frames", "max_history", "anchor_radius", "scheduler", "branches", "cache", "history_level", "compile",
+    "batch",
 )  # fmt: skip
 NO_CACHE = "none"
 BLOCKS = "blocks"  # what is compiled
@@ -122,8 +124,8 @@ class Job:
             seed=self.recipe.seed, past=self._past(clip), chance=self._chance,
         )  # fmt: skip
 
-    def again(self, clip: str, number: int, pixels: str) -> Again:
-        """What makes the same pixels, whose hash is given, again."""
+    def again(self, clip: str, number: int, pixels: str, beside: Sequence[tuple[str, int]]) -> Again:
+        """What makes the same pixels, whose hash is given, again; `beside`: all clips and samples made at once."""
         import torch
 
         places: list[Reader] = ["generate", *(["views"] if self._seen else [])]  # type: ignore[list-item]
@@ -134,6 +136,7 @@ class Job:
             model=str(self.model.path.absolute()), latents=str(self.view.path.absolute()), device=self.device,
             memory=tuple(str(path.absolute()) for path in self.remembered),
             versions={"hmcli": __version__, "torch": torch.__version__},
+            beside=tuple(beside) if len(beside) > 1 else None,
         )  # fmt: skip
 
     @property
@@ -237,6 +240,11 @@ def open_job(
             fix="leave --memory out",
         )  # fmt: skip
     check_far_memory(recipe.sample, folder)
+    if recipe.sample.batch > 1 and kept:
+        raise UsageError(
+            f"sample.batch={recipe.sample.batch} with the model's own memory: that lies on disk and is read clip by "
+            "clip", where={"memory": kept[0]}, fix="set sample.batch=1, or leave --memory out",
+        )  # fmt: skip
     job = Job(
         recipe=recipe, view=view, model=folder, history=History(kept, folder) if kept else None, described=None,
         device=device, reporter=reporter,
@@ -352,9 +360,19 @@ def check_latents(view: LatentsView, folder: ModelFolder, codec_path: str, repor
 
 
 def generate_latents(job: Job, clip: LatentClip, number: int = 1) -> np.ndarray:
-    """Target latents (C, Ft, h, w) float32 of one sample of a clip, all at once."""
-    past = frozen_past(job, clip) if job.network.config.context == "frozen" else joint_past(job, clip)
-    return denoised(job, clip, number, sample_seed(job.recipe.seed, clip.id, number), clip.target, past)
+    """Target latents (C, Ft, h, w) float32 of one sample of a clip, all at once. Raises NotFiniteError."""
+    return finite(generate_together(job, [(clip, number)])[0], clip, number)
+
+
+def generate_together(job: Job, videos: Sequence[tuple[LatentClip, int]]) -> list[np.ndarray]:
+    """Target latents of samples of clips of one shape, (C, Ft, h, w) float32 each: one run of the model for all.
+
+    Each has the noise that it has alone; sums may round otherwise. Numbers that are not finite are left to the caller.
+    """
+    of_clip = frozen_past if job.network.config.context == "frozen" else joint_past
+    past = _abreast([of_clip(job, clip) for clip, _ in videos])
+    seeds = [sample_seed(job.recipe.seed, clip.id, number) for clip, number in videos]
+    return _denoised(job, [clip for clip, _ in videos], seeds, videos[0][0].target, past)
 
 
 def denoised(
@@ -362,21 +380,50 @@ def denoised(
 ) -> np.ndarray:  # fmt: skip
     """Latents (C, `frames`, h, w) float32 from the noise of `seed`; `past` are the arguments of the pipeline that
     bring context, memory and cameras. Raises NotFiniteError."""
+    return finite(_denoised(job, [clip], [seed], frames, past)[0], clip, number)
+
+
+def _denoised(
+    job: Job, clips: Sequence[LatentClip], seeds: Sequence[int], frames: int, past: dict[str, Any]
+) -> list[np.ndarray]:
     import torch
 
-    pipeline, negative = job.pipeline, None if job.sample.guidance == 1 else tensor_of(job.negative)[None]
+    pipeline, negative = job.pipeline, None
+    if job.sample.guidance != 1:
+        negative = tensor_of(job.negative)[None].repeat(len(clips), 1, 1)
     with part(DENOISING):
         made: Any = pipeline(
-            generator=torch.Generator().manual_seed(seed), num_frames=frames, size=job.view.latent_size,
-            num_inference_steps=job.sample.steps, guidance_scale=job.sample.guidance,
-            together=job.sample.branches == "together", prompt_embeds=tensor_of(clip.text)[None],
-            negative_prompt_embeds=negative, **past,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds], num_frames=frames,
+            size=job.view.latent_size, num_inference_steps=job.sample.steps, guidance_scale=job.sample.guidance,
+            together=job.sample.branches == "together",
+            prompt_embeds=torch.stack([tensor_of(clip.text) for clip in clips]), negative_prompt_embeds=negative,
+            **past,
         )  # fmt: skip
-    result = made.frames
-    if not bool(torch.isfinite(result).all()):
+    return [latents.float().cpu().numpy() for latents in made.frames]
+
+
+def _abreast(pasts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the pipeline is given of several samples."""
+    import torch
+
+    first, *others = pasts
+    if not others:
+        return first
+    joined = {**first, "camera": torch.cat([past["camera"] for past in pasts])}
+    if "context_latents" in first:
+        joined["context_latents"] = torch.cat([past["context_latents"] for past in pasts])
+    for name in ("memory", "retrieval"):
+        if first.get(name) is not None:
+            joined[name] = first[name].abreast([past[name] for past in others])
+    return joined
+
+
+def finite(latents: np.ndarray, clip: LatentClip, number: int) -> np.ndarray:
+    """The same latents. Raises NotFiniteError."""
+    if not np.isfinite(latents).all():
         where = {"clip": clip.id} if number == 1 else {"clip": clip.id, "sample": number}
         raise NotFiniteError("the model produced numbers that are not finite", where=where)
-    return result[0].float().cpu().numpy()
+    return latents
 
 
 def inputs_of(job: Job, clip: LatentClip, chunk: int = 0) -> RetrievalInputs | None:

@@ -66,6 +66,7 @@ class Again:
     memory: tuple[str, ...] = ()  # artifacts of --memory, in their order
     device: str
     versions: dict[str, str]  # hmcli and torch: others may round otherwise
+    beside: LeftOut[tuple[tuple[str, int], ...]] = None  # all clips and samples of its batch; None: it was made alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,8 @@ def run(
     file.parent.mkdir(parents=True, exist_ok=True)
     generator = Generator(job, file.with_name(file.name + CHUNKS))
     partial = generator.partial_of(job.key(made.id, made.sample))
-    new = generator.sample(job.view.clip(made.id), made.sample, file, partial)
+    beside = [(job.view.clip(clip), number) for clip, number in again.beside or ()]
+    new = generator.sample(job.view.clip(made.id), made.sample, file, partial, beside)
     shutil.rmtree(generator.partial, ignore_errors=True)
     assert new.again is not None
     _compare(again, new.again, file, reporter)
