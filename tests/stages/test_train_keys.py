@@ -20,6 +20,8 @@ FULL = Recipe(
 )  # fmt: skip
 SEEN = {f"train.{name}" for name in ("trackers", *(f"validate_{of}" for of in ("every", "clips", "steps", "metrics")))}
 OTHER = {"model.memory.policy": "random"}  # where the name is looked up
+# How encoding packs latents: in the fingerprint of what is trained on.
+PACKED = {"data.compressor", "data.keep_bits"}
 RunKey = Callable[[Recipe, dict[str, str]], str]
 
 
@@ -37,13 +39,13 @@ def with_other(section: Any, path: str, value: str) -> Any:
             train.run_key,
             {"train", "views", "encode"},
             "constant",
-            {"train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile", *SEEN},
+            {"train.steps", "train.checkpoint_every", "train.keep", "train.parallel", "train.compile", *SEEN, *PACKED},
         ),
         (
             train.run_key,
             {"train", "views", "encode"},
             "cosine",
-            {"train.checkpoint_every", "train.keep", "train.parallel", "train.compile", *SEEN},
+            {"train.checkpoint_every", "train.keep", "train.parallel", "train.compile", *SEEN, *PACKED},
         ),
         (codec.run_key, {"codec"}, "constant", {"train.checkpoint_every", "train.keep", "train.trackers"}),
         (segmenter.run_key, {"segmenter"}, "constant", {"train.checkpoint_every", "train.keep", "train.trackers"}),
