@@ -121,7 +121,7 @@ def test_the_table_has_the_numbers_of_scores_json(made, tmp_path):
     wanted = [scores(made / f"{row}.evaluation")[metric]["mean"] for row in ROWS for metric in METRICS]
     assert read(html).means[: len(wanted)] == [f"{mean:.3f}" for mean in wanted]  # slices follow
     with (tmp_path / "tables" / "table.csv").open(newline="") as file:
-        assert [float(row["mean"]) for row in csv.DictReader(file)] == wanted
+        assert [float(row["mean"]) for row in csv.DictReader(file) if row["metric"] in METRICS] == wanted
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["table.csv", "table.md", "table.tex"]
     assert "no model: last-frame" in html
 
