@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from hmcli.metrics.contract import LPIPS, PREDICTION, REFERENCE, Metric
-from hmcli.metrics.inside import mean_inside
+from hmcli.metrics.contract import LPIPS, Metric
+from hmcli.metrics.inside import PAIR, mean_inside
 from hmcli.metrics.perceptual import Distances, effnet_distances, lpips_distances
 from hmcli.metrics.regions import REGIONS, Region
-
-PAIR = (PREDICTION, REFERENCE)
 
 
 def distance_in(region: Region, of: Distances, **where: Any) -> np.ma.MaskedArray:

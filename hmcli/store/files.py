@@ -162,6 +162,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         raise DataError("a table cannot be read", where={"file": path, "at": error}) from error
 
 
+def whole_json_lines(path: Path) -> list[dict[str, Any]]:
+    """`read_json_lines` of a log, which may be in writing: half a line at its end is not read; none without a file."""
+    return parse_json_lines(path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b"", path)
+
+
 def parse_json_lines(data: bytes, path: Path) -> list[dict[str, Any]]:
     """The same from the bytes of a file."""
     rows = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from hmcli.contracts import StageResult
 from hmcli.errors import DataError, UsageError
 from hmcli.reports.curves import Panel, draw_curves
 from hmcli.stages.models.layout import LOG, PACE, VALIDATION
-from hmcli.store.files import write_bytes
+from hmcli.store.files import whole_json_lines, write_bytes
 
 KIND = "curves"
 
@@ -40,12 +39,9 @@ def run(path: Path, *, out: Path) -> StageResult:
 
 
 def _rows(log: Path) -> list[dict[str, Any]]:
-    """The whole lines; a run that is training may have written half of the next. None where there is no such log."""
-    if not log.is_file():
-        return []
     try:
-        return [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n")[:-1]]
-    except ValueError as error:
+        return whole_json_lines(log)
+    except DataError as error:
         raise DataError("the log of steps cannot be read", where={"log": log}) from error
 
 

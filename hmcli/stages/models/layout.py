@@ -8,6 +8,7 @@ checkpoint is an item of a run, and an artifact itself: a diffusers folder. Besi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hmcli.stages.shared.typed import LeftOut
@@ -30,6 +31,11 @@ TRACKERS = "trackers.json"  # of a run: who was told of it, under which name
 def step_name(step: int) -> str:
     """The item of the checkpoint after `step` steps, sortable."""
     return f"{step:06d}"
+
+
+def picture_of(run: Path, step: int) -> Path:
+    """Where the contact sheet of a step lies."""
+    return run / PICTURES / f"{step_name(step)}.png"
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from hmcli.recipe.sections import Recipe
-from hmcli.stages.models.layout import LOG, PACE, PICTURES, VALIDATION, PaceStep, step_name
+from hmcli.stages.models.layout import LOG, PACE, PICTURES, VALIDATION, PaceStep, picture_of
 from hmcli.stages.shared.typed import to_json
 from hmcli.stages.training.pace import Pace
 from hmcli.stages.training.runs import log_until
 from hmcli.stages.training.trackers import Shown, Told, Trackers, showing
-from hmcli.store.files import parse_json_lines
+from hmcli.store.files import whole_json_lines
 
 
 class Row(Protocol):
@@ -58,7 +58,7 @@ class Logbook:
 
     def validated(self, step: int) -> bool:
         """Were they, after so many steps?"""
-        return any(row["step"] == step for row in read_log(self.folder / VALIDATION))
+        return any(row["step"] == step for row in whole_json_lines(self.folder / VALIDATION))
 
     def sync(self) -> None:
         """What was logged outlives the machine."""
@@ -95,15 +95,15 @@ def _clear(pictures: Path, first: int) -> None:
 
 def _before(folder: Path) -> list[Told]:
     """What the logs say of earlier steps, in their order."""
-    pace, found = {row["step"]: row for row in read_log(folder / PACE)}, list[Told]()
-    for row in read_log(folder / LOG):
+    pace, found = {row["step"]: row for row in whole_json_lines(folder / PACE)}, list[Told]()
+    for row in whole_json_lines(folder / LOG):
         timed = pace.get(row["step"], {"at": time.time()})
         values = {name: value for name, value in timed.items() if name != "at"}
         found.append(Told(log=LOG, step=row["step"], at=timed["at"], values={**row, "pace": values}))
     at = {told.step: told.at for told in found}
-    for row in read_log(folder / VALIDATION):
-        picture = folder / PICTURES / f"{step_name(row['step'])}.png"
-        found.append(_validated(row, at.get(row["step"], found[0].at if found else time.time()), picture))
+    for row in whole_json_lines(folder / VALIDATION):
+        when = at.get(row["step"], found[0].at if found else time.time())
+        found.append(_validated(row, when, picture_of(folder, row["step"])))
     return sorted(found, key=lambda told: told.step)
 
 
@@ -113,10 +113,4 @@ def _validated(values: dict[str, Any], at: float, picture: Path) -> Told:
 
 
 def last_step(log: Path) -> int:
-    return max((row["step"] for row in read_log(log)), default=-1)
-
-
-def read_log(log: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log."""
-    whole = log.read_bytes().rpartition(b"\n")[0] if log.is_file() else b""
-    return parse_json_lines(whole, log)
+    return max((row["step"] for row in whole_json_lines(log)), default=-1)

@@ -32,6 +32,7 @@ from hmcli.stages.models.layout import (
     VALIDATION,
     RunAttributes,
     Step,
+    picture_of,
     step_name,
 )
 from hmcli.stages.shared.devices import stated_rate
@@ -62,7 +63,7 @@ from hmcli.stages.training.runs import (
 )
 from hmcli.stages.training.sharded import is_sharded
 from hmcli.stages.training.trainer import Training, prepare_training
-from hmcli.stages.training.validating import is_due, picture_of, validate
+from hmcli.stages.training.validating import is_due, validate
 from hmcli.store.artifact import ArtifactWriter
 from hmcli.store.files import write_text
 from hmcli.store.hashing import hash_json

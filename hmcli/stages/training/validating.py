@@ -27,7 +27,7 @@ from hmcli.stages.models.layout import (
     CheckpointAttributes,
     TrainedWith,
     Validation,
-    step_name,
+    picture_of,
 )
 from hmcli.stages.sampling import generate
 from hmcli.stages.sampling.job import Job
@@ -78,11 +78,6 @@ def validate(
             os.replace(made / SHEET, picture_of(run, step))
         scores = _scores(training, recipe, made, Path(place) / "scores", reporter) if train.validate_metrics else None
     return Validation(step=step, metrics=scores, **errors)
-
-
-def picture_of(run: Path, step: int) -> Path:
-    """Where the contact sheet of a step lies."""
-    return run / PICTURES / f"{step_name(step)}.png"
 
 
 def few_steps(recipe: Recipe) -> Any:
