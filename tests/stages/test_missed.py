@@ -131,7 +131,7 @@ def test_without_the_truth_there_are_only_columns_that_need_none(
 ):
     result = score(one_video, None, *(f"subject-{name}" for name in metrics))
     names = {of["metric"] for of in json.loads((result.path / "scores.json").read_text())["metrics"].values()}
-    free = {"subject-consistency", "background-consistency", "motion-amount"}
+    free = {"subject-consistency", "background-consistency", "motion-amount", "drift-sharpness", "drift-colour"}
     assert names == ({"subject-consistency"} if metrics else free)
     for name in names:
         assert not any(INPUTS[need].of_reference for need in registry.find("metric", name).needs)
