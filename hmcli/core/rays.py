@@ -54,14 +54,18 @@ def cell_centres(cells: int, step: int) -> Tensor:
     return step * torch.arange(cells, dtype=torch.float64) + (step - 1) / 2
 
 
-def ray_positions(camera_BTR: Tensor, lens: PatchLens, row_R: Tensor, column_K: Tensor) -> tuple[Tensor, Tensor]:
+def ray_positions(
+    camera_BTR: Tensor, lens: PatchLens, row_R: Tensor, column_K: Tensor, *, means: bool = True
+) -> tuple[Tensor, Tensor]:
     """Elevation and azimuth in patches, (B, T, R, K) float64 each, of places on the token grid seen by cameras.
 
-    `camera_BTR` are camera rows relative to the anchor, or means of several (see `mean_poses`). Elevation grows
-    downwards and azimuth to the right, as rows and columns do, and both count from the first token of the anchor's
-    view. Azimuth jumps by a full turn behind the anchor; where straight up or down it is of no meaning.
+    `camera_BTR` are camera rows relative to the anchor, or, with `means`, means of several (see `mean_poses`), whose
+    rotations take a decomposition each (slow on a GPU). Elevation grows downwards and azimuth to the right, as rows and
+    columns do, and both count from the first token of the anchor's view. Azimuth jumps by a full turn behind the
+    anchor; where straight up or down it is of no meaning.
     """
-    anchor_from_camera = mean_poses(camera_BTR)[..., :3, :3]
+    rows = camera_BTR.double().unflatten(-1, (3, 4))
+    anchor_from_camera = mean_poses(camera_BTR)[..., :3, :3] if means else rows[..., :3]
     rays_BTRK3 = torch.einsum("btij,brkj->btrki", anchor_from_camera, lens.rays(row_R, column_K))
     right, down, forward = rays_BTRK3.unbind(-1)
     above_B, left_B, row_B, column_B = (value[:, None, None, None] for value in lens.extent())
@@ -90,12 +94,14 @@ def ray_table(
     head_dim: int,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    means: bool = True,
 ) -> Tensor:
     """(cos, sin) of the tokens at these places of every frame or slot, (B, T * R * K, D / 2, 2), as `rotary_table`.
 
     Computed in float64 where the cameras lie, and per sample, since every sample has its cameras and its lens.
     """
-    elevation, azimuth = ray_positions(camera_BTR, lens, row_R, column_K)
+    elevation, azimuth = ray_positions(camera_BTR, lens, row_R, column_K, means=means)
     of_time, of_rows, of_columns = axis_split(head_dim)
     time_T = time_T.to(elevation.device)
     per_patch = closing_frequencies(lens.extent()[3], of_columns)[:, None, None, None]

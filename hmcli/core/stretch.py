@@ -111,7 +111,7 @@ def _table(
             cell_centres(side, step).to(camera_BTR.device)
             for side, step in zip((rows, columns), kernel[1:] if kernel else (1, 1), strict=True)
         )
-        return ray_table(times_T, camera_BTR, lens, row_R, column_K, *place)
+        return ray_table(times_T, camera_BTR, lens, row_R, column_K, *place, means=kernel is not None)
     if kernel is None:
         return full_table(times_T, grid, *place)
     return slot_table(times_T, (rows, columns), kernel, *place)

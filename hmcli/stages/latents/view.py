@@ -39,6 +39,8 @@ from hmcli.store.hashing import hash_json
 from hmcli.store.manifest import Manifest, read_manifest
 from hmcli.store.remote import url_of
 
+KEPT_BYTES = 256 << 20  # what is known of the subjects of all clips stays in memory when it is no more
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatentClip:
@@ -82,6 +84,7 @@ class LatentsView:
         self.attributes = from_json(LatentsAttributes, self.manifest.attributes, "the description", latents=path)
         self.groups = self.attributes.groups
         self._readers: dict[str, StackReader] = {}
+        self._subjects: dict[str, dict[str, np.ndarray]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -198,12 +201,21 @@ class LatentsView:
 
     def subjects(self, clip: str) -> dict[str, np.ndarray]:
         """What is known of subjects at latent rate: `masks` (F, h, w), `boxes` (F, S, 4), `visibility` (F, S)."""
+        if (known := self._subjects.get(clip)) is not None:
+            return known
         group, row = self.where[clip]
-        return {name: self._row(group, name, row) for name in SUBJECTS if name in group.arrays}
+        found = {name: self._row(group, name, row) for name in SUBJECTS if name in group.arrays}
+        if len(self.where) * sum(array.nbytes for array in found.values()) <= KEPT_BYTES:  # every step asks again
+            self._subjects[clip] = found
+        return found
 
     def text(self, index: int) -> np.ndarray:
         """A stored embedding, zero padded to the length the model sees; index 0 is the empty caption."""
-        return self._reader(TEXT)[index]
+        return self._reader(TEXT)[index] if index else self._no_text
+
+    @cached_property
+    def _no_text(self) -> np.ndarray:
+        return self._reader(TEXT)[0]
 
     def _row(self, group: Group, name: str, row: int) -> np.ndarray:
         return self._reader(f"{group.name}/{name}")[row]

@@ -15,6 +15,7 @@ from hmcli.errors import UsageError
 from hmcli.recipe.sections import TrainConfig
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.training.learning import batches, batches_by_shard
+from hmcli.stages.training.trainer import Resident
 
 if TYPE_CHECKING:
     from hmcli.stages.training.trainer import Prepared, Training
@@ -49,7 +50,9 @@ class Feed:
 
     def __init__(self, training: Training, clips: list[str]) -> None:
         self.training, self.view = training, training.view
-        self._keeps = self.view.clip(clips[0]).latents.nbytes * len(clips) <= CACHE_BYTES
+        nbytes = self.view.clip(clips[0]).latents.nbytes * len(clips)
+        self._keeps = nbytes <= CACHE_BYTES
+        training.resident = Resident.on(training.device, nbytes) if self._keeps else None
         self._kept: dict[str, LatentClip] = {}
         on_cpu = 0 if self._keeps and not self.view.distant else STEPS_AHEAD_ON_CPU
         self.ahead = on_cpu if training.device == "cpu" else STEPS_AHEAD

@@ -96,4 +96,4 @@ def make_average(parameters: Iterable[torch.nn.Parameter], decay: float) -> EMAM
     """
     from diffusers.training_utils import EMAModel
 
-    return EMAModel(parameters, decay=decay, update_after_step=-1) if decay else None
+    return EMAModel(parameters, decay=decay, update_after_step=-1, foreach=True) if decay else None

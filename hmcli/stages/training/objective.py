@@ -46,6 +46,18 @@ class Batch:
             pixels=None if self.pixels is None else self.pixels[part],
         )  # fmt: skip
 
+    def to(self, device: str) -> Batch:
+        """The same where a model runs; a GPU fetches it while it works on what came before."""
+
+        def moved(values: torch.Tensor) -> torch.Tensor:
+            waits = device.startswith("cuda") and not values.is_cuda
+            return (values.pin_memory() if waits else values).to(device, non_blocking=True)
+
+        return replace(
+            self, latents=moved(self.latents), camera=moved(self.camera), text=moved(self.text),
+            pixels=None if self.pixels is None else moved(self.pixels),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Among:
@@ -57,11 +69,12 @@ class Among:
 
 def make_batch(
     clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, train: TrainConfig, tested: bool = False, rng: Any,
-    among: Among | None = None,
+    among: Among | None = None, latents: torch.Tensor | None = None,
 ) -> Batch:  # fmt: skip
     """Stack clips; draw what is random about them: dropped captions and, for frozen context, the anchor pose and age.
 
-    `tested`: as in use, captions stay, the anchor is a frame's and memory is as old as it is.
+    `tested`: as in use, captions stay, the anchor is a frame's and memory is as old as it is. `latents`: those of the
+    clips where they are stacked already.
     """
     away = (0.0, 0.0) if tested else (train.anchor_turn, train.anchor_shift)
     before, after = (0, 0) if among is None else (among.first, among.whole - among.first - len(clips))
@@ -72,7 +85,7 @@ def make_batch(
     text_dropout = 0.0 if tested else train.text_dropout
     texts = [empty if rng.random() < text_dropout else clip.text for clip in every][own]
     return Batch(
-        latents=tensor_of(np.stack([clip.latents for clip in clips])),
+        latents=tensor_of(np.stack([clip.latents for clip in clips])) if latents is None else latents,
         camera=tensor_of(np.stack(cameras).astype(np.float32)),
         text=tensor_of(np.stack(texts)),
         context=clips[0].context,
@@ -129,7 +142,7 @@ def anchored_rows(clip: LatentClip, turn: float, shift: float, *, rng: Any) -> n
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What chance decides of one step, on the CPU; N = draws x B, all samples of the first draw first.
+    """What chance decides of one step; N = draws x B, all samples of the first draw first.
 
     With several draws `latents` and `wanted` hold target frames alone, otherwise context frames too.
     """
@@ -166,7 +179,8 @@ def ask(
 ) -> Question:  # fmt: skip
     """Noise and levels for a batch, from `seed`: one level for the target frames of a clip, or as `flow.noise` says.
 
-    `context` is the model's: joint or frozen. Several `draws` share one run of a frozen model over its context.
+    `context` is the model's: joint or frozen. Several `draws` share one run of a frozen model over its context. Noise
+    is drawn where the batch lies: a GPU draws other noise than a processor, and does not wait for it.
     """
     import torch
 
@@ -180,7 +194,9 @@ def ask(
     among = among or Among(first=0, whole=size)
     drawn = draws * among.whole
     index = draw_levels(len(schedule.sigmas), drawn, clean.shape[2], flow.noise, generator, flow.density)
-    noise = torch.randn((drawn, *clean.shape[1:]), generator=generator)
+    if (device := clean.device).type == "cuda":
+        generator = torch.Generator(device).manual_seed(seed)
+    noise = torch.randn((drawn, *clean.shape[1:]), generator=generator, device=generator.device)
     if size != among.whole:
         own = slice(among.first, among.first + size)
         index, noise = (x.unflatten(0, (draws, -1))[:, own].flatten(0, 1) for x in (index, noise))

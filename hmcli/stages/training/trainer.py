@@ -83,6 +83,33 @@ def piece_of(whole: int, number: int, parts: int) -> slice:
     return slice(whole * number // parts, whole * (number + 1) // parts)
 
 
+class Resident:
+    """Latents of clips on the device, each brought there when it is first asked for."""
+
+    SHARE = 16  # part of a device's memory that they may take
+
+    def __init__(self, device: str) -> None:
+        self.device, self._latents = device, dict[str, torch.Tensor]()
+
+    def stacked(self, clips: list[LatentClip]) -> torch.Tensor:
+        """(B, C, F, h, w) float32. Several threads may ask at once."""
+        import torch
+
+        for clip in clips:
+            if clip.id not in self._latents:
+                self._latents[clip.id] = tensor_of(clip.latents).to(self.device)
+        return torch.stack([self._latents[clip.id] for clip in clips])
+
+    @classmethod
+    def on(cls, device: str, nbytes: int) -> Resident | None:
+        """For so many bytes; None where a processor computes, or the device is too small for them."""
+        import torch
+
+        if not device.startswith("cuda") or nbytes > torch.cuda.get_device_properties(device).total_memory // cls.SHARE:
+            return None
+        return cls(device)
+
+
 @dataclass(kw_only=True)
 class Training:
     """Everything a step changes or needs."""
@@ -99,6 +126,7 @@ class Training:
     objective: torch.nn.Module  # prepared -> loss, whose gradients are the mean over ranks
     described: dict[str, SlotDescription] | None  # of the clips' slots, where they were described beforehand
     scale: LossScale | None = None  # in float16
+    resident: Resident | None = None  # clips that stay on the device
 
     def own(self, chosen: list[str]) -> slice:
         """The clips of a batch that this rank reads."""
@@ -116,9 +144,11 @@ class Training:
         context, among = recipe.model.memory.context, Among(first=first, whole=len(chosen))
         batch = make_batch(
             clips, self.view.text(0), frozen=context == "frozen", train=recipe.train, tested=tested, rng=rng,
-            among=among,
+            among=among, latents=None if tested or self.resident is None else self.resident.stacked(clips),
         )  # fmt: skip
         batch = replace(batch, pixels=pixel_weights(self.view, clips, recipe.train.subject_weight))
+        if not tested:  # on clips never trained on every device sees the same noise
+            batch = batch.to(self.device)
         seed = int(rng.integers(2**62))
         retrieval = retrieval_inputs(
             clips, self.view, recipe.model.memory, seed=seed + 1 + first, device=self.device,
