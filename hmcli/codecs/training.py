@@ -124,6 +124,15 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / (weight.sum() * values.shape[1])
 
 
+def loss_of(vae: Any, video: Tensor, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss on a batch (B, 3, T, H, W) whose latents are drawn from the posterior, and its parts."""
+    with single_frame_convolutions():
+        posterior = vae.encode(video).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(video.device)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+    return codec_loss(video, decoded, weight, posterior.mean, posterior.logvar)
+
+
 def train_step(
     vae: Any,
     optimizers: Sequence[torch.optim.Optimizer],
@@ -138,11 +147,7 @@ def train_step(
 
     Raises NotFiniteError, and changes no weight, where loss or gradient is not finite.
     """
-    with single_frame_convolutions():
-        posterior = vae.encode(video).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(video.device)
-        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-    loss, parts = codec_loss(video, decoded, weight, posterior.mean, posterior.logvar)
+    loss, parts = loss_of(vae, video, weight, generator)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["scale"]

@@ -212,11 +212,11 @@ def test_ranks_share_the_clips_of_a_step_and_may_share_the_model():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["frozen", "joint", "lora", "checkpointed"])
-def test_planned_memory_is_within_15_percent_of_what_a_step_takes(project: Path, name: str):
-    script = project / "benchmarks" / "plan.py"
-    done = subprocess.run([sys.executable, script, "--in-here", name], capture_output=True, text=True, check=True)
-    row = json.loads(done.stdout.splitlines()[-1])
+@pytest.mark.parametrize("name", ["frozen", "joint", "lora", "checkpointed", "codec", "segmenter"])
+def test_planned_memory_is_within_15_percent_of_what_a_step_takes(project: Path, tmp_path: Path, name: str):
+    script, found = project / "benchmarks" / "plan.py", tmp_path / "found.json"
+    subprocess.run([sys.executable, script, "--only", name, "--json", found], check=True)
+    (row,) = json.loads(found.read_text())
     assert row["measured"] > 1, "GiB: too small to tell"
     assert row["ratio"] == pytest.approx(1, abs=0.15)
 
@@ -236,12 +236,9 @@ def test_the_command_plans_a_folder_and_prints_the_sum(hm: Any, tmp_path: Path):
     assert said["sum"]["highest_peak"] == said["plans"][1]["memory"]["peak"]
 
 
-def test_devices_and_parts_that_are_not_known_are_refused():
+def test_devices_that_are_not_known_are_refused():
     with pytest.raises(UsageError, match="no rates are known"):
         plan.run([("mine", small())], latents=None, world=1, on_device="abacus", timed=False, reporter=_Quiet())
-    codec = small("train.part=codec")
-    with pytest.raises(UsageError, match="no recipe here trains a transformer"):
-        plan.run([("mine", codec)], latents=None, world=1, on_device="h100", timed=False, reporter=_Quiet())
     with pytest.raises(UsageError, match="--timed"):
         plan.run([("mine", small())], latents=None, world=1, on_device="h100", timed=True, reporter=_Quiet())
 

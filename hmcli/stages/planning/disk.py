@@ -23,6 +23,7 @@ class Disk:
     checkpoint: float
     run: float  # all checkpoints that are kept, and the one being written
     generation: float  # of the target frames of all clips
+    exported: float = 0.0  # of a run on videos: the codec or segmenter that it is for, counted in `run`
 
     @property
     def all(self) -> float:

@@ -8,62 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Description, Reporter
 from hmcli.errors import UsageError
 from hmcli.recipe.sections import Recipe
-from hmcli.stages.planning.disk import Disk, disk_of
+from hmcli.stages.planning.disk import disk_of
+from hmcli.stages.planning.layout import Memory, Plan
+from hmcli.stages.planning.pixel_plans import pixel_plan
 from hmcli.stages.planning.rehearsal import Account, activations, timed_step, training_account
 from hmcli.stages.planning.remedies import Remedy, remedies
 from hmcli.stages.planning.runs import VaeAccount, context_account, denoising_account, vae_account
 from hmcli.stages.planning.shapes import ClipShape, shape_of, shape_of_latents, text_parameters
-from hmcli.stages.planning.times import Times, times_of
+from hmcli.stages.planning.times import times_of
 from hmcli.stages.planning.wording import table, told_sum
 from hmcli.stages.shared.devices import Device, device_named
 from hmcli.stages.shared.typed import to_json
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes of one rank during a step, by part, and what it may take."""
-
-    weights: float
-    gradients: float
-    optimizer: float
-    average: float
-    activations: float
-    activations_with_checkpointing: float
-    activations_without_checkpointing: float
-    attention_at_work: float  # of one layer, beyond what it leaves
-    peak: float
-    peak_with_sharding: float  # weights, gradients, optimizer and average spread over all ranks
-    room: float
-    fits: bool
-    vae_weights: float
-    vae_encode_peak: float
-    vae_decode_peak: float
-    text_encoder_weights: float
-    sampling_peak: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What one recipe takes."""
-
-    recipe: str
-    clip: ClipShape
-    device: str
-    world: int
-    clips_at_once: int  # of a rank: a piece of its share of the batch
-    parameters: int
-    parameters_trained: int
-    memory: Memory
-    disk: Disk
-    times: Times
-    remedies: tuple[Remedy, ...]
 
 
 def run(
@@ -75,27 +36,30 @@ def run(
     timed: bool,
     reporter: Reporter,
 ) -> Description:
-    """Plan every recipe that trains a transformer; of several also the sum. Raises UsageError where none does.
+    """Plan every recipe; of several also the sum.
 
-    `latents` says what clips are like instead of the recipes. `timed` takes one real step on this machine.
+    `latents` says what clips are like instead of the recipes, all of which train a transformer then. `timed` takes one
+    real step on this machine. Raises UsageError for options that say nothing of a recipe.
     """
     device = device_named(on_device)
     if timed and not device.on_cpu:
         raise UsageError("--timed takes a step on this machine", fix=f"leave out --on-device {on_device}, or --timed")
-    known = [(name, recipe) for name, recipe in recipes if recipe.train.part == "transformer"]
-    if not known:
+    others = [f"{name}: {recipe.train.part}" for name, recipe in recipes if recipe.train.part != "transformer"]
+    if others and latents is not None:
         raise UsageError(
-            "no recipe here trains a transformer",
-            where={"train.part": ", ".join(f"{name}: {recipe.train.part}" for name, recipe in recipes)},
-            fix="name one that does: hm recipes ls",
-        )
-    if left := [name for name, _ in recipes if name not in dict(known)]:
-        reporter.note(f"not planned, for they train no transformer: {', '.join(left)}")
+            "--latents describes what a transformer trains on; these recipes train on videos",
+            where={"train.part": ", ".join(others)}, fix="leave it out: world.clips and world.*_frames describe those",
+        )  # fmt: skip
+    if others and world > 1:
+        reporter.note(f"planned in one process, which is how they train: {', '.join(others)}")
     shape = None if latents is None else shape_of_latents(latents)
     plans = []
-    with reporter.progress("planning", len(known), "recipe") as advance:
-        for name, recipe in known:
-            plans.append(_plan(name, recipe, shape or shape_of(recipe), world, device, timed))
+    with reporter.progress("planning", len(recipes), "recipe") as advance:
+        for name, recipe in recipes:
+            if recipe.train.part == "transformer":
+                plans.append(_plan(name, recipe, shape or shape_of(recipe), world, device, timed))
+            else:
+                plans.append(pixel_plan(name, recipe, shape_of(recipe), device, timed))
             advance(1)
     told = [table(to_json(plan)) for plan in plans]
     data: dict[str, Any] = {"plans": [to_json(plan) for plan in plans]}
@@ -118,7 +82,7 @@ def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Devic
 
     seconds = _timed(own, shape, memory) if timed else None
     return Plan(
-        recipe=name, clip=shape, device=device.name, world=world, clips_at_once=own.train.batch,
+        recipe=name, part=recipe.train.part, clip=shape, device=device.name, world=world, clips_at_once=own.train.batch,
         parameters=round(step.parameters), parameters_trained=round(step.trained), memory=memory,
         disk=disk_of(recipe, shape, step, sampling, kept=context.kept if context else 0.0),
         times=times_of(recipe, shape, device, world, step=step, sampling=sampling, context=context, vae=vae,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
@@ -26,7 +26,7 @@ from hmcli.stages.planning.ledger import Ledger
 from hmcli.stages.planning.shapes import ClipShape
 from hmcli.stages.planning.weightless import Making
 from hmcli.stages.training.learning import freeze, make_average
-from hmcli.stages.training.muon import is_block_matrix, make_optimizers
+from hmcli.stages.training.muon import Inner, is_block_matrix, make_optimizers
 from hmcli.stages.training.objective import Batch, ask, loss_of
 from hmcli.stages.training.together import autocast
 
@@ -108,13 +108,19 @@ def with_layers(recipe: Recipe, layers: int) -> Recipe:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Stage:
-    """What a step changes and reads: a model, and clips that show nothing."""
+class Changed:
+    """What a step changes."""
 
     model: Any
     trained: list[nn.Parameter]
     optimizers: list[torch.optim.Optimizer]
     average: Any
+
+
+@dataclasses.dataclass(kw_only=True)
+class Stage(Changed):
+    """And what a transformer's step reads: clips that show nothing."""
+
     batch: Batch
     inputs: RetrievalInputs
     device: str = "cpu"
@@ -148,7 +154,8 @@ def set_up(
         pixels=weights,
     )  # fmt: skip
     return Stage(
-        model=model, trained=trained, optimizers=_optimizers(model, train, on_cpu),
+        model=model, trained=trained,
+        optimizers=optimizers_of(model, train, is_block_matrix if train.optimizer == "muon" else None, on_cpu=on_cpu),
         average=make_average(trained, train.ema), batch=batch, inputs=inputs_of(recipe, shape, train.batch),
         device=str(device or "cpu"),
     )  # fmt: skip
@@ -180,8 +187,11 @@ def as_there(model: HydraTransformer3DModel, kernel: str, on_cpu: bool) -> None:
         model.set_attention(name, backward=True)
 
 
-def _optimizers(model: nn.Module, train: TrainConfig, on_cpu: bool) -> list[torch.optim.Optimizer]:
-    made = make_optimizers(model, train, is_block_matrix if train.optimizer == "muon" else None)
+def optimizers_of(
+    model: nn.Module, train: TrainConfig, inner: Inner | None, *, on_cpu: bool, rate: float = 1.0
+) -> list[torch.optim.Optimizer]:
+    """As training makes them (hmcli.stages.training.muon), to be used there."""
+    made = make_optimizers(model, train, inner, rate)
     for group in (group for optimizer in made for group in optimizer.param_groups if "foreach" in group):
         group["foreach"] = not on_cpu  # torch updates all parameters at once on CUDA, one by one here
     return made
@@ -214,7 +224,7 @@ def _step_of(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> Account:
     stage, ledger = _written_down(recipe, shape, on_cpu)
     with ledger:
         loss, forward = _forward(recipe, stage, ledger)
-        return _backward(recipe, stage, ledger, loss, forward)
+        return count_backward(recipe.train.clip_norm, stage, ledger, loss, forward)
 
 
 @lru_cache(maxsize=_KEPT)
@@ -227,18 +237,23 @@ def _forward_of(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> Account:
 
 def _written_down(recipe: Recipe, shape: ClipShape, on_cpu: bool) -> tuple[Stage, Ledger]:
     stage = set_up(recipe, shape, on_cpu=on_cpu, mode=Making())
-    ledger = Ledger()
-    ledger.put_down(stage.model.parameters(), WEIGHTS)
-    ledger.put_down(stage.model.buffers(), WEIGHTS)
     given = (stage.batch.latents, stage.batch.text, stage.batch.camera)
-    ledger.put_down(given if stage.batch.pixels is None else (*given, stage.batch.pixels), BATCH)
-    ledger.put_down([] if stage.average is None else stage.average.shadow_params, AVERAGE)
-    return stage, ledger
+    return stage, opened(stage, given if stage.batch.pixels is None else (*given, stage.batch.pixels))
+
+
+def opened(changed: Changed, given: Iterable[Tensor]) -> Ledger:
+    """A ledger of what is there before a step, which will know gradients from other memory."""
+    ledger = Ledger()
+    ledger.put_down(changed.model.parameters(), WEIGHTS)
+    ledger.put_down(changed.model.buffers(), WEIGHTS)
+    ledger.put_down(given, BATCH)
+    ledger.put_down([] if changed.average is None else changed.average.shadow_params, AVERAGE)
+    for parameter in changed.trained:
+        parameter.register_post_accumulate_grad_hook(lambda p: ledger.put_down([p.grad], GRADIENTS))
+    return ledger
 
 
 def _forward(recipe: Recipe, stage: Stage, ledger: Ledger) -> tuple[Tensor, Account]:
-    for parameter in stage.trained:
-        parameter.register_post_accumulate_grad_hook(lambda p: ledger.put_down([p.grad], GRADIENTS))
     ledger.label = FORWARD
     ledger.restart_peak()
     with _watched(stage.model.blocks[0].attn1, ledger) as attention:
@@ -248,27 +263,27 @@ def _forward(recipe: Recipe, stage: Stage, ledger: Ledger) -> tuple[Tensor, Acco
     )
 
 
-def _backward(recipe: Recipe, stage: Stage, ledger: Ledger, loss: Tensor, forward: Account) -> Account:
-    """The rest of a step."""
+def count_backward(clip_norm: float, changed: Changed, ledger: Ledger, loss: Tensor, forward: Account) -> Account:
+    """The rest of a step, in the ledger."""
     ledger.rename(FORWARD, ACTIVATIONS)
     ledger.label = BACKWARD
     ledger.restart_peak()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(stage.trained, recipe.train.clip_norm)
+    torch.nn.utils.clip_grad_norm_(changed.trained, clip_norm)
     backward, gradients = ledger.peak, ledger.live[GRADIENTS]
     del loss
     ledger.label = OPTIMIZER
     before = ledger.live[OPTIMIZER]
     ledger.restart_peak()
-    for optimizer in stage.optimizers:
+    for optimizer in changed.optimizers:
         optimizer.step()
     state = ledger.live[OPTIMIZER] - before
-    _clear(stage)
-    if stage.average is not None:
-        stage.average.step(stage.trained)
-    parameters = list(stage.model.parameters())
+    _clear(changed)
+    if changed.average is not None:
+        changed.average.step(changed.trained)
+    parameters = list(changed.model.parameters())
     return dataclasses.replace(
-        forward, parameters=sum(p.numel() for p in parameters), trained=sum(p.numel() for p in stage.trained),
+        forward, parameters=sum(p.numel() for p in parameters), trained=sum(p.numel() for p in changed.trained),
         weights=ledger.live[WEIGHTS], gradients=gradients, optimizer=state, average=ledger.live[AVERAGE],
         forward=forward.forward + state, backward=backward + state, update=ledger.peak, flop=ledger.flop,
     )  # fmt: skip
@@ -285,8 +300,8 @@ def loss_in(recipe: Recipe, stage: Stage) -> Tensor:
         return loss_of(stage.model, stage.batch, question, flow, device=stage.device, retrieval=stage.inputs)
 
 
-def _clear(stage: Stage) -> None:
-    for optimizer in stage.optimizers:
+def _clear(changed: Changed) -> None:
+    for optimizer in changed.optimizers:
         optimizer.zero_grad(set_to_none=True)
 
 
@@ -331,10 +346,15 @@ def timed_step(recipe: Recipe, shape: ClipShape) -> float:
 
 def real_step(recipe: Recipe, stage: Stage) -> None:
     """A step that is taken."""
-    loss_in(recipe, stage).backward()
-    torch.nn.utils.clip_grad_norm_(stage.trained, recipe.train.clip_norm)
-    for optimizer in stage.optimizers:
+    take(recipe.train.clip_norm, stage, loss_in(recipe, stage))
+
+
+def take(clip_norm: float, changed: Changed, loss: Tensor) -> None:
+    """The rest of a step that is taken."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(changed.trained, clip_norm)
+    for optimizer in changed.optimizers:
         optimizer.step()
-    _clear(stage)
-    if stage.average is not None:
-        stage.average.step(stage.trained)
+    _clear(changed)
+    if changed.average is not None:
+        changed.average.step(changed.trained)

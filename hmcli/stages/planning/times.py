@@ -20,7 +20,7 @@ class Times:
     render: float
     encode: float
     tokenize_memory: float  # 0 where the model keeps no memory
-    step: float
+    step: float  # of trainings on videos the mean; of the code of blocks, a clip
     train: float
     generate: float
     timed: bool  # was a step taken, or computed from rates?

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hmcli.contracts import TIME_STRIDE
+
 _GIB, _UNITS = 2**30, ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -32,10 +34,16 @@ def duration(seconds: float) -> str:
 
 def table(plan: Mapping[str, Any]) -> str:
     """One plan, a line for every number."""
+    rows = _rows(plan) if plan["part"] == "transformer" else _rows_of_videos(plan)
+    width = max(len(label) for label, _ in rows)
+    return "\n".join([plan["recipe"], *(f"  {label:<{width}}  {value}" for label, value in rows)])
+
+
+def _rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     clip, memory, disk, times = plan["clip"], plan["memory"], plan["disk"], plan["times"]
     here = "this machine's CPU" if plan["device"] == "here" else plan["device"]
     ranks = f", {plan['world']} ranks" if plan["world"] > 1 else ""
-    rows: list[tuple[str, str]] = [
+    return [
         ("clips", f"{clip['clips']} of {clip['context']} + {clip['target']} latent frames of {clip['height']} x "
                   f"{clip['width']}, {clip['channels']} channels"),
         ("parameters", f"{plan['parameters'] / 1e6:.1f} M, of which {plan['parameters_trained'] / 1e6:.1f} M train"),
@@ -61,8 +69,36 @@ def table(plan: Mapping[str, Any]) -> str:
         ("time", _times(times)),
         ("fits", _fits(plan)),
     ]  # fmt: skip
-    width = max(len(label) for label, _ in rows)
-    return "\n".join([plan["recipe"], *(f"  {label:<{width}}  {value}" for label, value in rows)])
+
+
+def _rows_of_videos(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of a codec, the segmenter or the code of blocks."""
+    clip, memory, disk, times = plan["clip"], plan["memory"], plan["disk"], plan["times"]
+    context, target = (f"{TIME_STRIDE * (clip[part] - 1) + 1}" for part in ("context", "target"))
+    sides = f"{clip['height'] * clip['stride']} x {clip['width'] * clip['stride']}"
+    fitted = plan["part"] == "blocks"
+    here = "this machine's CPU" if plan["device"] == "here" or fitted else plan["device"]
+    counted = "" if plan["device"] == "here" or fitted else ", beside the device's"
+    how = "timed" if times["timed"] else "from rates"
+    steps = "" if fitted else f" ({duration(times['step'])} a step in the mean, {how})"
+    state = f" (a checkpoint {size(disk['checkpoint'])})" if disk["checkpoint"] else ""
+    parts = [
+        ("weights" if not fitted else "sums of products", "weights"), ("gradients", "gradients"),
+        ("optimizer", "optimizer"), ("average", "average"), ("activations", "activations"),
+    ]  # fmt: skip
+    return [
+        ("trains", f"train.part={plan['part']}, in one process"),
+        ("clips", f"{clip['clips']} of {context} + {target} frames of {sides}"),
+        ("parameters", f"{plan['parameters'] / 1e6:.3g} M" + ("" if fitted else
+                       f", of which {plan['parameters_trained'] / 1e6:.3g} M train")),
+        ("memory of a step" if not fitted else "memory", f"{size(memory['peak'])} at its peak, on {here}"),
+        *((f"  {label}", size(memory[name])) for label, name in parts if memory[name]),
+        ("  videos", f"{size(memory['videos'])} in this machine's memory{counted}"),
+        ("disk", f"clips about {size(disk['clips'])}, run {size(disk['run'])}{state}, of which {plan['part']} "
+                 f"{size(disk['exported'])}"),
+        ("time", f"render {duration(times['render'])} of one core, train {duration(times['train'])}{steps}"),
+        ("fits", _fits(plan)),
+    ]  # fmt: skip
 
 
 def _times(times: Mapping[str, Any]) -> str:
@@ -85,7 +121,8 @@ def _fits(plan: Mapping[str, Any]) -> str:
         for number, each in enumerate(plan["remedies"])
     ]
     if not (plan["remedies"] and plan["remedies"][-1]["fits"]):
-        lines.append("then a smaller data.size, shorter clips, or fewer layers")
+        lines.append("then a smaller data.size, shorter clips, or fewer " + ("layers" if plan["part"] == "transformer"
+                                                                             else "clips"))  # fmt: skip
     return "\n         ".join(lines)
 
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 HOLD_OUT = 10  # every tenth clip is kept for the score
 SCORED = 32  # videos that scores and latent statistics are taken from, at most
-_SCORE_FRAMES = 17  # frames of each, at most
-_READERS = 4
-_AHEAD = 8  # clips read before they are asked for
+SCORE_FRAMES = 17  # frames of each, at most
+READERS = 4
+AHEAD = 8  # clips read before they are asked for
 
 _Read = Future[list["Footage"] | HMError]
 
@@ -66,7 +66,7 @@ def read_footage(
     for item in dataset.quarantined:
         writer.quarantine(item.item, item.reason)
     count = 0
-    with ThreadPoolExecutor(_READERS) as readers:  # decoding leaves the interpreter to others
+    with ThreadPoolExecutor(READERS) as readers:  # decoding leaves the interpreter to others
         started = (readers.submit(_tried, recipe, source, least_frames, instances) for source in dataset.clips)
         for source, read in zip(dataset.clips, _started_ahead(started), strict=True):
             videos = read.result()
@@ -81,7 +81,7 @@ def read_footage(
 
 def _started_ahead(started: Iterator[_Read]) -> Iterator[_Read]:
     """The same, some of them drawn before they are asked for."""
-    waiting = deque(islice(started, _AHEAD))
+    waiting = deque(islice(started, AHEAD))
     while waiting:
         yield waiting.popleft()
         waiting.extend(islice(started, 1))
@@ -163,7 +163,7 @@ def starts_of(videos: Sequence[Footage]) -> list[Footage]:
 
 def start_of(video: Footage) -> Footage:
     """The start of one video, in memory of its own."""
-    count = frame_count(min(len(video.frames), _SCORE_FRAMES), "trim")
+    count = frame_count(min(len(video.frames), SCORE_FRAMES), "trim")
     return replace(video, frames=video.frames[:count].copy(), subjects=video.subjects[:count].copy())
 
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from hmcli.metrics.detectors.unet import SubjectNet
 
 SOURCES = "data set"
-_KERNEL_RATE = 2.0  # of inner kernels, which Muon trains: times the recipe's learning rate
-_SMALLEST_KERNEL = 2000  # values; smaller kernels are left to AdamW
+KERNEL_RATE = 2.0  # of inner kernels, which Muon trains: times the recipe's learning rate
+SMALLEST_KERNEL = 2000  # values; smaller kernels are left to AdamW
 _SCORED = 8  # frames of each held-out video, evenly spaced
 
 
@@ -146,14 +146,14 @@ def _prepare(recipe: Recipe, videos: Sequence[Footage], device: str) -> Segmente
     parameters = freeze(net, recipe.train)
     return SegmenterTraining(
         recipe=recipe, videos=videos, model=net, parameters=parameters, device=device,
-        optimizers=make_optimizers(net, recipe.train, _is_inner_kernel, _KERNEL_RATE),
+        optimizers=make_optimizers(net, recipe.train, is_inner_kernel, KERNEL_RATE),
         average=make_average(parameters, recipe.train.ema),
     )  # fmt: skip
 
 
-def _is_inner_kernel(name: str, parameter: nn.Parameter) -> bool:
+def is_inner_kernel(name: str, parameter: nn.Parameter) -> bool:
     """Is this a convolution that neither reads pixels nor is small?"""
-    return parameter.ndim == 4 and parameter.numel() >= _SMALLEST_KERNEL and not name.startswith(("stem", "fine"))
+    return parameter.ndim == 4 and parameter.numel() >= SMALLEST_KERNEL and not name.startswith(("stem", "fine"))
 
 
 def _finish(
