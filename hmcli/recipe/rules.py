@@ -121,6 +121,8 @@ def _train(r: Recipe) -> Iterator[str]:
     if r.train.parallel == "fsdp":
         if r.train.optimizer == "muon":
             yield "train.parallel=fsdp with train.optimizer=muon: its update needs whole matrices, use adamw or ddp"
+        if r.train.optimizer == "adamw8bit":
+            yield "train.parallel=fsdp with train.optimizer=adamw8bit: shares would cut its blocks of values, use adamw"
         if r.train.lora is not None:
             yield "train.parallel=fsdp with train.lora: adapters are small, use ddp"
         if r.train.compile != "none":

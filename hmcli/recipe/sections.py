@@ -383,9 +383,9 @@ class TrainConfig:
         Literal["constant", "cosine"], key("The learning rate after the warm-up.", by=_STEPS)
     ] = "constant"  # fmt: skip
     optimizer: Annotated[
-        Literal["adamw", "muon"],
-        key("muon: for the matrices of attention and feed-forward, AdamW for the rest. A codec's is always muon.",
-            by=_TRAIN),
+        Literal["adamw", "adamw8bit", "muon"],
+        key("adamw8bit: AdamW with moments of 8 bits (hmcli[8bit]); muon: for the matrices of attention and "
+            "feed-forward, AdamW for the rest. A codec's is always muon.", by=_TRAIN),
     ] = "adamw"  # fmt: skip
     weight_decay: Annotated[float, key("Of AdamW and Muon.", by=_STEPS, ge=0)] = 0.01
     betas: Annotated[tuple[Beta, Beta], key("Of AdamW.", by=_STEPS, unit="0 to below 1")] = (0.9, 0.999)

@@ -22,6 +22,7 @@ from hmcli.core.retrieval import RetrievalInputs
 from hmcli.core.transformer import HydraTransformer3DModel
 from hmcli.recipe.sections import Recipe, TrainConfig
 from hmcli.stages.models.folders import model_arguments
+from hmcli.stages.planning.eight_bit import CountedEightBit
 from hmcli.stages.planning.ledger import Ledger
 from hmcli.stages.planning.shapes import ClipShape
 from hmcli.stages.planning.weightless import Making
@@ -191,6 +192,8 @@ def optimizers_of(
     model: nn.Module, train: TrainConfig, inner: Inner | None, *, on_cpu: bool, rate: float = 1.0
 ) -> list[torch.optim.Optimizer]:
     """As training makes them (hmcli.stages.training.muon), to be used there."""
+    if train.optimizer == "adamw8bit":
+        return [CountedEightBit([parameter for parameter in model.parameters() if parameter.requires_grad])]
     made = make_optimizers(model, train, inner, rate)
     for group in (group for optimizer in made for group in optimizer.param_groups if "foreach" in group):
         group["foreach"] = not on_cpu  # torch updates all parameters at once on CUDA, one by one here

@@ -45,9 +45,16 @@ def _changes(recipe: Recipe) -> Iterator[tuple[str, Callable[[Recipe], Recipe]]]
     pieces = recipe.train.accumulate
     while (pieces := 2 * pieces) <= recipe.train.batch:
         yield f"train.accumulate={pieces}", lambda r, pieces=pieces: _train(r, accumulate=pieces)  # type: ignore[misc]
+    if recipe.train.optimizer == "adamw":
+        yield "train.optimizer=adamw8bit", lambda r: _train(r, optimizer=_of_whole(r))
     yield "train.ema=0", lambda r: _train(r, ema=0.0)
     if recipe.train.lora is None:
         yield "train.lora={rank: 16}", lambda r: _train(r, lora=LoraConfig(), train_only=())
+
+
+def _of_whole(r: Recipe) -> str:
+    """The optimizer with moments in 8 bits, where it is not divided among ranks."""
+    return "adamw" if r.train.parallel == "fsdp" else "adamw8bit"
 
 
 def _train(recipe: Recipe, **changes: Any) -> Recipe:

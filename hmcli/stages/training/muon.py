@@ -58,6 +58,14 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
+def _adamw(parameters: list[nn.Parameter], train: TrainConfig) -> torch.optim.Optimizer:
+    if train.optimizer == "adamw8bit":
+        from hmcli.stages.training.eight_bit import adamw_8bit
+
+        return adamw_8bit(parameters, train)
+    return torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
+
+
 Inner = Callable[[str, nn.Parameter], bool]
 
 
@@ -86,7 +94,7 @@ def make_optimizers(
             (kernels if inner is not None and inner(name, parameter) else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = []
     if others:
-        optimizers.append(torch.optim.AdamW(others, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay))
+        optimizers.append(_adamw(others, train))
     if kernels:
         optimizers.append(Muon(kernels, lr=train.lr, weight_decay=train.weight_decay))
     for optimizer in optimizers:

@@ -109,6 +109,10 @@ def run(
         from hmcli.core.compiled import check_compiler
 
         check_compiler("train.compile", device)
+    if recipe.train.optimizer == "adamw8bit":
+        from hmcli.stages.training.eight_bit import check_package
+
+        check_package()
     view = open_stores(latents)
     view.say_left_out(reporter)
     if view.distant and recipe.train.shuffle == "clips":
