@@ -89,7 +89,8 @@ class Resident:
     SHARE = 16  # part of a device's memory that they may take
 
     def __init__(self, device: str) -> None:
-        self.device, self._latents = device, dict[str, torch.Tensor]()
+        self.device = device
+        self._latents: dict[str, torch.Tensor] = {}
 
     def stacked(self, clips: list[LatentClip]) -> torch.Tensor:
         """(B, C, F, h, w) float32. Several threads may ask at once."""
