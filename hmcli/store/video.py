@@ -329,6 +329,7 @@ def _encode(
     path: Path, frames: Iterator[np.ndarray], shape: tuple[int, ...], fps: float, quality: Quality, name: str
 ) -> None:
     import av
+    from av.video.reformatter import VideoReformatter
 
     lossless, grey = quality == "lossless", len(shape) == 2
     source = "gray" if grey else "rgb24"
@@ -344,11 +345,12 @@ def _encode(
         context.color_range = _FULL if lossless else _LIMITED
         for key, value in ({} if lossless else _BT601).items():
             setattr(context, key, value)
+        convert = VideoReformatter()  # one of a frame's own is set up again for every frame
         for frame in frames:
             _check_frame(frame, shape, quality, name)
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=source)
             if not lossless:
-                picture = picture.reformat(format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
+                picture = convert.reformat(picture, format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
