@@ -345,7 +345,7 @@ def _encode(
         context.color_range = _FULL if lossless else _LIMITED
         for key, value in ({} if lossless else _BT601).items():
             setattr(context, key, value)
-        convert = VideoReformatter()  # one of a frame's own is set up again for every frame
+        convert: Any = VideoReformatter()  # one of a frame's own is set up again for every frame
         for frame in frames:
             _check_frame(frame, shape, quality, name)
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=source)

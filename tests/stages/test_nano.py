@@ -61,9 +61,9 @@ def test_all_of_nano_is_made_by_one_line_and_resumes(hm: WarmCommand, project: P
         made_of = {"clips", "codec", "clips.latents", "base", "hydra", "seen-hydra", "test-window-only.scores"}
         assert made_of < set(kinds)
     assert kinds == {place.name: read_manifest(place).fingerprint for place in made.iterdir() if place.is_dir()}
-    pilots = {"PILOTS": "muon subjects", "STEPS": "1", "SEEDS": "5", "SCORED": "1", "SAMPLE_STEPS": "1"}
+    pilots = {"PILOTS": "adamw unweighted", "STEPS": "1", "SEEDS": "5", "SCORED": "1", "SAMPLE_STEPS": "1"}
     subprocess.run([line[0], line[1].with_name("pilots.sh"), line[2]], env={**env, **pilots}, check=True)
-    for pilot, changed in (("muon", ("optimizer", "muon")), ("subjects", ("subject_weight", 4.0))):
+    for pilot, changed in (("adamw", ("optimizer", "adamw")), ("unweighted", ("subject_weight", 0.0))):
         run = read_manifest(made / f"pilot-{pilot}-5")
         assert (run.seed, run.recipe["train"][changed[0]]) == (5, changed[1])
         assert "psnr-returned" in read_manifest(made / f"pilot-{pilot}-5.scores").recipe["eval"]["metrics"]
