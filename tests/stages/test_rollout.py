@@ -30,6 +30,7 @@ from hmcli.store.video import read_video
 from hmcli.world.views.cameras import relative_camera_rows
 
 CHUNK = 9
+HM = Path(sys.executable).with_name("hm")
 
 
 def job_of(nano: Path, model: Path, latents: Path, *more: str) -> Job:
@@ -366,13 +367,13 @@ def test_a_rollout_of_any_length_has_that_length_and_can_be_stopped_by_force_on_
     pixels = read_video(whole / "videos" / "cond.mp4")
     assert len(pixels) == frames
     out, chunks = tmp_path / "cut", tmp_path / "cut.chunks"
-    process = subprocess.Popen([sys.executable, "-m", "hmcli.cli.main", *map(str, words), "--out", str(out)])
+    process = subprocess.Popen([HM, *map(str, words), "--out", str(out)])
     while len(list(chunks.glob("*/*.npy"))) < 4 and process.poll() is None:
         time.sleep(0.1)
     process.kill()
     process.wait()
     made = {file.name: file.stat().st_mtime_ns for file in chunks.glob("*/*.npy")}
-    assert 4 <= len(made) < 1 + frames // 21
+    assert 4 <= len(made) < 1 + frames // 21, "it did not come so far, or was not stopped"
     assert not (out / "manifest.json").exists()
     again = hm(*words, "--out", out)
     assert f"{frames} of {frames} frames" in again.stderr

@@ -127,29 +127,41 @@ def run(
             out, KIND, plan, reporter, look=asked, seed=recipe.seed, force=force, prune=prune,
             counts={"clips": len(units)}, part=own.part,
         )  # fmt: skip
-    read = job.reads() | {"poses": job.view.manifest.recipe["poses"]}
-    with ArtifactWriter(
-        out, KIND, recipe=read, inputs=inputs_read(job, descriptions), seed=recipe.seed, reporter=reporter,
-        force=force, prune=prune, under=job.under, part=own.part,
-    ) as writer:  # fmt: skip
-        writer.ask(asked)
-        done = _generate_clips(writer, job, units, processes)
-        missing = left_out or [left for left in unread if left.item in writer.items]
-        done = stay_unread(writer, missing, done, lambda clip: list(items_of([clip], recipe.sample.count)))
-        require_some(done, writer.quarantined, source, own.part)
-        return _finish(writer, job, in_order(done, recipe.sample.count, writer.items))
+    with _writer(job, out, descriptions, reporter, force=force, prune=prune, part=own.part) as writer:
+
+        def with_unread(done: list[str]) -> list[str]:
+            missing = left_out or [left for left in unread if left.item in writer.items]
+            done = stay_unread(writer, missing, done, lambda clip: list(items_of([clip], recipe.sample.count)))
+            require_some(done, writer.quarantined, source, own.part)
+            return done
+
+        return _made(writer, job, units, asked, processes, with_unread)
 
 
 def from_job(job: Job, clips: Sequence[str], out: Path, reporter: Reporter) -> StageResult:
     """Generate clips with a job that is open already: with a model that is in memory, for instance."""
     units = [job_unit(job, clip) for clip in clips]
+    with _writer(job, out, None, reporter) as writer:
+        return _made(writer, job, units, asked_for(units))
+
+
+def _writer(job: Job, out: Path, descriptions: Path | None, reporter: Reporter, **how: Any) -> ArtifactWriter:
+    """A generation as it is written; `how` are further arguments of ArtifactWriter."""
     read = job.reads() | {"poses": job.view.manifest.recipe["poses"]}
-    with ArtifactWriter(
-        out, KIND, recipe=read, inputs=inputs_read(job, None), seed=job.recipe.seed, reporter=reporter, under=job.under
-    ) as writer:
-        writer.ask(asked_for(units))
-        done = _generate_clips(writer, job, units, 1)
-        return _finish(writer, job, in_order(done, job.sample.count, writer.items))
+    return ArtifactWriter(
+        out, KIND, recipe=read, inputs=inputs_read(job, descriptions), seed=job.recipe.seed, reporter=reporter,
+        under=job.under, **how,
+    )  # fmt: skip
+
+
+def _made(
+    writer: ArtifactWriter, job: Job, units: list[Unit], asked: Asked, processes: int = 1,
+    listed_too: Callable[[list[str]], list[str]] = lambda done: done,
+) -> StageResult:  # fmt: skip
+    """Make what is asked for and finish the artifact; `listed_too` adds clips that stay though they cannot be read."""
+    writer.ask(asked)
+    done = listed_too(_generate_clips(writer, job, units, processes))
+    return _finish(writer, job, in_order(done, job.sample.count, writer.items))
 
 
 def _profiled(device: str, reporter: Reporter, processes: int, stage: Callable[[], StageResult]) -> StageResult:
