@@ -2,13 +2,15 @@
 
     python benchmarks/generate.py                                  # frozen against joint, sampling alone, one thread
     python benchmarks/generate.py --parts --options first-block:0.05,first-block:0.2,taylor:2,together
+    python benchmarks/generate.py --batch 4 --steps 20             # so many videos together against one by one
     python benchmarks/generate.py --device cuda --layers 30 --dim 1536 --heads 12 --ffn 8960 --frames 20 --size 60x104
 
 Frozen against joint: two models of the same random weights, context and target of `--frames` latent frames each. Joint
 runs both at every step; frozen runs its context once and then the target alone, so that N steps can gain 2N / (N + 1),
 1.96 for 50. Rounds alternate, medians are reported; processor seconds on a CPU. `--parts` and `--options` go through
 the pipeline of the packaged model with a rendered clip: time of each part of a video, and for every option its time and
-the PSNR of its frames against those of the plain run (`blocks`: sample.compile=blocks; `float16`, `bfloat16`).
+the PSNR of its frames against those of the plain run (`blocks`: sample.compile=blocks; `float16`, `bfloat16`; `int8`:
+sample.quantize=int8; `disk`, `memory`: sample.offload). `--batch` samples so many rendered clips at once and alone.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.rendering import render
 from hmcli.stages.sampling.generate import Generator
-from hmcli.stages.sampling.job import Job, generate_latents, open_job
+from hmcli.stages.sampling.job import Job, generate_latents, generate_together, open_job
 from hmcli.stages.sampling.profile import profiled
 
 RECIPE = "mini/hydra"
@@ -108,9 +110,11 @@ def against_joint(asked: argparse.Namespace) -> dict[str, Any]:
 # --- the packaged model ---
 
 
-def job_of(place: Path, steps: int, device: str) -> Job:
-    """A rendered and encoded clip, and the packaged model."""
-    recipe = load_recipe(RECIPE, ["world.clips=1", f"sample.steps={steps}", "sample.guidance=1.5", "sample.shift=3"])
+def job_of(place: Path, steps: int, device: str, clips: int = 1) -> Job:
+    """Rendered and encoded clips, and the packaged model."""
+    recipe = load_recipe(
+        RECIPE, [f"world.clips={clips}", f"sample.steps={steps}", "sample.guidance=1.5", "sample.shift=3"]
+    )
     render.run(recipe, out=place / "clips", reporter=Silent())
     encode.run(recipe, data=place / "clips", out=place / "latents", force=False, device=device, reporter=Silent())
     job, _ = open_job(recipe, find_model(Path("mini")), place / "latents", [], None, (), device, Silent())
@@ -126,7 +130,8 @@ def parts_of(job: Job, place: Path) -> dict[str, Any]:
 
 
 def with_option(job: Job, option: str) -> Job:
-    """The same job with a cache, a scheduler, a number of steps, both branches at once, compiled, in another type."""
+    """The same job with a cache, a scheduler, a number of steps, both branches at once, compiled, in another type, with
+    weights that are rounded or lie elsewhere."""
     name = option.partition(":")[0]
     if option in ("float32", "bfloat16", "float16"):
         changes: dict[str, Any] = {"dtype": option}
@@ -134,6 +139,10 @@ def with_option(job: Job, option: str) -> Job:
         changes = {"compile": option}
     elif option == "together":
         changes = {"branches": option}
+    elif option == "int8":
+        changes = {"quantize": option}
+    elif option in ("memory", "disk"):
+        changes = {"offload": option}
     elif name in ("first-block", "sea", "taylor"):
         changes = {"cache": option}
     elif option.isdecimal():
@@ -173,6 +182,28 @@ def options_of(job: Job, options: list[str], rounds: int) -> dict[str, Any]:
     return {"plain_seconds": plain, "options": costs}
 
 
+def together_of(job: Job, rounds: int) -> dict[str, Any]:
+    """Seconds of sampling all clips at once and one after the other, and how far apart their latents come."""
+    videos = [(job.view.clip(name), 1) for name in job.view.ids()]
+    made: dict[str, list[np.ndarray]] = {}
+    runs: dict[str, Callable[[], Any]] = {
+        "together": lambda: made.update(together=generate_together(job, videos)),
+        "alone": lambda: made.update(alone=[generate_latents(job, clip, number) for clip, number in videos]),
+    }
+    for run in runs.values():  # loading is not counted
+        run()
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(seconds_of(run, job.device))
+    middle = {name: median(values) for name, values in found.items()}
+    apart = max(float(np.abs(a - b).max()) for a, b in zip(made["together"], made["alone"], strict=True))
+    return {
+        "videos": len(videos), "seconds": found, **{f"{name}_seconds": value for name, value in middle.items()},
+        "times_faster": middle["alone"] / middle["together"], "latents_apart": apart,
+    }  # fmt: skip
+
+
 def latents_of(job: Job) -> np.ndarray:
     return generate_latents(job, job.view.clip(job.view.ids()[0]))
 
@@ -186,11 +217,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--options", default="")
+    parser.add_argument("--batch", type=int, default=0, help="videos that are sampled at once, against one by one")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     found: dict[str, Any] = {}
-    if asked.parts or asked.options:
+    if asked.batch:
+        with tempfile.TemporaryDirectory() as folder:
+            found["batch"] = together_of(job_of(Path(folder), asked.steps, asked.device, asked.batch), asked.rounds)
+    elif asked.parts or asked.options:
         with tempfile.TemporaryDirectory() as folder:
             job = job_of(Path(folder), asked.steps, asked.device)
             if asked.parts:
@@ -209,6 +244,9 @@ def say(found: dict[str, Any]) -> None:
         print(f"joint {found['joint_seconds']:.2f} s, frozen {found['frozen_seconds']:.2f} s, of which context "
               f"{found['context_seconds']:.2f} s")  # fmt: skip
         print(f"{found['times_faster']:.2f} times faster; {found['limit']:.2f} is the limit of {found['steps']} steps")
+    if batch := found.get("batch"):
+        print(f"{batch['videos']} videos: {batch['alone_seconds']:.2f} s one by one, {batch['together_seconds']:.2f} s "
+              f"together, {batch['times_faster']:.2f} times faster")  # fmt: skip
     for name, spent in found.get("parts", {}).items():
         print(f"{name:16} {spent['seconds']:7.2f} s  peak {spent['peak_bytes'] / 2**20:6.0f} MiB")
     for name, cost in found.get("options", {}).items():

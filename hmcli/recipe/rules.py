@@ -137,6 +137,14 @@ def _made(r: Recipe) -> Iterator[str]:
             f"sample.cache={r.sample.cache} with sample.compile={r.sample.compile}: a cache decides between steps "
             "which blocks run, leave one out"
         )
+    if r.sample.quantize != "none" and r.sample.offload != "none":
+        yield (
+            f"sample.offload={r.sample.offload} with sample.quantize={r.sample.quantize}: rounded weights cannot be "
+            "written to disk, and fetching them was not tried; leave one out"
+        )
+    for name in ("quantize", "offload"):
+        if r.sample.compile != "none" and (value := getattr(r.sample, name)) != "none":
+            yield f"sample.{name}={value} with sample.compile={r.sample.compile} was not tried, leave one out"
 
 
 def _eval(r: Recipe) -> Iterator[str]:

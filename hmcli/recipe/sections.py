@@ -517,6 +517,16 @@ class SampleConfig:
         key("blocks: torch.compile for the model's blocks; the first steps wait for it. It rounds otherwise.",
             by=("generate",)),
     ] = "none"  # fmt: skip
+    quantize: Annotated[
+        Literal["none", "int8"],
+        key("int8: the weights of the linear layers in blocks rounded to 8 bits (hmcli[8bit]). What it costs in "
+            "pixels: docs/performance.md.", by=("generate",)),
+    ] = "none"  # fmt: skip
+    offload: Annotated[
+        Literal["none", "memory", "disk"],
+        key("Where weights lie until their block runs: memory (a GPU's, in that of the CPU) or disk (TMPDIR). The same "
+            "numbers, in less memory and more time.", by=("generate",)),
+    ] = "none"  # fmt: skip
     guidance: Annotated[float, key("Guidance by the caption; 1: without.", by=_SAMPLE, ge=1)] = 3.0
     history_guidance: Annotated[
         float,

@@ -43,6 +43,13 @@ def test_latents_that_are_all_too_short_are_refused_by_a_dry_run(
     assert "5 frames of context" in " ".join(refused.stderr.split())
 
 
+def test_more_frames_than_targets_have_are_refused_by_a_dry_run(
+    hm: WarmCommand, run: Path, latents: Path, tmp_path: Path
+):
+    refused = hm("generate", latents, "--model", run, "--out", tmp_path / "g", "--dry-run", "--set", "sample.frames=22")
+    assert (refused.returncode, "the target has 21" in refused.stderr) == (3, True)
+
+
 def test_what_cannot_fit_into_memory_is_refused_with_numbers_before_weights_load(
     monkeypatch: pytest.MonkeyPatch, run: Path, latents: Path, tmp_path: Path
 ):

@@ -26,13 +26,24 @@ def test_it_compares_frozen_with_joint_context(tmp_path: Path, capsys: pytest.Ca
 
 def test_it_names_the_parts_of_a_video_and_what_options_cost_in_pixels(tmp_path: Path):
     out = tmp_path / "g.json"
-    words = ["--steps", "2", "--rounds", "1", "--parts", "--options", "together,first-block:9,1,unipc"]
+    words = ["--steps", "2", "--rounds", "1", "--parts", "--options", "together,disk,first-block:9,1,unipc"]
     load_benchmark("generate").main([*words, *THREADS, "--json", str(out)])
     found = json.loads(out.read_text())
     assert set(found["parts"]) == {"loading weights", "context", "denoising", "decoding", "writing"}
     costs = {name: of["psnr_to_plain"] for name, of in found["options"].items()}
     assert costs["together"] > 55  # it rounds otherwise
+    assert costs["disk"] == float("inf")  # the same bits
     assert costs["first-block:9"] < 55
     assert costs["1"] < 40
     assert all(of["times_faster"] == pytest.approx(found["plain_seconds"] / of["seconds"])
                for of in found["options"].values())  # fmt: skip
+
+
+def test_it_compares_videos_together_with_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "g.json"
+    load_benchmark("generate").main(["--steps", "1", "--rounds", "1", "--batch", "2", *THREADS, "--json", str(out)])
+    found = json.loads(out.read_text())["batch"]
+    assert found["videos"] == 2
+    assert 0 < found["latents_apart"] < 2e-5  # sums round otherwise
+    assert found["times_faster"] == pytest.approx(found["alone_seconds"] / found["together_seconds"])
+    assert "2 videos: " in capsys.readouterr().out

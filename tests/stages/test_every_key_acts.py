@@ -170,6 +170,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "sample.branches": ("generate", "sample.guidance=2", "together"),
     "sample.cache": ("generate", "sample.steps=4", "first-block:9"),
     "sample.compile": ("generate", "sample.steps=4 sample.cache=first-block:9", "blocks"),
+    "sample.quantize": ("generate", "sample.offload=disk", "int8"),  # refused; what it does: test_lighter.py
+    "sample.offload": ("generate", "", "memory"),  # refused on a CPU; what it does: test_lighter.py
     "sample.guidance": ("generate", "", "2"),
     "sample.history_guidance": ("generate", "", "2"),
     "sample.history_level": ("generate", "", "0.4"),

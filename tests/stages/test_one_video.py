@@ -168,6 +168,20 @@ def test_clips_bring_their_own_prompt_and_cameras(hm: WarmCommand, run: Path, la
     refused = hm("generate", latents, "--model", run, "--out", tmp_path / "gen", "--prompt", "a dog", "--fov", 40)
     assert refused.returncode == 2
     assert "--prompt, --fov" in refused.stderr
+    cut = hm("generate", latents, "--model", run, "--out", tmp_path / "gen", "--frames", 9)
+    assert "--set sample.frames=9" in cut.stderr
+    gone = hm("generate", tmp_path / "gone.mp4", "--model", run, "--out", tmp_path / "gen", "--cameras", "still")
+    assert (gone.returncode, "there is no such file" in gone.stderr) == (2, True)
+
+
+def test_an_output_that_holds_something_else_is_refused_before_anything_is_encoded(
+    hm: WarmCommand, run: Path, phone: Path, tmp_path: Path
+):
+    (tmp_path / "gen").mkdir()
+    (tmp_path / "gen" / "mine.txt").write_text("mine")
+    refused = after(hm, run, phone, tmp_path / "gen", "--cameras", "still", "--frames", 9)
+    assert (refused.returncode, "mine.txt" in refused.stderr) == (2, True)
+    assert not (tmp_path / "gen.latents").exists()
 
 
 def test_a_folder_of_somebody_else_is_not_written_into(phone: Path, tmp_path: Path):

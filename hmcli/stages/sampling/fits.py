@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hmcli.contracts import TIME_STRIDE
@@ -16,7 +17,7 @@ from hmcli.errors import DataError, HMError, UsageError
 from hmcli.stages.models.folders import check_memory_fits
 from hmcli.stages.models.layout import TRANSFORMER
 from hmcli.stages.sampling.job import Job
-from hmcli.stages.sampling.rollout import chunks_of
+from hmcli.stages.sampling.rollout import check_frames, chunks_of
 from hmcli.store.weights import weight_files
 
 GIB, MIB = 2**30, 2**20
@@ -25,8 +26,9 @@ _SAID = ("can't allocate memory", "not enough memory")  # what torch says on a C
 
 
 def check_clips(job: Job, clips: Sequence[str]) -> None:
-    """Raise DataError where no clip is long or large enough for the model's memory, UsageError where the longest one
-    cannot fit into the device's. Reads no weights. Single clips that are too short are set aside when they are made."""
+    """Raise DataError where no clip is long or large enough for the model's memory and `sample.frames`, UsageError
+    where the longest one cannot fit into the device's. Reads no weights. Single clips that are too short are set aside
+    when they are made."""
     shapes = {clip: job.view.where[clip][0].shape for clip in clips}
     refused: DataError | None = None
     for clip, shape in shapes.items():
@@ -34,6 +36,7 @@ def check_clips(job: Job, clips: Sequence[str]) -> None:
             check_memory_fits(
                 job.config, clip, context=shape.context, target=shape.target, size=job.view.latent_size
             )  # fmt: skip
+            check_frames(job.sample.frames, clip, shape.target)
             break
         except DataError as error:
             refused = refused or error
@@ -102,7 +105,15 @@ def least_bytes(job: Job, context: int, target: int, dtype: str, videos: int = 1
     frames = max(context, target) if config["context"] == "frozen" else context + target
     tokens = videos * frames * (height // rows) * (width // columns)
     dim = config["num_attention_heads"] * config["attention_head_dim"]
-    return _BYTES[dtype] * (parameters(job.model.path / TRANSFORMER) + tokens * (config["ffn_dim"] + 2 * dim))
+    weights = parameters(job.model.path / TRANSFORMER) * _bytes_a_weight(job, dtype)
+    return weights + _BYTES[dtype] * tokens * (config["ffn_dim"] + 2 * dim)
+
+
+def _bytes_a_weight(job: Job, dtype: str) -> int:
+    """On the device, at the least. In a CPU's memory all of them are loaded before they are rounded or put away."""
+    if job.device.startswith("cuda") and job.sample.offload != "none":
+        return 0
+    return 1 if job.device.startswith("cuda") and job.sample.quantize != "none" else _BYTES[dtype]
 
 
 def parameters(folder: Path) -> int:
@@ -157,6 +168,9 @@ def _nearest(job: Job, context: int, at_once: int, free: int) -> str:
         return f"set sample.chunk={1 + TIME_STRIDE * (smaller[0] - 1)} or less: the target is then made in parts"
     if job.sample.dtype == "float32" and least_bytes(job, context, at_once, "bfloat16") <= free:
         return "set sample.dtype=bfloat16"
+    fetched = replace(job, recipe=replace(job.recipe, sample=replace(job.sample, offload="memory")))
+    if job.device.startswith("cuda") and least_bytes(fetched, context, at_once, job.sample.dtype) <= free:
+        return "set sample.offload=memory"
     return "use a device with more memory, or smaller or shorter clips"
 
 

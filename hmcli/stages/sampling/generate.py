@@ -102,6 +102,9 @@ def run(
     left_out: tuple[Quarantined, ...] = ()
     if not is_latents(source):
         _refuse_parts(shard, source)
+        if out.exists():  # what keeps it from being written is said before anything is encoded
+            with ArtifactWriter(out, KIND, recipe={}, inputs={}, seed=recipe.seed, reporter=reporter, force=force):
+                pass
         encoded = _encode_first(recipe, source, out, folder, device, reporter, prune, processes, dry_run)
         if dry_run:
             plan = f"then {recipe.sample.steps} steps for each clip on {device}"

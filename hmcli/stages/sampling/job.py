@@ -52,10 +52,11 @@ if TYPE_CHECKING:
 
 _CAME_LATER = (  # keys that older videos know nothing of
     "chunk", "frames", "max_history", "anchor_radius", "scheduler", "branches", "cache", "history_level", "compile",
-    "batch",
+    "batch", "quantize", "offload",
 )  # fmt: skip
 NO_CACHE = "none"
 BLOCKS = "blocks"  # what is compiled
+INT8, MEMORY, DISK = "int8", "memory", "disk"  # rounded weights; where weights lie that are fetched
 NOTHING = "none"  # the policy that reads local windows alone
 
 
@@ -179,15 +180,28 @@ class Job:
         from hmcli.core.compiled import compile_blocks
 
         policy = policy_of(self.model, self.recipe)
+        lighter = self.sample.quantize == INT8 or self.sample.offload in (MEMORY, DISK)
         with part(LOADING):
             dtype, max_history = pick_dtype(self.sample.dtype), self.sample.max_history or None
-            network = self.model.load(dtype, self.device, policy, max_history)
+            network = self.model.load(dtype, "cpu" if lighter else self.device, policy, max_history)
+            if lighter:
+                self._lighten(network)
         self.reporter.note(network.set_attention(self.sample.attention))
         if self.sample.cache != NO_CACHE:
             _enable_cache(network, self.sample.cache)
         if self.sample.compile == BLOCKS:
             compile_blocks(network)
         return network
+
+    def _lighten(self, network: Any) -> None:
+        """Weights on the CPU as `sample.quantize` or `sample.offload` says."""
+        from hmcli.core.lighter import offload_blocks, round_weights
+
+        if self.sample.quantize == INT8:
+            round_weights(network)
+            network.to(self.device)
+        else:
+            offload_blocks(network, self.device, to_disk=self.sample.offload == DISK)
 
     @property
     def pipeline(self) -> HydraPipeline:
@@ -257,6 +271,15 @@ def open_job(
         from hmcli.core.compiled import check_compiler
 
         check_compiler("sample.compile", device)
+    if recipe.sample.quantize == INT8:
+        from hmcli.core.lighter import check_torchao
+
+        check_torchao("sample.quantize")
+    if recipe.sample.offload == MEMORY and device == "cpu":
+        raise UsageError(
+            "sample.offload=memory has no effect on a CPU: the weights lie in its memory already",
+            where={"recipe": "sample.offload", "device": device}, fix="set sample.offload=disk, or none",
+        )  # fmt: skip
     if recipe.sample.guidance == 1 and recipe.sample.negative:
         reporter.warn(f"sample.negative ({recipe.sample.negative!r}) is not used: sample.guidance is 1")
     if recipe.sample.negative or recipe.text.path != folder.text().path:

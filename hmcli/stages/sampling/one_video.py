@@ -48,11 +48,14 @@ class Asked:
 
 def refuse_without_video(asked: Asked, source: Path) -> None:
     """Raise UsageError for options that only a video knows: clips bring prompt and cameras of their own."""
+    if not source.exists():
+        raise UsageError("there is no such file", where={"source": source})
     names = {"prompt": "--prompt", "cameras": "--cameras", "frames": "--frames", "degrees": "--fov"}
     if given := [option for key, option in names.items() if getattr(asked, key)]:
         raise UsageError(
             f"{', '.join(given)}: only a video file takes that, its clips have captions and cameras of their own",
-            where={"source": source}, fix="leave it out, or name a video file",
+            where={"source": source}, fix="leave it out, or name a video file"
+            + (f"; targets of clips are cut by --set sample.frames={asked.frames}" if asked.frames else ""),
         )  # fmt: skip
 
 
@@ -142,12 +145,20 @@ def _cameras(
     try:
         found = parse_cameras(read_json(file), frames=info.frames, repair=poses.repair)
         if found.target is None:
-            raise DataError("the camera file has no poses of a target")
+            raise DataError(
+                "the camera file has no poses of a target", fix="add tgt_cam: where the camera goes after the video"
+            )
         if found.context is not None and len(found.context) != info.frames:
-            raise DataError(f"{len(found.context)} context cameras for {info.frames} video frames")
+            raise DataError(
+                f"{len(found.context)} context cameras for {info.frames} video frames",
+                fix="give one for every frame of the video, or none: the camera is then taken to stand still",
+            )
         wanted = asked.frames or frame_count(len(found.target), "trim")
         if wanted > len(found.target):
-            raise DataError(f"--frames {wanted}: the camera file has {len(found.target)} target cameras")
+            raise DataError(
+                f"--frames {wanted}: the camera file has {len(found.target)} target cameras",
+                fix=f"ask for {len(found.target)} or fewer, or add cameras",
+            )
     except DataError as error:
         error.where = {"--cameras": file, **error.where}
         raise

@@ -175,13 +175,17 @@ def target_frames(clip: LatentClip) -> int:
 
 def kept_frames(job: Job, clip: LatentClip) -> int:
     """Video frames of the target that are wanted. Raises DataError where it has fewer than `sample.frames`."""
-    asked, there = job.sample.frames, target_frames(clip)
-    if asked > there:
+    check_frames(job.sample.frames, clip.id, clip.target)
+    return job.sample.frames or target_frames(clip)
+
+
+def check_frames(asked: int, clip: str, latents: int) -> None:
+    """Raise DataError where a target of so many latent frames has fewer than `sample.frames`."""
+    if asked > (there := 1 + TIME_STRIDE * (latents - 1)):
         raise DataError(
-            f"sample.frames={asked}, but the target has {there}", where={"clip": clip.id},
+            f"sample.frames={asked}, but the target has {there}", where={"clip": clip},
             fix="leave it out, or give cameras of more frames",
         )  # fmt: skip
-    return asked or there
 
 
 class _Past(ABC):

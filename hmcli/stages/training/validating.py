@@ -84,7 +84,7 @@ def few_steps(recipe: Recipe) -> Any:
     """How held-out clips are sampled: as the recipe says, but once, all at once, with memory, and in fewer steps."""
     return replace(
         recipe.sample, steps=recipe.train.validate_steps, count=1, chunk=0, cache="none", branches="apart",
-        memory="on", compile="none", max_history=0, anchor_radius=0.0,
+        memory="on", compile="none", quantize="none", offload="none", max_history=0, anchor_radius=0.0,
     )  # fmt: skip
 
 

@@ -72,7 +72,8 @@ def _word(part: str, whole: str) -> Word:
         found = _AMOUNT.fullmatch(amount.strip().lower())
         if found is None or not 0 < float(found[1]) <= _MOST[found[2]]:
             raise UsageError(
-                f"--cameras {whole!r}: {amount!r} is no amount", fix="write degrees as 40deg, metres as 6m"
+                f"--cameras {whole!r}: {amount!r} is no amount",
+                fix="write degrees as 40deg (180 at most), metres as 6m (1000 at most)",
             )  # fmt: skip
         said[found[2]] = float(found[1])
     returns, name = name.endswith(RETURN), name.removesuffix(RETURN)
