@@ -174,14 +174,18 @@ def test_clips_bring_their_own_prompt_and_cameras(hm: WarmCommand, run: Path, la
     assert (gone.returncode, "there is no such file" in gone.stderr) == (2, True)
 
 
-def test_an_output_that_holds_something_else_is_refused_before_anything_is_encoded(
+def test_outputs_and_settings_that_cannot_be_are_refused_before_anything_is_encoded(
     hm: WarmCommand, run: Path, phone: Path, tmp_path: Path
 ):
     (tmp_path / "gen").mkdir()
     (tmp_path / "gen" / "mine.txt").write_text("mine")
     refused = after(hm, run, phone, tmp_path / "gen", "--cameras", "still", "--frames", 9)
     assert (refused.returncode, "mine.txt" in refused.stderr) == (2, True)
-    assert not (tmp_path / "gen.latents").exists()
+    for setting in ("sample.offload=memory", "sample.cache=last-block", "sample.anchor_radius=1"):
+        more = ("--cameras", "still", "--frames", 9, "--set", setting)
+        unknown = after(hm, run, phone, tmp_path / "new", *more)
+        assert (unknown.returncode, setting in unknown.stderr) == (2, True)
+    assert sorted(path.name for path in tmp_path.glob("*.latents")) == []
 
 
 def test_a_folder_of_somebody_else_is_not_written_into(phone: Path, tmp_path: Path):

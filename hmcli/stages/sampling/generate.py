@@ -31,7 +31,7 @@ from hmcli.stages.models.identity import codec_of, text_of
 from hmcli.stages.sampling.fits import batch_that_fits, check_clips, free_cached, memory_named, ran_out, say_fewer
 from hmcli.stages.sampling.job import (
     Job,
-    check_history_guidance,
+    check_settings,
     finite,
     generate_together,
     inputs_read,
@@ -97,7 +97,7 @@ def run(
             ),
         )  # fmt: skip
     folder = find_model(model)
-    check_history_guidance(recipe.sample.history_guidance, folder)
+    check_settings(recipe.sample, folder, device)
     kept, descriptions = sorted_memory(memory, folder)
     left_out: tuple[Quarantined, ...] = ()
     if not is_latents(source):

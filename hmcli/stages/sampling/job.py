@@ -244,6 +244,7 @@ def open_job(
     reporter: Reporter,
 ) -> tuple[Job, list[str]]:
     """Open everything sampling reads, and the ids of the clips asked for; `kept` is the model's own memory."""
+    check_settings(recipe.sample, folder, device)
     view = open_latents(source)
     view.say_left_out(reporter)
     ids = view.ids(clips)
@@ -253,7 +254,6 @@ def open_job(
             "--memory has no effect with sample.memory=off: nothing is read of it", where={"recipe": "sample.memory"},
             fix="leave --memory out",
         )  # fmt: skip
-    check_far_memory(recipe.sample, folder)
     if recipe.sample.batch > 1 and kept:
         raise UsageError(
             f"sample.batch={recipe.sample.batch} with the model's own memory: that lies on disk and is read clip by "
@@ -267,19 +267,6 @@ def open_job(
     if descriptions is not None:
         described = open_descriptions(descriptions, view, job.memory, ids, reporter)
         job = dataclasses.replace(job, described=described)
-    if recipe.sample.compile == BLOCKS:
-        from hmcli.core.compiled import check_compiler
-
-        check_compiler("sample.compile", device)
-    if recipe.sample.quantize == INT8:
-        from hmcli.core.lighter import check_torchao
-
-        check_torchao("sample.quantize")
-    if recipe.sample.offload == MEMORY and device == "cpu":
-        raise UsageError(
-            "sample.offload=memory has no effect on a CPU: the weights lie in its memory already",
-            where={"recipe": "sample.offload", "device": device}, fix="set sample.offload=disk, or none",
-        )  # fmt: skip
     if recipe.sample.guidance == 1 and recipe.sample.negative:
         reporter.warn(f"sample.negative ({recipe.sample.negative!r}) is not used: sample.guidance is 1")
     if recipe.sample.negative or recipe.text.path != folder.text().path:
@@ -287,12 +274,42 @@ def open_job(
     return job, ids
 
 
-def _enable_cache(network: HydraTransformer3DModel, name: str) -> None:
-    """Raises UsageError for a cache that is not known, or cannot be right with this model."""
+def check_settings(sample: SampleConfig, folder: ModelFolder, device: str) -> None:
+    """Raise UsageError or MissingPartError for what this model, device or installation cannot do; no clip is needed."""
+    check_history_guidance(sample.history_guidance, folder)
+    check_far_memory(sample, folder)
+    if sample.cache != NO_CACHE:
+        _cache_of(sample.cache)
+    if sample.compile == BLOCKS:
+        from hmcli.core.compiled import check_compiler
+
+        check_compiler("sample.compile", device)
+    if sample.quantize == INT8:
+        from hmcli.core.lighter import check_torchao
+
+        check_torchao("sample.quantize")
+    if sample.offload == MEMORY and device == "cpu":
+        raise UsageError(
+            "sample.offload=memory has no effect on a CPU: the weights lie in its memory already",
+            where={"recipe": "sample.offload", "device": device}, fix="set sample.offload=disk, or none",
+        )  # fmt: skip
+
+
+def _cache_of(name: str) -> Any:
+    """diffusers' configuration of a cache. Raises UsageError for one that is not known."""
     from hmcli.core.caching import named_config
 
     try:
-        network.enable_cache(named_config(name))
+        return named_config(name)
+    except ValueError as error:
+        raise UsageError(str(error), where={"recipe": f"sample.cache={name}"}, fix="set sample.cache=none") from error
+
+
+def _enable_cache(network: HydraTransformer3DModel, name: str) -> None:
+    """Raises UsageError for a cache that is not known, or cannot be right with this model."""
+    config = _cache_of(name)
+    try:
+        network.enable_cache(config)
     except ValueError as error:
         raise UsageError(str(error), where={"recipe": f"sample.cache={name}"}, fix="set sample.cache=none") from error
 

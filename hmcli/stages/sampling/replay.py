@@ -15,7 +15,7 @@ from hmcli.errors import DataError, HMError, UsageError
 from hmcli.recipe.reading import from_dict
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.sampling.generate import Generator
-from hmcli.stages.sampling.job import Job, check_history_guidance, open_job, sorted_memory
+from hmcli.stages.sampling.job import Job, open_job, sorted_memory
 from hmcli.stages.sampling.layout import CHUNKS, LIST, SUFFIX, Again, Row, VideoKey
 from hmcli.stages.sampling.rollout import check_rollout
 from hmcli.stages.sampling.samples import sample_item
@@ -93,7 +93,6 @@ def _job(made: Row, again: Again, places: Places, reporter: Reporter) -> Job:
     """The job that a row was made by, with things as they lie now."""
     recipe = from_dict(again.recipe)
     folder = find_model(places.model or Path(again.model))
-    check_history_guidance(recipe.sample.history_guidance, folder)
     kept, descriptions = sorted_memory(places.memory or tuple(map(Path, again.memory)), folder)
     latents, device = places.latents or Path(again.latents), places.device or again.device
     if not latents.exists():
