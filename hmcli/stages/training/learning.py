@@ -96,4 +96,8 @@ def make_average(parameters: Iterable[torch.nn.Parameter], decay: float) -> EMAM
     """
     from diffusers.training_utils import EMAModel
 
-    return EMAModel(parameters, decay=decay, update_after_step=-1, foreach=True) if decay else None
+    if not decay:
+        return None
+    kept = list(parameters)
+    at_once = bool(kept) and kept[0].device.type == "cuda"  # few launches; rounds otherwise than one by one
+    return EMAModel(kept, decay=decay, update_after_step=-1, foreach=at_once)
