@@ -286,6 +286,7 @@ def generate(
     if profile and on is not None:
         raise UsageError("--profile measures one process", fix="leave out --on, or --profile")
     asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
+    memories = given_all(memory)
     weights = find_input(model, "run")
     base = recorded(weights)
     found = find_input(asked, "latents", "dataset", accept=made_with(base, "codec"))
@@ -310,7 +311,7 @@ def generate(
             one_video.refuse_without_video(wanted, found)
         return carry_out(
             stage.run, Spread(shard, on, shards), recipe=resolved,
-            source=found, model=weights, memory=given_all(memory), clips=tuple(clips or ()),
+            source=found, model=weights, memory=memories, clips=tuple(clips or ()),
             out=where, force=force, prune=prune, device=device, processes=processes,
             dry_run=dry_run, **({"profile": True} if profile else {}),
         )  # fmt: skip

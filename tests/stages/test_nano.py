@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from warm import WarmCommand
 
+from hmcli.metrics.backbones.networks import file_hash
 from hmcli.recipe.reading import load_recipe, to_dict
+from hmcli.stages.models.folders import PACKAGED, find_model, model_arguments, read_otherwise
+from hmcli.stages.models.layout import TRANSFORMER
 from hmcli.store.manifest import read_manifest
 
 ROWS = {"window-only": ("none", 0), "dense": ("all", 0), "hydra": ("affinity", 3), "oracle": ("oracle", 3)}
@@ -36,6 +39,19 @@ def test_rows_start_from_a_base_of_their_own_kind():
     assert {key for key in base["train"] if base["train"][key] != row["train"][key]} <= {
         "steps", "lr", "warmup", "ema", "checkpoint_every",
     }  # fmt: skip
+
+
+def test_the_packaged_base_is_what_its_card_says_and_what_rows_start_from():
+    place = PACKAGED.with_name("nano")
+    card, base = (place / "README.md").read_text(), find_model(place)
+    base.check_whole(TRANSFORMER)
+    base.check_whole("vae")
+    for part in (TRANSFORMER, "vae"):
+        assert f"{part} sha256:{file_hash(place / part / 'diffusion_pytorch_model.safetensors')}" in card
+    row = load_recipe("nano/hydra", ["codec.channels=24", f"model.base={place}"])
+    wanted = model_arguments(row, channels=24, text_dim=base.config()["text_dim"])
+    assert {"policy", "top_k"} == set(read_otherwise(base, wanted))
+    assert "/" not in base.manifest.recipe["codec"]["path"]
 
 
 def test_the_codec_is_the_one_that_the_rows_expect():
