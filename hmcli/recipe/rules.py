@@ -118,6 +118,8 @@ def _train(r: Recipe) -> Iterator[str]:
         yield "train.validate_metrics needs train.validate_every and train.validate_clips: they are of sampled clips"
     if r.train.lora is not None and r.train.part != "transformer":
         yield "train.lora is for train.part=transformer"
+    if r.train.offload and r.train.parallel != "fsdp":
+        yield "train.offload=true needs train.parallel=fsdp: it is shares of a model that it moves out of GPUs"
     if r.train.parallel == "fsdp":
         if r.train.optimizer == "muon":
             yield "train.parallel=fsdp with train.optimizer=muon: its update needs whole matrices, use adamw or ddp"

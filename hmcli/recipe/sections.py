@@ -372,6 +372,10 @@ class TrainConfig:
         key("What ranks hold: ddp the whole model each, fsdp a share of weights, gradients, moments and average.",
             by=_TRAIN),
     ] = "ddp"  # fmt: skip
+    offload: Annotated[
+        bool,
+        key("fsdp on GPUs: shares lie in the machine's memory, and the optimizer works there; slower.", by=_TRAIN),
+    ] = False  # fmt: skip
     shuffle: Annotated[
         Literal["clips", "shards"],
         key("Order of clips in an epoch: all by chance; or files of the latents by chance, then the clips of a few "

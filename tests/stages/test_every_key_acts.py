@@ -127,6 +127,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.batch": ("train", "", "1"),
     "train.accumulate": ("train", "", "2"),
     "train.parallel": ("train", "", "fsdp"),
+    "train.offload": ("train", "", "true"),
     "train.shuffle": ("train", "", "shards"),
     "train.lr": ("train", "", "1e-4"),
     "train.warmup": ("train", "", "1"),

@@ -207,6 +207,11 @@ def test_ranks_share_the_clips_of_a_step_and_may_share_the_model():
     spread = small("train.batch=4", "train.parallel=fsdp", *NO_VAE)
     asked = plan.planned_peak(spread, shape_of(spread), world=4, on_cpu=False)
     assert asked == four["memory"]["peak_with_sharding"]
+    out = small("train.batch=4", "train.parallel=fsdp", "train.offload=true", *NO_VAE)
+    beside = plan.planned_peak(out, shape_of(out), world=4, on_cpu=False)
+    held = sum(four["memory"][part] for part in ("weights", "gradients", "optimizer", "average"))
+    assert asked - beside == pytest.approx(held / 4)
+    assert plan.planned_peak(out, shape_of(out), world=4, on_cpu=True) > beside, "a CPU has them anyway"
     assert four["disk"]["checkpoint"] == pytest.approx(12 * four["parameters"], rel=0.01)  # weights and two moments
 
 

@@ -7,14 +7,15 @@ import pickle
 import shutil
 import signal
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
-from torch.distributed.fsdp import FSDPModule
+from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
 from torch.distributed.tensor import DTensor
 from training_runs import alive, apart, lines, ranks_of, rows, sets, training_of
 from warm import WarmCommand, ok, wait_for
@@ -28,6 +29,7 @@ from hmcli.stages.models.folders import build_model, model_arguments
 from hmcli.stages.training.checkpoints import read_checkpoint
 from hmcli.stages.training.ranks import Ranks
 from hmcli.stages.training.sharded import SHARES, read_shares
+from hmcli.stages.training.sharded import whole as put_together
 from hmcli.stages.training.together import Objective, together
 from hmcli.stages.training.train import as_encoded
 from hmcli.stages.training.trainer import prepare_training
@@ -180,10 +182,47 @@ def test_what_sharding_cannot_do_is_refused(hm: WarmCommand, nano: Path, latents
         ([*FSDP, "--set", "train.optimizer=muon"], "train.parallel=fsdp with train.optimizer=muon"),
         ([*FSDP, "--set", "train.lora={rank: 2}"], "train.parallel=fsdp with train.lora"),
         (FSDP[2:], "divides a model among ranks, and there is one"),
+        (["--set", "train.offload=true"], "train.offload=true needs train.parallel=fsdp"),
+        ([*FSDP, "--set", "train.offload=true"], "on a CPU they are there"),
     ):
         refused = hm(*line, *settings)
         assert refused.returncode == 2
         assert said in refused.stderr
+
+
+def _of_two(rank: int, meeting: Path, nano: Path, latents: Path, out: Path, settings: list[str]) -> None:
+    """Two steps as one of two ranks; the first one writes the whole weights."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), 2), rank=rank, world_size=2)
+    view = open_latents(latents)
+    recipe = as_encoded(load_recipe(str(nano), ["train.parallel=fsdp", "train.batch=2", *settings]), view, Silent())
+    training = prepare_training(recipe, view, "cpu", None, Silent(), Ranks(rank, 2))
+    clips = [view.clip(view.ids()[number]) for number in range(2)]
+    for step in range(2):
+        training.step(training.prepare(step, clips))
+    weights = put_together(dict(training.model.named_parameters()))
+    if rank == 0:
+        save_file({name: value.contiguous() for name, value in weights.items()}, out)
+    blocks: Any = training.model.blocks
+    moved = [isinstance(one._get_fsdp_state()._fsdp_param_group.offload_policy, CPUOffloadPolicy) for one in blocks]
+    assert set(moved) == {recipe.train.offload}
+    dist.destroy_process_group()
+
+
+def test_shares_out_of_the_gpu_train_to_the_same_weights(nano: Path, latents: Path, tmp_path: Path):
+    """On a CPU, where they lie in one memory: the way through torch's policy is the same."""
+    found = []
+    for number, settings in enumerate((["train.ema=0.9"], ["train.ema=0.9", "train.offload=true"])):
+        meeting, out = tmp_path / f"meeting{number}", tmp_path / f"{number}.safetensors"
+        arguments = (meeting, nano, latents, out, settings)
+        ranks = [get_context("fork").Process(target=_of_two, args=(rank, *arguments)) for rank in range(2)]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+        assert [rank.exitcode for rank in ranks] == [0, 0]
+        found.append(load_file(out))
+    assert found[0].keys() == found[1].keys()
+    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
 
 
 @pytest.fixture

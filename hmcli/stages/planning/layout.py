@@ -31,6 +31,7 @@ class Memory:
     vae_decode_peak: float
     text_encoder_weights: float
     sampling_peak: float
+    offloaded: float = 0.0  # shares of a rank in the machine's memory instead (train.offload)
     videos: float = 0.0  # clips that lie in the machine's memory meanwhile; on a CPU the peak counts them
 
 

@@ -93,7 +93,7 @@ def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Devic
 
 def planned_peak(recipe: Recipe, shape: ClipShape, *, world: int, on_cpu: bool) -> float:
     """Highest bytes of a rank, which holds of the model what `train.parallel` says."""
-    return _peak(training_account(_at_once(recipe, world), shape, on_cpu=on_cpu), recipe, world)
+    return _peak(training_account(_at_once(recipe, world), shape, on_cpu=on_cpu), recipe, world, on_cpu)
 
 
 def _what_to_change(recipe: Recipe, shape: ClipShape, world: int, device: Device) -> tuple[Remedy, ...]:
@@ -113,7 +113,7 @@ def _checkpointed(recipe: Recipe, wanted: bool) -> Recipe:
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, gradient_checkpointing=wanted))
 
 
-def _peaks(step: Account, recipe: Recipe, world: int) -> tuple[float, float]:
+def _peaks(step: Account, recipe: Recipe, world: int, on_cpu: bool) -> tuple[float, float]:
     """Highest bytes of a rank: every rank with all of the model, and the model spread over the ranks.
 
     In the first case ranks gather gradients in buckets as large as these; in the second a block's weights and gradients
@@ -124,13 +124,19 @@ def _peaks(step: Account, recipe: Recipe, world: int) -> tuple[float, float]:
         peak = max(step.forward + step.gradients, step.backward + step.gradients, step.update)
     if world == 1:
         return peak, peak
-    held = step.weights + step.gradients + step.optimizer + step.average
-    spread = held / world + 2 * (step.weights + step.gradients) / recipe.model.layers
+    held = _held(step)
+    spread = 2 * (step.weights + step.gradients) / recipe.model.layers
+    spread += 0.0 if recipe.train.offload and not on_cpu else held / world
     return peak + step.gradients, peak - held + spread
 
 
-def _peak(step: Account, recipe: Recipe, world: int) -> float:
-    whole, spread = _peaks(step, recipe, world)
+def _held(step: Account) -> float:
+    """Bytes that stay from step to step."""
+    return step.weights + step.gradients + step.optimizer + step.average
+
+
+def _peak(step: Account, recipe: Recipe, world: int, on_cpu: bool) -> float:
+    whole, spread = _peaks(step, recipe, world, on_cpu)
     return spread if recipe.train.parallel == "fsdp" else whole
 
 
@@ -139,13 +145,14 @@ def _memory(
 ) -> Memory:
     kept = step.activations
     with_it, without = (kept, twin) if recipe.train.gradient_checkpointing else (twin, kept)
-    peak = _peak(step, recipe, world)
+    peak, spread = _peak(step, recipe, world, device.on_cpu), _peaks(step, recipe, world, device.on_cpu)[1]
     text = text_parameters(recipe) * (4 if recipe.text.dtype == "float32" else 2)
     return Memory(
         weights=step.weights, gradients=step.gradients, optimizer=step.optimizer, average=step.average,
         activations=kept, activations_with_checkpointing=with_it, activations_without_checkpointing=without,
         attention_at_work=step.attention, peak=peak,
-        peak_with_sharding=_peaks(step, recipe, world)[1], room=device.room, fits=peak <= device.room,
+        offloaded=_held(step) / world if recipe.train.offload and not device.on_cpu else 0.0,
+        peak_with_sharding=spread, room=device.room, fits=peak <= device.room,
         vae_weights=vae.weights if vae else 0, vae_encode_peak=vae.encode_peak if vae else 0,
         vae_decode_peak=vae.decode_peak if vae else 0, text_encoder_weights=text,
         sampling_peak=sampling.peak + sampling.kept,

@@ -40,6 +40,7 @@ def remedies(recipe: Recipe, room: float, peak_of: Callable[[Recipe], float]) ->
 def _changes(recipe: Recipe) -> Iterator[tuple[str, Callable[[Recipe], Recipe]]]:
     yield "train.parallel=fsdp", lambda r: _train(r, parallel="fsdp")
     yield "train.gradient_checkpointing=true", lambda r: _train(r, gradient_checkpointing=True)
+    yield "train.offload=true", lambda r: _train(r, offload=r.train.parallel == "fsdp")
     yield "train.dtype=bfloat16", lambda r: _train(r, dtype="bfloat16")
     yield "train.draws=1", lambda r: _train(r, draws=1)
     pieces = recipe.train.accumulate

@@ -58,6 +58,8 @@ def _rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("  attention", f"{size(memory['attention_at_work'])} while a layer runs"),
         *([("  sharded", f"{size(memory['peak_with_sharding'])} at its peak with train.parallel=fsdp")]
           if plan["world"] > 1 else []),
+        *([("  offloaded", f"{size(memory['offloaded'])} of a rank in the machine's memory")]
+          if memory["offloaded"] else []),
         ("VAE", f"{size(memory['vae_weights'])} of weights; encoding {size(memory['vae_encode_peak'])}, decoding "
                 f"{size(memory['vae_decode_peak'])} at the peak" if memory["vae_weights"] else "no network"),
         *([("text encoder", f"{size(memory['text_encoder_weights'])} of weights")]

@@ -71,7 +71,7 @@ def together(objective: Objective, ranks: Ranks, device: str) -> torch.nn.Module
 
 def _sharded(objective: Objective, ranks: int, device: str) -> torch.nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
     from torch.utils import _pytree
 
     from hmcli.core.memory import BlockMemory, Held
@@ -81,10 +81,14 @@ def _sharded(objective: Objective, ranks: int, device: str) -> torch.nn.Module:
             _pytree.register_dataclass(kind)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing changes one in place
     mesh = init_device_mesh(torch.device(device).type, (ranks,))
+    offloads = objective.recipe.train.offload
+    where = CPUOffloadPolicy(pin_memory=device != "cpu") if offloads else OffloadPolicy()
     blocks: Any = objective.model.blocks
     for block in blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(objective, mesh=mesh, reshard_after_forward=True)  # also where no backward pass follows
+        fully_shard(block, mesh=mesh, offload_policy=where)
+    fully_shard(
+        objective, mesh=mesh, reshard_after_forward=True, offload_policy=where
+    )  # also where no backward pass follows
     return objective
 
 

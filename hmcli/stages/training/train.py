@@ -71,7 +71,7 @@ from hmcli.store.manifest import is_artifact, read_manifest
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 # of the train section, when a run is continued
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "compile", *SEEN)
+_MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "offload", "compile", *SEEN)
 SOURCES = "latents (or model.base, or --memory)"
 PACKED = ("compressor", "keep_bits")  # of the data section
 FROM_NOTHING = "the start"  # in place of a checkpoint
@@ -109,6 +109,11 @@ def run(
         from hmcli.core.compiled import check_compiler
 
         check_compiler("train.compile", device)
+    if recipe.train.offload and device == "cpu":
+        raise UsageError(
+            "train.offload=true moves shares from a GPU into the machine's memory; on a CPU they are there",
+            where={"recipe": "train.offload", "device": device}, fix="leave it out, or train with --device cuda",
+        )  # fmt: skip
     if recipe.train.optimizer == "adamw8bit":
         from hmcli.stages.training.eight_bit import check_package
 
