@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -15,6 +18,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from hmcli.recipe.reading import recipe_names
+
+HERE = {  # the system that constraints were resolved for
+    "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix",
+    "python_version": "3.11", "python_full_version": "3.11.9",
+}  # fmt: skip
 
 
 def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Path):
@@ -31,15 +39,87 @@ def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Pat
 
 
 def test_every_lower_bound_is_a_release_that_is_tested(project: Path):
-    """torch alone is tested above its bound (CONTRIBUTING.md, "Versions")."""
+    """torch alone is tested above its bound, and brings its triton (CONTRIBUTING.md, "Versions")."""
+    tested, bound = _pins(project, "constraints-lowest.txt"), _bounds(project)
+    assert {name for name in bound if tested.get(name) != _version(bound[name], ">=")} == {"torch", "triton"}
+    assert tested["torch"] > _version(bound["torch"], ">=")
+
+
+@pytest.mark.parametrize(
+    ("files", "left_out"),
+    [
+        (["constraints.txt"], {"triton", "trackio"}),  # of CUDA's builds; beside an older pillow alone
+        (["constraints.txt", "constraints-cuda.txt"], {"trackio"}),
+        (["constraints-lowest.txt"], {"triton"}),
+    ],
+)
+def test_constraints_pin_every_dependency_at_a_release_that_is_admitted(
+    project: Path, files: list[str], left_out: set[str]
+):
+    pins, bounds = _pins(project, *files), _bounds(project)
+    assert bounds.keys() - pins.keys() == left_out
+    assert {name for name in bounds.keys() & pins.keys() if not bounds[name].contains(pins[name])} == set()
+
+
+def test_constraints_pin_what_dependencies_need_in_turn(project: Path):
+    """As the packages that are installed here say it, where they are those of constraints.txt."""
+    pins, open_ended, seen = _pins(project, "constraints.txt"), list[str](), set[tuple[str, str]]()
+    if _installed("diffusers") != pins["diffusers"]:
+        pytest.skip("another set of releases is installed")
+    waiting = [(requirement, "hmcli", "") for requirement in _direct(project)]
+    while waiting:
+        needed, by, extra = waiting.pop()
+        name = canonicalize_name(needed.name)
+        if needed.marker is not None and not needed.marker.evaluate(HERE | {"extra": extra}):
+            continue
+        if name not in pins or not needed.specifier.contains(pins[name], prereleases=True):
+            open_ended.append(f"{needed} of {by}")
+        for wanted in {"", *needed.extras}:
+            if (name, wanted) not in seen:
+                seen.add((name, wanted))
+                needs = importlib.metadata.requires(name) if _installed(name) is not None else None
+                waiting += [(Requirement(line), name, wanted) for line in needs or []]
+    assert len(seen) > 50
+    # Triton is of torch's CUDA builds, pinned with them; trackio is no part of the set.
+    assert {line.split()[-1] for line in open_ended} <= {"hmcli"}, open_ended
+    assert {re.split(r"\W", line)[0] for line in open_ended} == {"triton", "trackio"}
+
+
+def test_what_a_cuda_build_brings_is_pinned_apart(project: Path):
+    cuda, rest = _pins(project, "constraints-cuda.txt"), _pins(project, "constraints.txt")
+    assert cuda.keys() & rest.keys() == set()
+    assert {name for name in cuda if not name.startswith(("cuda-", "nvidia-"))} == {"triton"}
+    assert {"cuda-toolkit", "nvidia-cudnn-cu13", "nvidia-nccl-cu13"} <= cuda.keys()
+
+
+def test_constraints_name_no_place_to_install_from(project: Path):
+    """A lock that names an index would install from there on every machine."""
+    for file in project.glob("constraints*.txt"):
+        assert not re.search(r"://|--(extra-)?index|--find-links", file.read_text()), file.name
+
+
+def _direct(project: Path) -> list[Requirement]:
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     extras = [line for extra in table["optional-dependencies"].values() for line in extra]
-    direct = [Requirement(line) for line in table["dependencies"] + extras]
-    lines = [line for line in (project / "constraints-lowest.txt").read_text().splitlines() if line[0] != "#"]
-    tested = {canonicalize_name(pin.name): pin.specifier for pin in map(Requirement, lines)}
-    bound = {canonicalize_name(requirement.name): requirement.specifier for requirement in direct}
-    assert {name for name in bound if _version(tested[name], "==") != _version(bound[name], ">=")} == {"torch"}
-    assert _version(tested["torch"], "==") > _version(bound["torch"], ">=")
+    return [Requirement(line) for line in table["dependencies"] + extras]
+
+
+def _bounds(project: Path) -> dict[str, SpecifierSet]:
+    return {canonicalize_name(requirement.name): requirement.specifier for requirement in _direct(project)}
+
+
+def _pins(project: Path, *files: str) -> dict[str, Version]:
+    lines = [line for file in files for line in (project / file).read_text().splitlines() if line[0] != "#"]
+    pins = [pin for pin in map(Requirement, lines) if pin.marker is None or pin.marker.evaluate(HERE)]
+    assert len({canonicalize_name(pin.name) for pin in pins}) == len(pins), "each once"
+    return {canonicalize_name(pin.name): _version(pin.specifier, "==") for pin in pins}
+
+
+def _installed(name: str) -> Version | None:
+    try:
+        return Version(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _version(specifier: SpecifierSet, operator: str) -> Version:
