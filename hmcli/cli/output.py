@@ -23,6 +23,12 @@ def explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("interrupted: run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
+    from hmcli.stages.shared.memory import first_words, ran_out
+
+    if ran_out(error):
+        fix = "free some, use fewer processes or another device, or smaller or shorter clips"
+        print(f"error: out of memory: {first_words(error)}\n  fix  {fix}", file=sys.stderr)
+        return 1
     print(f"error: {type(error).__name__}: {error}\n  fix  run again with --debug and report this", file=sys.stderr)
     return 1
 

@@ -9,12 +9,15 @@ import pytest
 import torch
 from warm import WarmCommand, ok
 
+from hmcli.cli.output import explain
 from hmcli.errors import HMError, UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Heard, Silent
+from hmcli.stages.latents import encode
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.sampling import fits, generate
 from hmcli.stages.sampling.job import Job, generate_latents, open_job
+from hmcli.stages.shared.memory import free_bytes
 from hmcli.store.video import write_video
 
 
@@ -78,7 +81,7 @@ def test_what_cannot_fit_into_memory_is_refused_with_numbers_before_weights_load
 
 
 def test_free_memory_is_known_here():
-    free = fits.free_bytes("cpu")
+    free = free_bytes("cpu")
     assert free is None or 2**20 < free < 2**50
 
 
@@ -89,7 +92,7 @@ def test_free_memory_is_known_here():
 )  # fmt: skip
 def test_memory_that_ran_out_is_an_error_with_numbers(run: Path, latents: Path, error: Exception):
     job = job_of(run, latents)
-    with pytest.raises(HMError, match="out of memory on cpu") as said, fits.memory_named(job, job.view.ids()[0]):
+    with pytest.raises(HMError, match="out of memory on cpu") as said, fits.memory_of(job, job.view.ids()[0]):
         raise error
     assert said.value.where["latent frames"] == "6 of context, 6 of target"
     assert "sample.chunk=9" in said.value.fix
@@ -97,8 +100,29 @@ def test_memory_that_ran_out_is_an_error_with_numbers(run: Path, latents: Path, 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(run: Path, latents: Path):
     job = job_of(run, latents)
-    with pytest.raises(RuntimeError, match="shapes"), fits.memory_named(job, job.view.ids()[0]):
+    with pytest.raises(RuntimeError, match="shapes"), fits.memory_of(job, job.view.ids()[0]):
         raise RuntimeError("shapes do not fit")
+
+
+def test_encoding_that_runs_out_of_memory_names_the_clip_and_what_needs_less(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(encode, "encode_video", lambda *_: torch.empty(2**50, dtype=torch.uint8))
+    recipe = load_recipe("mini/hydra")
+    with pytest.raises(HMError, match="out of memory on cpu") as said:
+        encode.run(recipe, data=clips, out=tmp_path / "latents", force=False, device="cpu", reporter=Silent())
+    assert said.value.where["clip"] in {clip.name for clip in clips.iterdir()}
+    assert "codec.chunk_frames=1" in said.value.fix
+
+
+def test_a_command_that_runs_out_of_memory_anywhere_asks_for_no_report(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(RuntimeError) as ended:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert explain(ended.value) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory: ")
+    assert "fewer processes" in said
+    assert "report" not in said
 
 
 def test_captions_that_are_cut_are_counted_and_their_clips_named(

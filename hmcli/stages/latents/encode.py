@@ -50,6 +50,7 @@ from hmcli.stages.latents.subjects import UNDEFINED, latent_masks, subject_array
 from hmcli.stages.models.identity import codec_hash, open_codec, open_text, text_hash
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit
+from hmcli.stages.shared.memory import memory_named
 from hmcli.stages.shared.outcome import planned, require_some, result_of
 from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import from_json, key_of, to_json
@@ -228,13 +229,25 @@ class Encoder:
         _ = self.codec
 
     def make(self, unit: Unit, place: Path) -> Encoded:
-        clip = load_clip(self.clips[unit.id], self.recipe.data)
-        arrays, rounding = encode_clip(clip, self.codec, self.device), None
+        where = {"clip": unit.id, "data.size": "{} x {}".format(*self.recipe.data.size)}
+        with memory_named(self.device, where=where, fix=_smaller(self.recipe)):
+            clip = load_clip(self.clips[unit.id], self.recipe.data)
+            arrays, rounding = encode_clip(clip, self.codec, self.device), None
         if self.recipe.data.keep_bits < MANTISSA:
             arrays[LATENTS], rounding = rounded(arrays[LATENTS], self.recipe.data.keep_bits)
         for note in clip.notes:
             self.reporter.note(f"{clip.id}: {note}")
         return Encoded(arrays=arrays, about=replace(_about(clip), rounding=rounding))
+
+
+def _smaller(recipe: Recipe) -> str:
+    """What encodes the same clips in less memory, or smaller ones."""
+    if recipe.codec.name == "blocks":
+        return "set a smaller data.size, or encode shorter clips or with fewer processes"
+    return (
+        "set codec.chunk_frames=1 (causally exact), codec.tile=[height,width] or codec.dtype=bfloat16, a smaller"
+        " data.size, or fewer processes"
+    )
 
 
 def encode_clip(clip: LoadedClip, codec: VideoCodec, device: str) -> dict[str, np.ndarray]:

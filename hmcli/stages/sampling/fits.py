@@ -7,22 +7,21 @@ one feed-forward layer of one run of it. What still runs out of memory says what
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from hmcli.contracts import TIME_STRIDE
-from hmcli.errors import DataError, HMError, UsageError
+from hmcli.errors import DataError, UsageError
 from hmcli.stages.models.folders import check_memory_fits
 from hmcli.stages.models.layout import TRANSFORMER
 from hmcli.stages.sampling.job import Job
 from hmcli.stages.sampling.rollout import check_frames, chunks_of
+from hmcli.stages.shared.memory import free_bytes, gib, memory_named
 from hmcli.store.weights import weight_files
 
-GIB, MIB = 2**30, 2**20
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_SAID = ("can't allocate memory", "not enough memory")  # what torch says on a CPU
 
 
 def check_clips(job: Job, clips: Sequence[str]) -> None:
@@ -55,7 +54,7 @@ def check_bytes(job: Job, context: int, target: int, free: int | None) -> None:
     if free is None or needed <= free:
         return
     raise UsageError(
-        f"{_gib(needed)} of memory are needed at the least, {_gib(free)} are free on {job.device}",
+        f"{gib(needed)} of memory are needed at the least, {gib(free)} are free on {job.device}",
         where={"latent frames": f"{context} of context, {at_once} made at a time", "latent size": _size(job),
                "sample.dtype": job.sample.dtype},
         fix=_nearest(job, context, at_once, free),
@@ -72,7 +71,7 @@ def batch_that_fits(job: Job, clips: Sequence[str]) -> int:
     lengths = (longest.context, longest.target, job.sample.dtype)
     fitting = [n for n in range(asked, 1, -1) if least_bytes(job, *lengths, videos=n) <= free]
     if (most := fitting[0] if fitting else 1) < asked:
-        say_fewer(job, most, f"{_gib(least_bytes(job, *lengths, videos=asked))} are needed, {_gib(free)} are free")
+        say_fewer(job, most, f"{gib(least_bytes(job, *lengths, videos=asked))} are needed, {gib(free)} are free")
     return most
 
 
@@ -87,15 +86,6 @@ def free_cached(device: str) -> None:
         import torch
 
         torch.cuda.empty_cache()
-
-
-def ran_out(error: Exception) -> bool:
-    """Is this how torch, or Python, says that memory is out?"""
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
 
 
 def least_bytes(job: Job, context: int, target: int, dtype: str, videos: int = 1) -> int:
@@ -132,33 +122,11 @@ def parameters(folder: Path) -> int:
     return count
 
 
-def free_bytes(device: str) -> int | None:
-    """Memory that is free on a device; None: not known."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[0])
-    about = Path("/proc/meminfo")
-    lines = about.read_text(encoding="ascii").splitlines() if about.is_file() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
-
-
-@contextmanager
-def memory_named(job: Job, clip: str) -> Iterator[None]:
+def memory_of(job: Job, clip: str) -> AbstractContextManager[None]:
     """Out of memory in here is an error with numbers, and with what to try."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
-            raise
-        free, shape = free_bytes(job.device), job.view.where[clip][0].shape
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise HMError(
-            f"out of memory on {job.device}", where={"clip": clip, "free now": "not known" if free is None else
-            _gib(free), "latent frames": f"{shape.context} of context, {shape.target} of target", "because": said[0]},
-            fix=_try(job, shape.target),
-        ) from error  # fmt: skip
+    shape = job.view.where[clip][0].shape
+    where = {"clip": clip, "latent frames": f"{shape.context} of context, {shape.target} of target"}
+    return memory_named(job.device, where=where, fix=_try(job, shape.target))
 
 
 def _nearest(job: Job, context: int, at_once: int, free: int) -> str:
@@ -183,7 +151,3 @@ def _try(job: Job, target: int) -> str:
 
 def _size(job: Job) -> str:
     return "{} x {}".format(*job.view.latent_size)
-
-
-def _gib(count: int) -> str:
-    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / MIB:.3g} MiB"

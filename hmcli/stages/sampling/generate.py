@@ -28,7 +28,7 @@ from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
 from hmcli.stages.models.identity import codec_of, text_of
-from hmcli.stages.sampling.fits import batch_that_fits, check_clips, free_cached, memory_named, ran_out, say_fewer
+from hmcli.stages.sampling.fits import batch_that_fits, check_clips, free_cached, memory_of, say_fewer
 from hmcli.stages.sampling.job import (
     Job,
     check_settings,
@@ -57,6 +57,7 @@ from hmcli.stages.sampling.rollout import check_rollout, chunks_of, kept_frames,
 from hmcli.stages.sampling.samples import in_order, items_of, sample_item, sample_seed
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
+from hmcli.stages.shared.memory import ran_out
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
 from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import to_json
@@ -333,7 +334,7 @@ class Generator:
 
     def _one_by_one(self, unit: Unit, place: Path) -> Iterator[Row]:
         clip = self._checked(unit.id)
-        with memory_named(self.job, clip.id):
+        with memory_of(self.job, clip.id):
             for item, (_, number) in items_of([clip.id], self.job.sample.count).items():
                 if item in unit.items:
                     yield self.sample(clip, number, place / video_name(item), self.partial_of(unit.items[item]))
@@ -360,7 +361,7 @@ class Generator:
 
     def _together(self, videos: Sequence[Video]) -> list[np.ndarray] | None:
         """Their latents; None where several do not fit into memory at once."""
-        with memory_named(self.job, videos[0][0].id):
+        with memory_of(self.job, videos[0][0].id):
             try:
                 return generate_together(self.job, videos)
             except (MemoryError, RuntimeError) as error:
