@@ -417,6 +417,7 @@ def test_what_is_no_evaluation_and_what_would_be_overwritten_is_refused(made, cl
         (3, [clips]), (3, [tmp_path / "none"]), (3, [evaluation, made / "rows" / "frozen"]), (2, []),
         (2, [evaluation, "--out", tmp_path / "mine.html"]), (2, [evaluation, "--bundle", tmp_path]),
         (2, [evaluation, "--out", tmp_path / "r.html", "--bundle", tmp_path / "b"]),
+        (2, [evaluation, "--out", tmp_path / "table.md"]),
     ):  # fmt: skip
         done = hm("report", *arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (code, ""), (arguments, done.stderr)

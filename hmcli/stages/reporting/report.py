@@ -154,7 +154,12 @@ def _made_by(evaluations: Sequence[Evaluated]) -> str:
 
 
 def _check_place(place: Path, bundle: Path | None) -> None:
-    """Raise UsageError where something else than a report would be replaced."""
+    """Raise UsageError where something else than a report would be replaced, or where a table seems to be meant."""
+    if place.suffix in {Path(name).suffix for name in TABLES}:
+        raise UsageError(
+            f"--out is a page of HTML, not {place.suffix}", where={"out": place},
+            fix="name a file .html; tables as markdown, CSV and LaTeX: --tables FOLDER",
+        )  # fmt: skip
     if bundle is not None and bundle.exists() and not bundle.is_dir():
         raise UsageError("--bundle is a folder, this is a file", where={"bundle": bundle})
     other = bundle is not None and bundle.is_dir() and any(bundle.iterdir()) and not place.is_file()
