@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from hmcli.errors import NotFiniteError
 from hmcli.recipe.reading import load_recipe
@@ -15,6 +19,7 @@ from hmcli.recipe.sections import Recipe
 from hmcli.runtime import Silent
 from hmcli.stages.latents.view import open_latents
 from hmcli.stages.training import scaling, train
+from hmcli.stages.training.ranks import ALONE, Ranks
 from hmcli.stages.training.scaling import PATIENCE, LossScale
 from hmcli.stages.training.trainer import Prepared, Training, prepare_training
 
@@ -26,9 +31,9 @@ def asked(nano: Path, *more: str) -> Recipe:
     return load_recipe(str(nano), [*FLOAT16, *more])
 
 
-def ready(latents: Path, recipe: Recipe) -> tuple[Training, Prepared]:
+def ready(latents: Path, recipe: Recipe, ranks: Ranks = ALONE) -> tuple[Training, Prepared]:
     view = open_latents(latents)
-    training = prepare_training(train.as_encoded(recipe, view, Silent()), view, "cpu", None, Silent())
+    training = prepare_training(train.as_encoded(recipe, view, Silent()), view, "cpu", None, Silent(), ranks)
     clips = [view.clip(clip) for clip in view.ids()[: recipe.train.batch]]
     return training, training.prepare(0, clips)
 
@@ -114,3 +119,60 @@ def test_a_run_goes_on_with_the_factor_and_count_it_had(
     assert parts == whole
     assert [row["skipped"] for row in whole] == [1, 2, 3, 4, 5, 6]
     assert all("grad_norm" not in row for row in whole)
+
+
+def _of_two(rank: int, meeting: Path, latents: Path, recipe: Recipe, out: Path) -> None:
+    """Two steps as one of two ranks; in the first one, gradients of the second rank's samples overflow."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), 2), rank=rank, world_size=2)
+    training, prepared = ready(latents, recipe, Ranks(rank, 2))
+    steps = [held(training)]
+    with training.model.proj_out.register_forward_hook(_overflowing if rank == 1 else _as_it_is):
+        rows = [training.step(prepared)]
+    steps.append(held(training))
+    rows.append(training.step(prepared))
+    steps.append(held(training))
+    for number, tensors in enumerate(steps):
+        save_file(tensors, out / f"{rank}-{number}.safetensors")
+    (out / f"{rank}.json").write_text(json.dumps([[row.grad_norm, row.skipped, row.loss_scale] for row in rows]))
+    dist.destroy_process_group()
+
+
+def _overflowing(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    """Of the first channel alone: where models are divided, in the first rank's share of the weights alone."""
+    large = torch.ones(output.shape[-1])
+    large[0] = TOO_LARGE
+    output.register_hook(lambda gradient: (gradient * large).to(gradient.dtype))
+
+
+def _as_it_is(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    pass
+
+
+def held(training: Training) -> dict[str, torch.Tensor]:
+    """What this rank holds of weights and averages."""
+    found = everything(training).items()
+    return {name: (value.to_local() if isinstance(value, DTensor) else value).clone() for name, value in found}
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_an_overflow_of_one_rank_makes_both_skip_the_step(latents: Path, nano: Path, tmp_path: Path, parallel: str):
+    recipe = asked(nano, "train.batch=2", f"train.parallel={parallel}", "train.train_only=[proj_out]")
+    arguments = (tmp_path / "meeting", latents, recipe, tmp_path)
+    ranks = [get_context("fork").Process(target=_of_two, args=(rank, *arguments), daemon=True) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    (skipped, taken) = first
+    assert skipped == [None, 1, scaling.START / 2]
+    assert taken[0] > 0
+    assert taken[1:] == [1, scaling.START / 2]
+    steps = [[load_file(tmp_path / f"{rank}-{number}.safetensors") for number in range(3)] for rank in range(2)]
+    for start, after_overflow, end in steps:
+        assert changed(start, after_overflow) == []
+        assert changed(after_overflow, end)
+    if parallel == "ddp":
+        assert changed(steps[0][2], steps[1][2]) == []
