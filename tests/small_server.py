@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,6 +43,7 @@ class Server:
                     self.send_response(200)
                 self.send_header("Content-Length", str(len(data)))
                 self.send_header("Last-Modified", "Fri, 27 Nov 2026 00:00:00 GMT")
+                self.send_header("ETag", f'"{zlib.crc32(whole):08x}"')
                 self.end_headers()
                 if fault == "flip":
                     data = bytes([data[0] ^ 1]) + data[1:]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _BFLOAT16_EXPONENT = np.uint16(0x7F80)  # all ones in NaN and infinity
+_FLOAT16_EXPONENT = np.uint16(0x7C00)  # as well; numpy's isfinite takes six times as long
 
 
 def require_finite(
@@ -29,6 +30,8 @@ def require_finite(
     for name, values in arrays.items():
         if name in bfloat16 and values.dtype == np.uint16:
             wrong = (values & _BFLOAT16_EXPONENT) == _BFLOAT16_EXPONENT
+        elif values.dtype == np.float16 and name not in undefined:
+            wrong = (values.view(np.uint16) & _FLOAT16_EXPONENT) == _FLOAT16_EXPONENT
         elif values.dtype.kind == "f":
             wrong = np.isinf(values) if name in undefined else ~np.isfinite(values)
         else:

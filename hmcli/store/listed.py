@@ -6,9 +6,11 @@ here (those of `HashCache` decide only that nothing need be done). The manifest 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from hmcli.errors import DataError
@@ -61,6 +63,10 @@ class Listed:
 
     def _checked(self, name: str) -> Path:
         entry, file = self.entry(name), inside(self.root, name)
+        with _BUSY.setdefault(file, Lock()):
+            return self._hashed(file, name, entry)
+
+    def _hashed(self, file: Path, name: str, entry: dict[str, Any]) -> Path:
         try:
             before = identity(file.stat())
             if self._seen.get(name) == before:
@@ -94,6 +100,9 @@ class Listed:
         url = {} if self._mirror is None else {"url": self._mirror.url}
         return DataError(what, where={"artifact": self.root, **url, "file": name, **where}, fix=FIX.format(self.root))
 
+
+_BUSY: dict[Path, Lock] = {}  # of threads that want one file the first hashes it, the others wait
+os.register_at_fork(after_in_child=_BUSY.clear)  # a thread that holds one is not there
 
 _OPENED: dict[Path, tuple[str, Listed]] = {}  # by artifact, with the identity of its manifest
 

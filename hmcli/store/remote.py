@@ -32,6 +32,7 @@ TRIES = 5
 FIRST_WAIT = 0.5  # seconds before the second try; doubled before each further one
 PIECE = 16 << 20  # bytes asked for at once, so that a broken connection costs no more
 _TIMEOUT = "60s"  # of a piece
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
 _URL = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _reads_in: int | None = None  # the process of obstore's threads; after a fork it would wait for them for ever
 _SECRETS = re.compile(r"://[^/]*@")
@@ -191,8 +192,7 @@ class _Store:
         if _reads_in != os.getpid():
             raise HMError(f"{url} was read before this process was forked", fix="start processes before reading")
         self.url = url
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        plain = any(at.lower().startswith("http://") for at in (url, endpoint))
+        plain = any(at.lower().startswith("http://") for at in (url, *map(os.environ.get, _ENDPOINTS)) if at)
         options: Any = {"timeout": _TIMEOUT, "connect_timeout": "10s", "allow_http": plain}
         once: Any = {"max_retries": 0}  # tries are counted here
         try:

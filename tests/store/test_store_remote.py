@@ -207,6 +207,27 @@ def test_s3_is_read_with_the_environments_address_and_keys(
     assert np.array_equal(reader[18], local(artifact)[18])
 
 
+@pytest.mark.parametrize(
+    ("url", "names"),
+    [
+        ("gs://bucket/sets/rows", {"GOOGLE_BASE_URL": "{}", "GOOGLE_SKIP_SIGNATURE": "true"}),
+        (
+            "az://bucket/sets/rows",
+            {"AZURE_STORAGE_ENDPOINT": "{}", "AZURE_STORAGE_ACCOUNT_NAME": "name", "AZURE_SKIP_SIGNATURE": "true"},
+        ),
+    ],
+)
+def test_gs_and_az_are_read_with_the_environments_address(
+    server: Server, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, names: dict[str, str]
+):
+    """Without signatures: emulators that check them were tried by hand (docs/scale.md)."""
+    for name, value in names.items():
+        monkeypatch.setenv(name, value.format(server.url))
+    shutil.copytree(artifact, tmp_path / "bucket" / "bucket" / "sets" / "rows")
+    reader = reader_of(url)
+    assert np.array_equal(reader[18], local(artifact)[18])
+
+
 def test_a_folder_outside_of_the_cache_never_names_a_url(server: Server, artifact: Path, tmp_path: Path):
     copy = shutil.copytree(artifact, tmp_path / "copy")
     shutil.copy(remote.mirror(url_of(server)).with_suffix(".json"), tmp_path / "copy.json")
