@@ -434,6 +434,11 @@ class TrainConfig:
     text_dropout: Annotated[
         float, key("Share of samples trained on the empty caption, for guidance.", by=_TRAIN, unit="share", ge=0, lt=1)
     ] = 0.1
+    camera_dropout: Annotated[
+        float,
+        key("Share of samples whose cameras are taken to stand still, as those of a video without poses are.",
+            by=_TRAIN, unit="share", ge=0, lt=1)
+    ] = 0.0  # fmt: skip
     train_only: Annotated[
         tuple[str, ...], key("Parts of names of the parameters that train; empty: all.", by=_STEPS)
     ] = ()  # fmt: skip

@@ -146,6 +146,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "train.validate_steps": ("train", LOOKS, "2"),
     "train.validate_metrics": ("train", LOOKS, "[nowhere]"),
     "train.text_dropout": ("train", "train.text_dropout=0", "0.9"),
+    "train.camera_dropout": ("train", "", "0.9"),
     "train.train_only": ("train", "", "[ffn]"),
     "train.lora.rank": ("train", LORA, "3"),
     "train.lora.alpha": ("train", LORA, "4"),

@@ -183,13 +183,22 @@ def test_a_run_from_before_there_was_a_choice_of_order_goes_on(nano: Path, monke
     assert train.run_key(load_recipe(str(nano), ["train.shuffle=shards"]), {})["shuffle"] == "shards"
 
 
+def test_a_run_without_dropped_cameras_is_the_run_it_was_before_there_were_any(
+    nano: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(train, "hash_json", lambda value: value["train"])
+    assert "camera_dropout" not in train.run_key(load_recipe(str(nano)), {})
+    assert train.run_key(load_recipe(str(nano), ["train.camera_dropout=0.1"]), {})["camera_dropout"] == 0.1
+
+
 # --- each rank reads its own -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        ["train.draws=3", "train.older=9", "train.anchor_turn=30", "train.anchor_shift=2", "train.text_dropout=0.5"],
+        ["train.draws=3", "train.older=9", "train.anchor_turn=30", "train.anchor_shift=2", "train.text_dropout=0.5",
+         "train.camera_dropout=0.5"],
         ["train.subject_weight=3", "model.memory.context=joint", "flow.noise=per-frame", "flow.loss=all"],
         ["model.memory.policy=random"], ["model.memory.policy=oracle", "model.positions=rays"],
     ],

@@ -425,7 +425,7 @@ def test_anchors_are_turned_about_their_vertical_and_moved_as_far_as_asked(laten
 def test_a_tested_batch_is_as_in_use(latents: Path):
     view = open_latents(latents)
     clips = [view.clip(clip) for clip in view.ids()]
-    far = TrainConfig(text_dropout=0.999, anchor_turn=180, anchor_shift=9, older=40)
+    far = TrainConfig(text_dropout=0.999, camera_dropout=0.999, anchor_turn=180, anchor_shift=9, older=40)
     tested, plain = (
         make_batch(clips, view.text(0), frozen=True, train=train, tested=said, rng=np.random.default_rng(1))
         for train, said in ((far, True), (CAPTIONED, False))
@@ -476,6 +476,25 @@ def test_dropped_captions_become_the_empty_one(latents: Path):
     kept = make_batch(clips, view.text(0), frozen=False, train=CAPTIONED, rng=rng)
     assert all(torch.equal(row, torch.from_numpy(view.text(0))) for row in dropped.text)
     assert not torch.equal(kept.text[0], dropped.text[0])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_dropped_cameras_stand_still_and_nothing_else_is_drawn_otherwise(latents: Path, frozen: bool):
+    view = open_latents(latents)
+    clips = [view.clip(view.ids()[0])] * 200
+    kept, some = (
+        make_batch(
+            clips, view.text(0), frozen=frozen, train=TrainConfig(text_dropout=0.5, camera_dropout=share),
+            rng=np.random.default_rng(0),
+        )
+        for share in (0.0, 0.25)
+    )  # fmt: skip
+    row = torch.eye(4)[:3].flatten()  # rotation and translation side by side: of the anchor to itself
+    still = torch.tensor([torch.equal(rows, row.expand_as(rows)) for rows in some.camera])
+    assert 30 < int(still.sum()) < 70
+    assert torch.equal(some.camera[~still], kept.camera[~still])
+    assert not torch.equal(some.camera[still], kept.camera[still])
+    assert torch.equal(some.text, kept.text)
 
 
 def test_the_learning_rate_warms_up_and_decays():

@@ -71,10 +71,11 @@ def make_batch(
     clips: list[LatentClip], empty: np.ndarray, *, frozen: bool, train: TrainConfig, tested: bool = False, rng: Any,
     among: Among | None = None, latents: torch.Tensor | None = None,
 ) -> Batch:  # fmt: skip
-    """Stack clips; draw what is random about them: dropped captions and, for frozen context, the anchor pose and age.
+    """Stack clips; draw what is random about them: dropped captions and cameras and, for frozen context, the anchor
+    pose and age.
 
-    `tested`: as in use, captions stay, the anchor is a frame's and memory is as old as it is. `latents`: those of the
-    clips where they are stacked already.
+    `tested`: as in use, captions and cameras stay, the anchor is a frame's and memory is as old as it is. `latents`:
+    those of the clips where they are stacked already.
     """
     away = (0.0, 0.0) if tested else (train.anchor_turn, train.anchor_shift)
     before, after = (0, 0) if among is None else (among.first, among.whole - among.first - len(clips))
@@ -84,6 +85,9 @@ def make_batch(
     cameras = [anchored_rows(clip, *away, rng=rng) for clip in every][own] if frozen else [c.camera for c in clips]
     text_dropout = 0.0 if tested else train.text_dropout
     texts = [empty if rng.random() < text_dropout else clip.text for clip in every][own]
+    if train.camera_dropout and not tested:
+        still = [rng.random() < train.camera_dropout for _ in every][own]
+        cameras = [standing_still(len(rows)) if out else rows for rows, out in zip(cameras, still, strict=True)]
     return Batch(
         latents=tensor_of(np.stack([clip.latents for clip in clips])) if latents is None else latents,
         camera=tensor_of(np.stack(cameras).astype(np.float32)),
@@ -138,6 +142,11 @@ def anchored_rows(clip: LatentClip, turn: float, shift: float, *, rng: Any) -> n
         away[:3, 3] = rng.uniform(-shift, shift, 3)
         anchor = anchor @ away
     return relative_camera_rows(poses, anchor).astype(np.float32)
+
+
+def standing_still(frames: int) -> np.ndarray:
+    """Camera rows of a camera that never leaves its anchor, (F, 12) float32: what a video without poses is given."""
+    return relative_camera_rows(np.broadcast_to(np.eye(4), (frames, 4, 4)), np.eye(4)).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,6 +210,8 @@ def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
     data = {name: value for name, value in read["data"].items() if name not in PACKED}  # the latents say what they are
     if recipe.train.shuffle == "clips":
         del kept["shuffle"]  # as before there was a choice
+    if not recipe.train.camera_dropout:
+        del kept["camera_dropout"]
     return hash_json({**read, "train": kept, "data": data, "inputs": inputs})
 
 
