@@ -18,6 +18,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from hmcli.recipe.reading import recipe_names
+from hmcli.stages.models.folders import PACKAGED
+from hmcli.store.hashing import hash_file
+from hmcli.store.manifest import read_manifest
 
 HERE = {  # the system that constraints were resolved for
     "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix",
@@ -93,9 +96,18 @@ def test_what_a_cuda_build_brings_is_pinned_apart(project: Path):
 
 
 def test_constraints_name_no_place_to_install_from(project: Path):
-    """A lock that names an index would install from there on every machine."""
+    """A lock that names an index or a folder would install from there on every machine."""
     for file in project.glob("constraints*.txt"):
-        assert not re.search(r"://|--(extra-)?index|--find-links", file.read_text()), file.name
+        assert _pins(project, file.name), "lines are requirements, not options of an installer"
+        assert not re.search(r"://|(^|[\s='\"(])~?/\w", file.read_text(), re.MULTILINE), file.name
+
+
+@pytest.mark.parametrize("name", ["mini", "nano"])
+def test_packaged_weights_are_the_files_of_their_manifest(name: str):
+    folder = PACKAGED.with_name(name)
+    files = read_manifest(folder).files
+    assert {"transformer/config.json", "vae/config.json"} <= files.keys()
+    assert {file: hash_file(folder / file) for file in files} == {file: entry["hash"] for file, entry in files.items()}
 
 
 def _direct(project: Path) -> list[Requirement]:
