@@ -27,8 +27,7 @@ def explain(error: BaseException) -> int:
 
     if ran_out(error):
         fix = "free some, use fewer processes or another device, or smaller or shorter clips"
-        print(f"error: out of memory: {first_words(error)}\n  fix  {fix}", file=sys.stderr)
-        return 1
+        return explain(HMError(f"out of memory: {first_words(error)}", fix=fix))
     print(f"error: {type(error).__name__}: {error}\n  fix  run again with --debug and report this", file=sys.stderr)
     return 1
 

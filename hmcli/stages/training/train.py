@@ -71,6 +71,7 @@ from hmcli.store.manifest import is_artifact, read_manifest
 
 ENCODED = ("data", "poses", "codec", "text")  # sections that encode has read
 # of the train section, when a run is continued
+_CAME_LATER = ("shuffle", "camera_dropout")  # left as they are, a run is what it was before there was a choice
 _MAY_CHANGE = ("steps", "checkpoint_every", "keep", "parallel", "offload", "compile", *SEEN)
 SOURCES = "latents (or model.base, or --memory)"
 PACKED = ("compressor", "keep_bits")  # of the data section
@@ -208,10 +209,10 @@ def run_key(recipe: Recipe, inputs: dict[str, str]) -> str:
     if recipe.train.decay != "constant":
         kept["steps"] = recipe.train.steps
     data = {name: value for name, value in read["data"].items() if name not in PACKED}  # the latents say what they are
-    if recipe.train.shuffle == "clips":
-        del kept["shuffle"]  # as before there was a choice
-    if not recipe.train.camera_dropout:
-        del kept["camera_dropout"]
+    usual = TrainConfig()
+    for name in _CAME_LATER:
+        if kept[name] == getattr(usual, name):
+            del kept[name]
     return hash_json({**read, "train": kept, "data": data, "inputs": inputs})
 
 
