@@ -54,4 +54,4 @@ def _missing_on_cpu() -> tuple[str, str] | None:
 def _missing_on_cuda() -> tuple[str, str] | None:
     from torch.utils._triton import has_triton
 
-    return None if has_triton() else ("Triton", "install it (pip install triton)")
+    return None if has_triton() else ("Triton", "install it (hmcli[cuda] asks for it: pip install triton)")
