@@ -76,6 +76,7 @@ BUILT_IN: dict[str, dict[str, str]] = {  # in this order where one is drawn by c
         "dsc-gt-official": "hmcli.metrics.dsc_official:dsc_gt_official",
         "reappearance-recall": "hmcli.metrics.reappearance:reappearance_recall",
         "reappearance-precision": "hmcli.metrics.reappearance:reappearance_precision",
+        "false-alarms": "hmcli.metrics.alarms:false_alarms",
         "position-error": "hmcli.metrics.reentry_errors:position_error",
         "position-error-degrees": "hmcli.metrics.reentry_errors:position_error_degrees",
         "state-progress": "hmcli.metrics.reentry_errors:state_progress",

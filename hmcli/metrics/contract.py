@@ -85,6 +85,15 @@ class Tracks:
         """Every certified stretch of every subject."""
         return [stretch for of in self.subjects for stretch in of.stretches if stretch.certified]
 
+    @property
+    def watched(self) -> list[Stretch]:
+        """Those, and every stretch after which it is certain that its subject is elsewhere (split absent)."""
+        return [stretch for of in self.subjects for stretch in of.stretches if stretch.certified or stretch.absent]
+
+    def hidden_T(self, stretch: Stretch) -> np.ndarray:  # noqa: N802
+        """(T,) bool: the compared target frames that belong to a stretch."""
+        return (self.target_T >= stretch.first) & (self.target_T <= stretch.last)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClipCameras:

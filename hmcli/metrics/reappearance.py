@@ -33,7 +33,8 @@ def right_and_claimed(
 ) -> np.ndarray:
     """How many detections are a subject that is back, and how many claim to be one, over the frames that are judged.
 
-    Those are the ones of re-entries, and all of the target in which the subject of a certified stretch is hidden.
+    Those are the ones of re-entries, and all of the target in which the subject of a certified or absent stretch is
+    hidden.
     Raises NothingToJudge where there is none.
     """
     found = clip_tracks(prediction, reference, detections, tracks, cameras)
@@ -43,17 +44,14 @@ def right_and_claimed(
         right += int(of.track.within(WITHIN)[of.judged_J].sum())
         claimed += len(of.found_J)
     if not watched_T.any():
-        raise NothingToJudge("the target neither hides nor clearly shows a subject of a certified stretch")
+        raise NothingToJudge("the target neither hides nor clearly shows a subject of a certified or absent stretch")
     claimed += sum(len(found.nobodys[t]) for t in np.flatnonzero(watched_T))
     return np.array([right, claimed], np.float64)
 
 
 def hidden_frames(tracks: Tracks) -> np.ndarray:
-    """(T,) bool: target frames of a certified stretch, one whose subject comes back or does not."""
-    hidden_T = np.zeros(len(tracks.target_T), bool)
-    for stretch in tracks.certified:
-        hidden_T |= (tracks.target_T >= stretch.first) & (tracks.target_T <= stretch.last)
-    return hidden_T
+    """(T,) bool: target frames of a certified stretch, or of one whose subject is certainly elsewhere."""
+    return np.any([np.zeros(len(tracks.target_T), bool), *map(tracks.hidden_T, tracks.watched)], axis=0)
 
 
 def precision(parts_n2: np.ndarray) -> float:

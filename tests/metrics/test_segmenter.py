@@ -187,6 +187,23 @@ def test_subjects_go_where_their_pixels_go():
     assert not torch.equal(found, labels)
 
 
+def test_subjects_alone_wear_other_colours_and_keep_how_light_they_are():
+    labels = torch.zeros(60, HEIGHT, WIDTH, dtype=torch.long)
+    labels[:, 6:18, 10:24] = 2
+    frames = torch.tensor([150.0, 90.0, 120.0]).view(1, 3, 1, 1).expand(60, 3, HEIGHT, WIDTH).clone()
+    found = damage.recoloured(frames, labels, Generator().manual_seed(1))
+    inside = (labels > 0)[:, None].expand_as(frames)
+    assert torch.equal(found[~inside], frames[~inside])
+    worn = found[:, :, 10, 15]
+    same = (worn - frames[:, :, 10, 15]).abs().amax(1) < 1e-3
+    assert 0.3 < same.float().mean() < 0.7
+    grey = worn.mean(1) - 120.0
+    assert grey.abs().max() <= 40.5
+    vivid = (worn - worn.mean(1, keepdim=True)).norm(dim=1) / frames[0, :, 0, 0].sub(120).norm()
+    assert (vivid.min() >= 0.29, vivid.max() <= 1.51) == (True, True)
+    assert len({tuple(of.argsort().tolist()) for of in worn}) > 3, "which channel leads varies"
+
+
 def test_pasted_subjects_have_numbers_of_their_own_and_some_pictures_lose_theirs():
     count = 200
     labels = torch.zeros(count, 12, 16, dtype=torch.long)

@@ -15,6 +15,7 @@ from torch.nn import functional
 _BLOCK = 8  # pixels of a block, as JPEG and video codecs cut pictures
 _SHARE = 0.4  # of the pictures, that each kind of damage comes to
 _PASTED, _ERASED = 0.3, 0.15
+_RECOLOURED = 0.5  # of the pictures, whose subjects wear other colours
 
 
 def draw(generator: Generator, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -130,6 +131,24 @@ def mixed(frames: Tensor, subjects: Tensor, generator: Generator) -> tuple[Tenso
     return torch.where(gone.view(-1, 1, 1, 1), erased(frames, subjects), frames), torch.where(
         gone.view(-1, 1, 1), 0, subjects
     )
+
+
+def recoloured(frames: Tensor, subjects: Tensor, generator: Generator) -> Tensor:
+    """Subjects of some pictures in other colours: turned about the grey axis, lighter or darker, more or less vivid.
+
+    So that a family is not known by its clothes: other families wear others.
+    """
+    count = len(frames)
+    some = draw(generator, count) < _RECOLOURED
+    turn, vivid = draw(generator, count, 0.0, 2 * math.pi), draw(generator, count, 0.3, 1.5)
+    lighter = draw(generator, count, -40, 40).view(-1, 1, 1, 1)
+    axis = torch.full((3,), 1 / math.sqrt(3.0))
+    along = torch.outer(axis, axis)  # what of a colour is grey; `across` turns the rest by a quarter
+    across = torch.linalg.cross(torch.eye(3), axis.expand(3, 3), dim=1)
+    rest = turn.cos().view(-1, 1, 1) * (torch.eye(3) - along) + turn.sin().view(-1, 1, 1) * across
+    worn = torch.einsum("bij,bjhw->bihw", along + vivid.view(-1, 1, 1) * rest, frames) + lighter
+    changed = some.view(-1, 1, 1, 1) & (subjects > 0)[:, None]
+    return torch.where(changed, worn.clamp(0, 255), frames)
 
 
 def erased(frames: Tensor, subjects: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hmcli.aligned import tensor_of
 from hmcli.errors import NotFiniteError
-from hmcli.metrics.detectors.damage import damaged, mixed, reframed
+from hmcli.metrics.detectors.damage import damaged, mixed, recoloured, reframed
 from hmcli.metrics.detectors.unet import UNIT, SubjectNet
 
 OVERLAP_WEIGHT, MIDDLE_WEIGHT = 0.5, 0.3  # beside the cross-entropy of pixels
@@ -41,7 +41,8 @@ def draw_batch(videos: Sequence[Labelled], count: int, rng: np.random.Generator)
     subjects = np.stack([video.subjects[t] for video, t in zip(chosen, at, strict=True)])
     generator = Generator().manual_seed(int(rng.integers(2**62)))
     pictures, labels = tensor_of(frames).permute(0, 3, 1, 2).float(), tensor_of(subjects).long()
-    pictures, labels = mixed(*reframed(pictures, labels, generator), generator)
+    pictures, labels = reframed(pictures, labels, generator)
+    pictures, labels = mixed(recoloured(pictures, labels, generator), labels, generator)
     plain = torch.rand(count, generator=generator) < _PLAIN
     pictures = torch.where(plain.view(-1, 1, 1, 1), pictures.round().clamp(0, 255), damaged(pictures, generator))
     return pictures, labels, [video.clip for video in chosen]

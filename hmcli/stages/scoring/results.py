@@ -203,10 +203,11 @@ def _table(
 
 
 def _stretch_table(found: Iterable[Values]) -> Iterator[dict[str, Any]]:
-    """One row per clip, metric of stretches, and stretch."""
+    """One row per clip, metric of stretches, and stretch; one whose subject does not come back has no height."""
     for one in found:
         for about, value in zip(one.stretches or (), one.values, strict=False):
-            yield {"clip": one.clip, "metric": one.metric, **to_json(about), "value": value, "unit": one.unit}
+            known = {"clip": one.clip, "metric": one.metric, **to_json(about), "value": value, "unit": one.unit}
+            yield dict.fromkeys(STRETCH_COLUMNS, "") | known
 
 
 def _sentence(label: str, score: Score) -> str:
