@@ -57,9 +57,9 @@ false_alarms = Metric(
     unit="share",
     range=(0, 1),
     better="lower",
-    definition="for each certified stretch, and each after which its subject is certain to be elsewhere (split absent), "
-    "that reaches into the target: the share of its target frames in which the detector finds somebody beside the "
-    f"subjects that the truth shows there. What overlaps by {SAME:g} with something that the detector finds in the "
+    definition="for each certified stretch, and each after which its subject is certain to be elsewhere (split "
+    "absent), that reaches into the target: the share of its target frames in which the detector finds somebody beside "
+    f"the subjects that the truth shows there. What overlaps by {SAME:g} with something that the detector finds in the "
     "truth where it shows no subject is left out",
     partial=True,
     per="stretch",

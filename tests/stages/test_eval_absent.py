@@ -12,7 +12,14 @@ from hmcli.stages.bench import rows
 from hmcli.stages.rendering import render
 from hmcli.stages.scoring import evaluate
 
-SMALL = ["split=absent", "clips=1", "context_frames=33", "target_frames=25", "hidden_seconds=0.6", "visible_seconds=0.8"]
+SMALL = [
+    "split=absent",
+    "clips=1",
+    "context_frames=33",
+    "target_frames=25",
+    "hidden_seconds=0.6",
+    "visible_seconds=0.8",
+]
 
 
 def test_somebody_in_an_empty_place_is_found_and_stands_in_the_tables(tmp_path: Path):
