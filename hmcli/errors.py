@@ -5,7 +5,10 @@ An error says what is wrong, where (file, key, clip id) and what to do; `hmcli.c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")  # what torch says on a CPU
 
 
 class HMError(Exception):
@@ -45,6 +48,10 @@ class UsageError(HMError):
     exit_code = 2
 
 
+class NothingFoundError(UsageError):
+    """Nothing was named, and nothing of the kind is here."""
+
+
 class RecipeError(UsageError):
     """A recipe that cannot be used; the message lists everything wrong with it at once."""
 
@@ -77,3 +84,14 @@ class StoppedEarly(HMError):
 
 EXIT_QUARANTINED = 4  # finished, but some items were quarantined: a result, not an error
 EXIT_INTERRUPTED = 130
+
+
+def ran_out(error: BaseException) -> bool:
+    """Is this how torch, or Python, says that memory is out?"""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
+        return False
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

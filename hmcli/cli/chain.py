@@ -44,7 +44,7 @@ from hmcli.cli.shared import (
 )
 from hmcli.cli.spread import OnIn, ShardIn, ShardsIn, Spread, carry_out
 from hmcli.contracts import StageResult
-from hmcli.errors import UsageError
+from hmcli.errors import NothingFoundError, UsageError
 from hmcli.runtime import Console
 
 
@@ -287,7 +287,7 @@ def generate(
         raise UsageError("--profile measures one process", fix="leave out --on, or --profile")
     asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
     memories = given_all(memory)
-    weights = find_input(model, "run")
+    weights = _model_for(model, asked)
     base = recorded(weights)
     found = find_input(asked, "latents", "dataset", accept=made_with(base, "codec"))
     base.get("data", {}).pop("split", None)  # how the training clips were cut; a folder of clips is generated whole
@@ -315,6 +315,17 @@ def generate(
             out=where, force=force, prune=prune, device=device, processes=processes,
             dry_run=dry_run, **({"profile": True} if profile else {}),
         )  # fmt: skip
+
+
+def _model_for(model: Path | None, source: str | Path | None) -> Path:
+    """The model as given, or the newest run here; for a video the packaged one where there is none, which is said."""
+    try:
+        return find_input(model, "run")
+    except NothingFoundError:
+        if source is None or not Path(source).is_file():
+            raise
+    Console().note("there is no run here: using the packaged model mini (--model names another)")
+    return Path("mini")
 
 
 def _replay(

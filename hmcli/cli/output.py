@@ -7,7 +7,7 @@ import os
 import sys
 
 from hmcli.contracts import Description, StageResult
-from hmcli.errors import EXIT_INTERRUPTED, EXIT_QUARANTINED, HMError, StoppedEarly
+from hmcli.errors import EXIT_INTERRUPTED, EXIT_QUARANTINED, HMError, StoppedEarly, ran_out
 from hmcli.runtime import Terminated, printable
 
 Result = StageResult | Description
@@ -23,9 +23,9 @@ def explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("interrupted: run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    from hmcli.stages.shared.memory import first_words, ran_out
-
     if ran_out(error):
+        from hmcli.stages.shared.memory import first_words
+
         fix = "free some, use fewer processes or another device, or smaller or shorter clips"
         return explain(HMError(f"out of memory: {first_words(error)}", fix=fix))
     print(f"error: {type(error).__name__}: {error}\n  fix  run again with --debug and report this", file=sys.stderr)

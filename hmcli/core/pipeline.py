@@ -28,6 +28,7 @@ from hmcli.core.retrieval import RetrievalInputs
 from hmcli.core.sampler import sample
 from hmcli.core.schedulers import levels_of
 from hmcli.core.transformer import HydraTransformer3DModel
+from hmcli.errors import ran_out
 
 OutputType = Literal["latent", "uint8", "np", "pt", "pil"]
 StepEnd = Callable[["HydraPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -97,8 +98,8 @@ class HydraPipeline(DiffusionPipeline):
         *,
         camera: Tensor,
         prompt_embeds: Tensor,
-        generator: torch.Generator | list[torch.Generator],
         num_frames: int,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         context_latents: Tensor | None = None,
         memory: ContextMemory | None = None,
         size: tuple[int, int] | None = None,
@@ -118,18 +119,21 @@ class HydraPipeline(DiffusionPipeline):
 
         The past comes as `context_latents` (B, C, Fc, h, w), or as `memory` of a frozen model with the latent `size`
         (h, w); `camera` (B, F, 12) covers context and target, or the target alone beside `memory`; `retrieval` is what
-        the memory policy needs. Text is (B, L, D). One generator draws the noise of all B clips, a list that of each
-        as it would be alone. With `together` both guidance branches are one run of the model where memory allows,
-        else, which is said, one after the other. `callback_on_step_end(pipeline, step, timestep, {"latents": ...})` may
-        return other latents to go on with. `output_type`: "latent" (B, C, num_frames, h, w), float32 at least; "uint8",
-        "np" or "pt" (floats in [0, 1], (B, T, H, W, 3) or for "pt" (B, T, 3, H, W)), "pil" lists of pictures. The rest
-        is handed to `hmcli.core.sampler.denoise`.
+        the memory policy needs. Text is (B, L, D). One generator draws the noise of all B clips, a list that of each as
+        it would be alone; None: seeded from torch's own, which `torch.manual_seed` sets. With `together` both guidance
+        branches are one run of the model where memory allows, else, which is said, one after the other.
+        `callback_on_step_end(pipeline, step, timestep, {"latents": ...})` may return other latents to go on with.
+        `output_type`: "latent" (B, C, num_frames, h, w), float32 at least; "uint8", "np" or "pt" (floats in [0, 1], (B,
+        T, H, W, 3) or for "pt" (B, T, 3, H, W)), "pil" lists of pictures. The rest is handed to
+        `hmcli.core.sampler.denoise`.
         """
         _check_outputs(output_type, callback_on_step_end_tensor_inputs)
         if context_latents is not None:
             size = (context_latents.shape[3], context_latents.shape[4])
         if size is None:
             raise ValueError("without context_latents the latent size (h, w) is needed")
+        if generator is None:
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         device = self._execution_device
         timesteps = levels_of(self.scheduler, num_inference_steps, generator)[0].timesteps
         with self.progress_bar(total=len(timesteps)) as bar:
@@ -167,8 +171,8 @@ class HydraPipeline(DiffusionPipeline):
 
         try:
             return made(together)
-        except torch.OutOfMemoryError:
-            if not together:
+        except (MemoryError, RuntimeError) as error:
+            if not (together and ran_out(error)):
                 raise
         logger.warning("guidance branches do not fit into memory together: they run one after the other")
         for one, state in zip(drawn, states, strict=True):

@@ -3,6 +3,7 @@
 A subject that never returns is missed; one that does, but further off than WITHIN body lengths, is missed and a false
 alarm; a copy beside it, and whoever is there while the one who is watched for is hidden, or never comes back, are
 false alarms. What both cannot see: who it is that comes back (identity-rank1), and what the detector does not see.
+Clips of split `absent` have neither: there nobody can be right, and `false-alarms` judges them.
 Source: precision and recall of detection benchmarks, with distances in place of overlaps, at re-entries alone.
 """
 
@@ -33,8 +34,7 @@ def right_and_claimed(
 ) -> np.ndarray:
     """How many detections are a subject that is back, and how many claim to be one, over the frames that are judged.
 
-    Those are the ones of re-entries, and all of the target in which the subject of a certified or absent stretch is
-    hidden.
+    Those are the ones of re-entries, and all of the target in which the subject of a certified stretch is hidden.
     Raises NothingToJudge where there is none.
     """
     found = clip_tracks(prediction, reference, detections, tracks, cameras)
@@ -44,14 +44,14 @@ def right_and_claimed(
         right += int(of.track.within(WITHIN)[of.judged_J].sum())
         claimed += len(of.found_J)
     if not watched_T.any():
-        raise NothingToJudge("the target neither hides nor clearly shows a subject of a certified or absent stretch")
+        raise NothingToJudge("the target neither hides nor clearly shows a subject of a certified stretch")
     claimed += sum(len(found.nobodys[t]) for t in np.flatnonzero(watched_T))
     return np.array([right, claimed], np.float64)
 
 
 def hidden_frames(tracks: Tracks) -> np.ndarray:
-    """(T,) bool: target frames of a certified stretch, or of one whose subject is certainly elsewhere."""
-    return np.any([np.zeros(len(tracks.target_T), bool), *map(tracks.hidden_T, tracks.watched)], axis=0)
+    """(T,) bool: target frames of a certified stretch, one whose subject comes back or does not."""
+    return np.any([np.zeros(len(tracks.target_T), bool), *map(tracks.hidden_T, tracks.certified)], axis=0)
 
 
 def precision(parts_n2: np.ndarray) -> float:

@@ -43,16 +43,21 @@ class Strip:
     cells: np.ndarray
 
 
-def cut_strip(label: str, video: np.ndarray, columns: int = 8, *, cell_width: int = 224) -> Strip:
-    """What a sheet shows of a video."""
+def cut_strip(
+    label: str, video: np.ndarray, columns: int = 8, *, cell_width: int = 224, numbers: Sequence[int] = ()
+) -> Strip:
+    """What a sheet shows of a video, or of frames that were chosen of one (`spaced_frames`): then their `numbers`."""
     from PIL import Image
 
+    if numbers and len(numbers) != len(video):
+        raise ValueError(f"row {label!r} has {len(video)} frames for {len(numbers)} numbers")
     if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or 0 in video.shape:
         raise ValueError(f"row {label!r} must be (T, H, W, 3) uint8 and not empty, got {video.shape} {video.dtype}")
     height, width = video.shape[1:3]
     size = (cell_width, max(1, round(height * cell_width / width))) if width > cell_width else (width, height)
-    frames = tuple(spaced_frames(len(video), columns))
-    images = (Image.fromarray(video[index]) for index in frames)
+    shown = range(len(video)) if numbers else spaced_frames(len(video), columns)
+    frames = tuple(numbers) or tuple(shown)
+    images = (Image.fromarray(video[index]) for index in shown)
     cells = [image if image.size == size else image.resize(size, Image.Resampling.LANCZOS) for image in images]
     return Strip(label, frames, np.stack([np.asarray(cell) for cell in cells]))
 

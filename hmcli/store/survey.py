@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hmcli.contracts import Reporter
-from hmcli.errors import DataError, UsageError
+from hmcli.errors import DataError, NothingFoundError, UsageError
 from hmcli.store.files import inside
 from hmcli.store.hashing import hash_file
 from hmcli.store.manifest import SEALED, Manifest, compute_fingerprint, is_artifact, is_unfinished, read_manifest
@@ -78,7 +78,9 @@ def find_newest(
         where: dict[str, object] = {"searched": f"{Path(folder).resolve()}, {depth} folders deep"}
         if passed:
             where["passed over"] = "\n".join(passed[:5])
-        raise UsageError(f"there is no complete artifact of kind {wanted}", where=where, fix="name one as an argument")
+        raise NothingFoundError(
+            f"there is no complete artifact of kind {wanted}", where=where, fix="name one as an argument"
+        )
     newest = max(created for created, _ in found)
     tied = sorted({str(place) for created, place in found if created == newest})
     if len(tied) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -69,14 +68,6 @@ def test_an_uncertified_stretch_asks_for_nobody():
         recall(seen(walk), subject(0, certified=False))
     with pytest.raises(NothingToJudge):
         parts(seen(walk), subject(0, certified=False))
-
-
-def test_who_is_there_though_its_subject_is_certainly_elsewhere_is_a_false_alarm():
-    (stretch,) = (gone := subject(0, back=None)).stretches
-    absent = dataclasses.replace(gone, stretches=(dataclasses.replace(stretch, certified=False),))
-    assert parts(seen(walk), absent) == [0, T - BACK]
-    with pytest.raises(NothingToJudge):
-        recall(seen(walk), absent)
 
 
 def test_frames_that_show_too_little_of_it_are_no_miss():

@@ -96,6 +96,16 @@ def test_strips_that_were_kept_make_the_same_sheet(tmp_path: Path):
     assert np.array_equal(lay_out(kept["clip"]), contact_sheet(list(videos.items())))
 
 
+def test_frames_that_were_chosen_of_a_long_video_make_the_strip_of_all_of_it():
+    video = np.random.default_rng(1).integers(0, 256, (50, 6, 9, 3), dtype=np.uint8)
+    numbers = spaced_frames(50, 8)
+    chosen, whole = cut_strip("x", video[numbers], numbers=numbers), cut_strip("x", video)
+    assert chosen.frames == whole.frames
+    assert np.array_equal(chosen.cells, whole.cells)
+    with pytest.raises(ValueError, match="2 frames for 8 numbers"):
+        cut_strip("x", video[:2], numbers=numbers)
+
+
 def test_what_holds_no_strips_is_refused(tmp_path: Path):
     np.savez(tmp_path / "cells.npz", said=np.array('[["clip", "a", [0, 1]]]'), **{"cells 0": np.zeros((1, 2, 2, 3))})
     np.savez(tmp_path / "said.npz", said=np.array("[1]"))

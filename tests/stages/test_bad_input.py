@@ -133,6 +133,8 @@ def test_captions_that_are_cut_are_counted_and_their_clips_named(
     said = " ".join(done.stderr.split())
     assert "3 clips' captions are longer than the model reads, and cut" in said
     assert "tokens, text.length is 2" in said
+    kept = hm("encode", clips, "--recipe", nano, "--set", "text.length=2", "--out", tmp_path / "l")
+    assert "3 clips' captions are longer than the model reads, and cut" in " ".join(kept.stderr.split())
     done = hm("encode", clips, "--recipe", nano, "--set", "text.length=99", "--out", tmp_path / "m")
     assert "captions are longer" not in done.stderr
 

@@ -21,7 +21,7 @@ from hmcli.stages.sampling.from_python import after_video, open_pipeline
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.sampling.one_video import Asked, as_folder
 from hmcli.store.files import read_json, write_json
-from hmcli.store.video import read_video, write_video
+from hmcli.store.video import probe_video, read_video, write_video
 from hmcli.world.views.cameras import pair_file
 from hmcli.world.views.presets import parse_preset, preset_poses
 
@@ -93,6 +93,30 @@ def test_python_makes_the_very_video_of_the_command(
     assert (tmp_path / "after.mp4").read_bytes() == next((made / "videos").iterdir()).read_bytes()
 
 
+def test_python_says_how_many_frames_were_asked_for_and_makes_no_chunks(run: Path, phone: Path, tmp_path: Path):
+    given = after_video(run, phone, cameras="still", frames=14, reporter=Silent())
+    assert (given.frames, given.arguments["num_frames"]) == (14, 5)  # 5 latent frames are 17
+    assert after_video(run, phone, cameras="still", reporter=Silent()).frames == 25
+    with pytest.raises(UsageError, match="frames=40: a target longer than the context is made in chunks"):
+        after_video(run, phone, cameras="still", frames=40, reporter=Silent())
+
+
+def test_without_a_run_here_the_packaged_model_is_taken_aloud(hm: WarmCommand, phone: Path, tmp_path: Path):
+    asked = ("--cameras", "still", "--frames", 5, "--dry-run")
+    planned = hm("generate", phone, *asked, cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert "no run here: using the packaged model mini" in " ".join(planned.stderr.split())
+    refused = hm("generate", tmp_path, cwd=tmp_path)
+    assert (refused.returncode, "no complete artifact of kind run" in refused.stderr) == (2, True)
+
+
+def test_a_strip_of_what_follows_a_video_has_no_truth(hm: WarmCommand, run: Path, phone: Path, tmp_path: Path):
+    made = ok(after(hm, run, phone, tmp_path / "gen", "--cameras", "still", "--frames", 5, "--set", "sample.steps=1"))
+    done = hm("strip", made, "--out", tmp_path / "s.mp4", "--scale", 1)
+    assert probe_video(ok(done)).width == 2 * 48 + 4  # context and what was made
+    assert "without the truth" in done.stderr
+
+
 @pytest.mark.parametrize(
     "more", [{"prompt": "a cat"}, {"cameras": "pan-left"}, {"frames": 9}, {"degrees": 60.0}], ids=str
 )
@@ -161,6 +185,11 @@ def test_camera_files_that_do_not_fit_are_refused_with_both_numbers(phone: Path,
         with pytest.raises(DataError, match=re.escape(says)) as refused:
             folder(phone, tmp_path / "clip", cameras=str(file), frames=frames)
         assert refused.value.where["--cameras"] == file
+    row = np.eye(4)[:3].reshape(-1).tolist()
+    write_json(file, {"context_camera": [row] * 7, "video_camera": [row] * 7})
+    with pytest.raises(DataError, match="rows of one latent frame each") as refused:
+        folder(phone, tmp_path / "clip", cameras=str(file))
+    assert refused.value.where["--cameras"] == file
     assert not (tmp_path / "clip").exists()
 
 

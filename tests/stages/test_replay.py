@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from warm import WarmCommand, ok
 
 from hmcli.contracts import Reporter
@@ -83,6 +84,27 @@ def test_other_pixels_are_an_error_unless_the_device_or_a_version_explains_them(
     made = again(tmp_path / "row.json", tmp_path / "b.mp4", heard)
     assert [text for kind, text in heard.said if kind == "warn" and "torch: 1.0 then" in text]
     assert len(read_video(made)) == 21
+
+
+def test_a_row_is_made_again_with_as_many_threads_as_it_was_made_with(
+    generation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    row, here = rows(generation)[0], torch.get_num_threads()
+    assert row["again"]["threads"] == here
+    assert {"hmcli", "torch", "diffusers"} <= set(row["again"]["versions"])
+    row["again"] |= {"threads": 3, "pixels": "sha256:0"}
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    with pytest.raises(HMError, match="made other pixels") as said:
+        again(tmp_path / "row.json", tmp_path / "a.mp4")
+    row["again"]["pixels"] = said.value.where["pixels"]  # of three threads: sums are rounded otherwise than here
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    asked: list[int] = []
+    real = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: (asked.append(count), real(count)))
+    again(tmp_path / "row.json", tmp_path / "b.mp4", heard := Heard())
+    assert [text for _, text in heard.said if "bit for bit" in text]
+    assert asked == [3, here]
+    assert torch.get_num_threads() == here
 
 
 def test_what_is_no_row_is_said(generation: Path, tmp_path: Path):

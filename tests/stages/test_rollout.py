@@ -164,9 +164,19 @@ def test_a_chunk_makes_as_many_slots_as_are_read_and_none_of_its_frames_is_lost_
         check_rollout(asked)
     except UsageError as refused:
         said.append(f"{refused.what}={refused.fix.removeprefix('set it to ')}")
-    said += [text for _, text in heard.said]
+    said += [text for _, text in heard.said if "older than any" not in text]
     assert says in " ".join(said)
     assert bool(said) == bool(says)
+
+
+def test_what_of_a_rollout_has_no_limit_is_said_until_it_has_one(nano: Path, run: Path, latents: Path):
+    def notes(*more: str) -> list[str]:
+        job = dataclasses.replace(job_of(nano, run, latents, *more), reporter=(heard := Heard()))
+        check_rollout(job)
+        return [text for _, text in heard.said if "older than any" in text]
+
+    assert len(notes()) == 1
+    assert notes("sample.max_history=9") == []
 
 
 def test_every_sample_has_noise_of_its_own_in_every_chunk(job: Job, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from hmcli.contracts import Reporter, TextEncoder
 
@@ -16,12 +16,11 @@ def cut_caption(encoder: TextEncoder, caption: str) -> str:
     return f"{rows} tokens, text.length is {encoder.length}" if rows > encoder.length else ""
 
 
-def say_cut(encoder: TextEncoder, captions: Iterable[str], clips: Mapping[str, list[str]], reporter: Reporter) -> None:
-    """Warn of those of the captions that are cut; `clips` says which clips have a caption."""
-    cut = {caption: words for caption in captions if (words := cut_caption(encoder, caption))}
-    if not cut:
+def say_cut(told: Mapping[str, str], clips: Mapping[str, list[str]], reporter: Reporter) -> None:
+    """Warn of captions that are cut: `told` says what of each, empty for nothing, and `clips` which clips have one."""
+    named = [f"{clip} ({words})" for caption, words in told.items() if words for clip in clips.get(caption, [])]
+    if not named:
         return
-    named = [f"{clip} ({words})" for caption, words in cut.items() for clip in clips.get(caption, [])]
     more = "" if len(named) <= _SOME else ", ..."
     said = f"{len(named)} clips' captions are" if len(named) != 1 else "1 clip's caption is"
     reporter.warn(f"{said} longer than the model reads, and cut: {', '.join(named[:_SOME])}{more}")

@@ -20,7 +20,7 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.sections import MANTISSA, CodecConfig, Recipe
 from hmcli.stages.data.loading import LoadedClip, load_clip
 from hmcli.stages.data.opening import ClipSource, Dataset, open_dataset
-from hmcli.stages.latents.captions import say_cut
+from hmcli.stages.latents.captions import cut_caption, say_cut
 from hmcli.stages.latents.layout import (
     AXES,
     CAMERA,
@@ -168,18 +168,19 @@ def _encode_captions(
     wanted = [caption for caption in distinct if not writer.kept(items[caption], keys[caption])]
     if wanted:
         encoder = open_text(recipe.text, device)
-        say_cut(encoder, wanted, captions, writer.reporter)
         for caption, rows in zip(wanted, encoder.encode(wanted), strict=True):
             padded = np.zeros((encoder.length, encoder.dim), np.float32)
             padded[: len(rows)] = rows
             count = np.array(len(rows), np.int32)
-            about = to_json(CaptionAbout(caption=caption))
+            about = to_json(CaptionAbout(caption=caption, cut=cut_caption(encoder, caption) or None))
             try:
                 writer.put_arrays(items[caption], keys[caption], {TEXT: padded, TEXT_ROWS: count}, about)
             except NotFiniteError as error:
                 if not caption:
                     raise NotFiniteError(_NO_EMBEDDING, where={"caption": '""'}, fix=_OTHER_TEXT) from error
                 del items[caption]
+    told = {caption: writer.items[item]["meta"].get("cut", "") for caption, item in items.items()}
+    say_cut(told, captions, writer.reporter)
     return items
 
 

@@ -81,6 +81,7 @@ class CaptionAbout:
     """What the record of a caption says besides its arrays."""
 
     caption: str
+    cut: LeftOut[str] = None  # what the model does not read of it, in words; left out: it reads all, or is older
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from hmcli.contracts import TIME_STRIDE, Quarantined, Reporter, StageResult
-from hmcli.errors import DataError, UsageError
+from hmcli.errors import DataError, UsageError, ran_out
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import Recipe
-from hmcli.reports.contact_sheet import Strip, cut_strip, lay_out, load_strips, save_png, save_strips
+from hmcli.reports.contact_sheet import Strip, cut_strip, lay_out, load_strips, save_png, save_strips, spaced_frames
 from hmcli.stages.latents.pixels import decode_video
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
@@ -57,7 +57,6 @@ from hmcli.stages.sampling.rollout import check_rollout, chunks_of, kept_frames,
 from hmcli.stages.sampling.samples import in_order, items_of, sample_item, sample_seed
 from hmcli.stages.shared.each import asked_for, each
 from hmcli.stages.shared.makers import Unit, one_thread
-from hmcli.stages.shared.memory import ran_out
 from hmcli.stages.shared.outcome import planned, require_some, result_of, stay_unread
 from hmcli.stages.shared.shards import Parts, Shard, share
 from hmcli.stages.shared.typed import to_json
@@ -69,6 +68,7 @@ from hmcli.store.manifest import is_artifact, read_manifest
 from hmcli.store.video import VideoInfo, probe_video, read_video, write_video
 
 SHEET_CLIPS = 8  # clips on the contact sheet
+SHEET_FRAMES = 8  # of each of their videos
 Video = tuple[LatentClip, int]  # a clip, and which sample of it
 
 
@@ -503,5 +503,8 @@ def _strips(writer: ArtifactWriter, job: Job, clip_id: str) -> list[Strip]:
     if clip.has_target:
         truth = decode_video(clip.latents[:, clip.context :], codec, job.device)
         rows.append((f"{clip_id}  true target, decoded", truth))
-    rows.append((f"{clip_id}  generated", read_video(writer.place(clip_id))))
-    return [cut_strip(label, video) for label, video in rows]
+    file = writer.place(clip_id)
+    numbers = spaced_frames(probe_video(file).frames, SHEET_FRAMES)
+    made = np.concatenate([read_video(file, start=number, count=1) for number in numbers])  # it may be a long one
+    strips = [cut_strip(label, video, SHEET_FRAMES) for label, video in rows]
+    return [*strips, cut_strip(f"{clip_id}  generated", made, numbers=numbers)]

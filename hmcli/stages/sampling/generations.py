@@ -104,5 +104,16 @@ def find_reference(generated: Generated, path: Path | None) -> tuple[Dataset | N
     return dataset, ""
 
 
+def unchanged_source(generated: Generated) -> Dataset | None:
+    """The folder of clips that a generation was made from, with or without targets, where it is there as it was."""
+    if generated.foreign is not None or not generated.source or not Path(generated.source).is_dir():
+        return None
+    try:
+        dataset = open_dataset(Path(generated.source), generated.poses)
+    except DataError:
+        return None
+    return dataset if dataset.fingerprint == generated.source_fingerprint else None
+
+
 def _has_targets(dataset: Dataset, data: DataConfig) -> bool:
     return data.split is not None or any(clip.target_info is not None for clip in dataset.clips)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +137,15 @@ class Job:
             made_of=self.made_of(clip, number), pixels=pixels, recipe=reads(self.recipe, *places),
             model=str(self.model.path.absolute()), latents=str(self.view.path.absolute()), device=self.device,
             memory=tuple(str(path.absolute()) for path in self.remembered),
-            versions={"hmcli": __version__, "torch": torch.__version__},
+            versions=self._versions, threads=torch.get_num_threads() if self.device == "cpu" else None,
             beside=tuple(beside) if len(beside) > 1 else None,
         )  # fmt: skip
+
+    @property
+    def _versions(self) -> dict[str, str]:
+        """Of what computes a video; rounded weights are torchao's."""
+        used = ["torch", "diffusers", *(["torchao"] if self.sample.quantize == INT8 else [])]
+        return {"hmcli": __version__} | {name: version(name) for name in used}
 
     @property
     def under(self) -> str:

@@ -65,7 +65,8 @@ class Again:
     latents: str
     memory: tuple[str, ...] = ()  # artifacts of --memory, in their order
     device: str
-    versions: dict[str, str]  # hmcli and torch: others may round otherwise
+    versions: dict[str, str]  # of what computes it: others may round otherwise
+    threads: LeftOut[int] = None  # of a CPU: sums are rounded as they are shared among them; older rows do not say
     beside: LeftOut[tuple[tuple[str, int], ...]] = None  # all clips and samples of its batch; None: it was made alone
 
 

@@ -144,6 +144,11 @@ def _cameras(
         return np.repeat(way[:1], len(frames_N), axis=0), way[1:]
     try:
         found = parse_cameras(read_json(file), frames=info.frames, repair=poses.repair)
+        if found.target_rows is not None:
+            raise DataError(
+                "the camera file has rows of one latent frame each, relative to an anchor: poses of frames are needed",
+                fix="give poses of every frame (tgt_cam, 4x4 matrices), from which rows are made",
+            )
         if found.target is None:
             raise DataError(
                 "the camera file has no poses of a target", fix="add tgt_cam: where the camera goes after the video"

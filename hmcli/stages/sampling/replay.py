@@ -7,6 +7,8 @@ that the row was made from are refused by their hashes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from hmcli.stages.shared.typed import from_json, to_json
 from hmcli.store.files import file_name, parse_json_lines
 
 KIND = "video"
+MOST_THREADS = 512  # more are not started, whatever a row says
 _WORDS = {  # of what a video is made from: how a person calls it, and which argument names it
     "latents": ("the clip's latents, cameras or subjects", "LATENTS"), "model": ("the model's weights", "--model"),
     "codec": ("the codec's weights", "codec.path"), "negative": ("the text encoder", "text.path"),
@@ -61,11 +64,26 @@ def run(
     generator = Generator(job, file.with_name(file.name + CHUNKS))
     partial = generator.partial_of(job.key(made.id, made.sample))
     beside = [(job.view.clip(clip), number) for clip, number in again.beside or ()]
-    new = generator.sample(job.view.clip(made.id), made.sample, file, partial, beside)
+    with _as_many_threads(again, job.device):
+        new = generator.sample(job.view.clip(made.id), made.sample, file, partial, beside)
     shutil.rmtree(generator.partial, ignore_errors=True)
     assert new.again is not None
     _compare(again, new.again, file, reporter)
     return StageResult(path=file, kind=KIND, details={"same_pixels": new.again.pixels == again.pixels})
+
+
+@contextmanager
+def _as_many_threads(again: Again, device: str) -> Iterator[None]:
+    """A CPU shares sums among as many threads as the row was made with."""
+    import torch
+
+    before = torch.get_num_threads()
+    wanted = again.threads if device == "cpu" and again.threads is not None else before
+    torch.set_num_threads(min(max(wanted, 1), MOST_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def read_row(place: str) -> tuple[Row, Again]:
@@ -130,6 +148,7 @@ def _compare(before: Again, now: Again, file: Path, reporter: Reporter) -> None:
         name: f"{then} then, {here} now"
         for name, then, here in (
             ("device", before.device, now.device),
+            ("threads", before.threads, now.threads),
             *((name, before.versions.get(name), version) for name, version in now.versions.items()),
         )
         if then != here
@@ -137,7 +156,7 @@ def _compare(before: Again, now: Again, file: Path, reporter: Reporter) -> None:
     if not others:
         raise HMError(
             "the same weights and inputs made other pixels", where={"video": file, "pixels": now.pixels},
-            fix="another processor, or number of threads, rounds otherwise: compare with psnr",
+            fix="another processor rounds otherwise: compare with psnr",
         )  # fmt: skip
     said = "; ".join(f"{name}: {text}" for name, text in others.items())
     reporter.warn(f"these are not the same pixels bit for bit ({said})")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from hmcli.core.memory import BlockMemory, ContextMemory
     from hmcli.core.transformer import PutAway
 
+EVERYTHING = "all"  # the policy that chooses nothing
 _SHOWS, _SLOTS, _ALL_FRAMES = "visibility_BM", "slots", "all frames"  # what a policy may use
 
 
@@ -82,6 +83,8 @@ def check_rollout(job: Job) -> None:
         _check_anchors(job)
     latents = chunks_of(job.sample.chunk, job.sample.chunk)[0].latents
     memory, config = job.memory, job.model.config()
+    if memory.context == "frozen":
+        _say_what_grows(job)
     if memory.context == "frozen" and _SLOTS in needs_of_policy(memory.policy):
         _check_slots(job, latents, config["kernel"][0] // config["patch_size"][0], memory.top_k)
 
@@ -99,6 +102,16 @@ def _check_anchors(job: Job) -> None:
             f"{asked}: what came before the clip is memory alone, and cannot be run again under another anchor",
             where={"memory": job.history.views[0].path}, fix="set sample.anchor_radius=0",
         )  # fmt: skip
+
+
+def _say_what_grows(job: Job) -> None:
+    """What of a frozen model's rollout has no limit that somebody could set."""
+    if not job.config.get("max_history"):
+        job.reporter.note(
+            "memory may get older than any of training: sample.max_history=N reads it as N latent frames old at most"
+        )
+    if job.memory.policy == EVERYTHING:
+        job.reporter.note(f"policy {EVERYTHING} reads all of the past: a chunk takes longer, the more there is")
 
 
 def _check_slots(job: Job, latents: int, frames_a_slot: int, top_k: int) -> None:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hmcli.errors import HMError
+from hmcli.errors import HMError, ran_out
 
 GIB, MIB = 2**30, 2**20
-_SAID = ("can't allocate memory", "not enough memory")  # what torch says on a CPU
-
-
-def ran_out(error: BaseException) -> bool:
-    """Is this how torch, or Python, says that memory is out?"""
-    if isinstance(error, MemoryError):
-        return True
-    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
-        return False
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)
 
 
 def free_bytes(device: str) -> int | None:

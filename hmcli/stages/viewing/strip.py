@@ -15,7 +15,7 @@ from hmcli.reports.strip import FORMATS, StripRow, animate, save_animation, stil
 from hmcli.stages.data import pieces
 from hmcli.stages.data.loading import rate
 from hmcli.stages.data.opening import ClipSource, Dataset
-from hmcli.stages.sampling.generations import Generated, find_reference, open_generation
+from hmcli.stages.sampling.generations import Generated, find_reference, open_generation, unchanged_source
 from hmcli.stages.scoring.videos import ClipVideos
 from hmcli.store.hashing import HashCache
 from hmcli.store.video import write_video
@@ -51,16 +51,14 @@ def run(
             f"{len(labels)} labels for {len(paths)} generations", fix="give one --label for each, in order"
         )
     generations = [open_generation(path, poses) for path in paths]
-    dataset, why_not = find_reference(generations[0], reference)
-    if dataset is None:
-        raise DataError(f"without a reference: {why_not}", fix="name the folder of clips with --reference")
+    dataset, shows_truth = _reference(generations[0], reference, reporter)
     chosen = _choose(generations, clips, reporter)
     rows, cache = [], HashCache()
     with reporter.progress("reading", len(chosen), "clip") as advance:
         for clip in chosen:
-            rows.append(_row(_source(dataset, clip), generations, clip, cache))
+            rows.append(_row(_source(dataset, clip), generations, clip, cache, shows_truth))
             advance(1)
-    names = ["context", "truth", *(labels or [path.name for path in paths])]
+    names = ["context", *["truth"] * shows_truth, *(labels or [path.name for path in paths])]
     fps = float(rate(_source(dataset, chosen[0]), generations[0].data))
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -113,7 +111,20 @@ def _of(data: DataConfig) -> tuple[object, ...]:
     return data.size, data.frames, data.fps, data.split
 
 
-def _row(source: ClipSource, generations: Sequence[Generated], clip: str, cache: HashCache) -> StripRow:
+def _reference(generated: Generated, named: Path | None, reporter: Reporter) -> tuple[Dataset, bool]:
+    """The clips, and whether they show what truly happens: what follows a video, nobody knows."""
+    dataset, why_not = find_reference(generated, named)
+    if dataset is not None:
+        return dataset, True
+    if (clips := unchanged_source(generated)) is None:
+        raise DataError(f"without a reference: {why_not}", fix="name the folder of clips with --reference")
+    reporter.note(f"without the truth: {why_not}")
+    return clips, False
+
+
+def _row(
+    source: ClipSource, generations: Sequence[Generated], clip: str, cache: HashCache, shows_truth: bool
+) -> StripRow:  # fmt: skip
     """The first sample of each. Raises DataError where sizes or lengths differ."""
     data = generations[0].data
     made = []
@@ -126,7 +137,7 @@ def _row(source: ClipSource, generations: Sequence[Generated], clip: str, cache:
         videos = ClipVideos(one, clip, cache)
         made.append(videos.read(videos.rows[0]))
     try:
-        truth = pieces.target_video(source, data)
-        return StripRow(context=pieces.context_video(source, data), targets=(truth, *made))
+        truth = [pieces.target_video(source, data)] if shows_truth else []
+        return StripRow(context=pieces.context_video(source, data), targets=(*truth, *made))
     except ValueError as error:
         raise DataError(str(error), where={"clip": clip}) from error
