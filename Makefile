@@ -34,8 +34,15 @@ test-unlinted: $(STAMP)
 test-lowest:
 	$(MAKE) test-unlinted VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
+# A server as S3 is, in an environment of its own: it asks for older packages than others here.
+MOTO := .venv-moto/bin/moto_server
+
+$(MOTO):
+	$(PYTHON) -m venv .venv-moto
+	.venv-moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[s3]' flask flask-cors
+
 # With what takes minutes; without what needs a GPU, weights or a browser.
-test-all: lint
+test-all: lint $(MOTO)
 	$(PYTEST) -m 'not gpu and not weights and not browser'
 
 lint: $(STAMP)

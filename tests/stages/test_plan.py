@@ -17,6 +17,7 @@ import torch
 from hmcli.errors import UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import Recipe
+from hmcli.runtime import Heard
 from hmcli.stages.models.folders import PACKAGED, build_model
 from hmcli.stages.planning import plan
 from hmcli.stages.planning.ledger import Ledger
@@ -26,6 +27,7 @@ from hmcli.stages.planning.runs import context_account, denoising_account, kept_
 from hmcli.stages.planning.shapes import shape_of
 from hmcli.stages.planning.wording import duration, size
 from hmcli.stages.shared.devices import CONTEXT, DEVICES, GIB, Device
+from hmcli.stages.training.train import check_shares
 from hmcli.store.weights import load_state_dict
 
 DIM, FFN, LAYERS, TEXT, CHANNELS = 24, 32, 1, 64, 16
@@ -246,6 +248,26 @@ def test_devices_that_are_not_known_are_refused():
         plan.run([("mine", small())], latents=None, world=1, on_device="abacus", timed=False, reporter=_Quiet())
     with pytest.raises(UsageError, match="--timed"):
         plan.run([("mine", small())], latents=None, world=1, on_device="h100", timed=True, reporter=_Quiet())
+
+
+def test_clips_are_whole_and_the_rank_with_most_of_them_says_how_long_all_take():
+    def seconds(world: int) -> float:
+        recipe = small("train.batch=4", "world.clips=5", *NO_VAE)
+        told = plan.run([("mine", recipe)], latents=None, world=world, on_device="h100", timed=False, reporter=_Quiet())
+        return float(told.data["plans"][0]["times"]["generate"])
+
+    assert seconds(2) == pytest.approx(seconds(1) * 3 / 5)
+    assert seconds(4) == pytest.approx(seconds(1) * 2 / 5)
+
+
+@pytest.mark.parametrize(("recipe", "world"), [("train.batch=2", 4), ("train.parallel=fsdp", 1)])
+def test_a_plan_says_what_training_would_refuse(recipe: str, world: int):
+    heard = Heard()
+    planned = small(recipe, *NO_VAE)
+    plan.run([("mine", planned)], latents=None, world=world, on_device="h100", timed=False, reporter=heard)
+    with pytest.raises(UsageError) as refused:
+        check_shares(planned.train, world)
+    assert [refused.value.what in text for _, text in heard.said] == [True]
 
 
 def test_a_timed_step_stands_for_all_steps():

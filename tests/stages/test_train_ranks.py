@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,14 @@ def test_what_torchrun_says_is_taken_when_it_is_what_was_asked_for():
     assert from_environment(TOGETHER | {"RANK": "1", "LOCAL_RANK": "1"}, 2) == Place(1, 2, "127.0.0.1", 29500, 1)
 
 
+def test_a_rank_takes_the_gpu_it_was_told_and_none_by_guess():
+    assert Place(9, 16, "node-1", 29500, 1).device("cuda") == "cuda:1"
+    assert Place(9, 16, "node-1", 29500).device("cpu") == "cpu"
+    with pytest.raises(UsageError, match="rank 9 of 16 was not told which GPU") as refused:
+        Place(9, 16, "node-1", 29500).device("cuda")
+    assert "LOCAL_RANK" in str(refused.value)
+
+
 @pytest.mark.parametrize("part", ["transformer", "codec"])
 def test_a_world_size_alone_is_refused_before_anything_waits(
     hm: WarmCommand, nano: Path, latents: Path, clips: Path, tmp_path: Path, part: str
@@ -243,6 +252,13 @@ def test_sigterm_ends_a_rank_that_waits_for_others(hm: WarmCommand, nano: Path, 
     assert "Traceback" not in ended.stderr
 
 
+MUTE = """
+import sys, time
+from hmcli.stages.training.ranks import Place, joined
+with joined(Place(1, 2, "127.0.0.1", int(sys.argv[1]))):
+    print("joined", flush=True)
+    time.sleep(120)
+"""
 STUCK = """
 import os, signal, sys, threading
 from hmcli.stages.training import ranks
@@ -250,7 +266,8 @@ ranks.STUCK_SECONDS = 0.3
 heard = []
 signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
 with ranks.ending_when_stuck(ranks.Ranks(0, int(sys.argv[1]))) as watch:
-    watch.step()
+    if sys.argv[2] != "loading":
+        watch.step()
     watch.saving = sys.argv[2] == "saving"
     os.kill(os.getpid(), int(sys.argv[3]))
     if watch.saving:
@@ -264,8 +281,8 @@ print("went on")
 @pytest.mark.parametrize(
     ("count", "doing", "number", "code"),
     [
-        (2, "waiting", signal.SIGTERM, 75), (2, "saving", signal.SIGTERM, 0), (1, "waiting", signal.SIGTERM, 0),
-        (2, "waiting", signal.SIGCHLD, 0),
+        (2, "waiting", signal.SIGTERM, 75), (2, "loading", signal.SIGTERM, 75), (2, "saving", signal.SIGTERM, 0),
+        (1, "waiting", signal.SIGTERM, 0), (2, "waiting", signal.SIGCHLD, 0),
     ],
 )  # fmt: skip
 def test_sigterm_ends_a_rank_that_waits_for_one_that_is_stuck(count: int, doing: str, number: int, code: int):
@@ -274,8 +291,30 @@ def test_sigterm_ends_a_rank_that_waits_for_one_that_is_stuck(count: int, doing:
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == code, done.stderr
     assert ("went on" in done.stdout) == (code == 0)
-    assert ("another rank was stuck" in done.stderr) == (code == 75)
+    assert ("another rank was stuck" in done.stderr) == (code == 75 and doing == "waiting")
+    assert ("before the first step" in done.stderr) == (doing == "loading")
     assert code or not done.stderr
+
+
+def test_sigterm_ends_a_rank_whose_peer_is_stuck_before_the_first_step(
+    hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path
+):
+    """The second rank comes to the meeting and says nothing more: the first one waits in torch, outside of Python."""
+    port = str(free_port())
+    line = ["train", nano, "--latents", latents, "--out", tmp_path / "run", *LONG]
+    first = hm.start(*line, env=TOGETHER | {"MASTER_PORT": port})
+    with subprocess.Popen([sys.executable, "-c", MUTE, port], stdout=subprocess.PIPE, text=True) as second:
+        try:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "joined\n"
+            time.sleep(1)  # for the first one to be past the meeting
+            first.send_signal(signal.SIGTERM)
+            ended = first.wait(60)
+        finally:
+            second.kill()
+    assert ended.returncode == 75, ended.stderr
+    assert "before the first step" in ended.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_ranks_may_be_started_by_others_too(hm: WarmCommand, nano: Path, latents: Path, tmp_path: Path, whole: Path):

@@ -25,6 +25,7 @@ from hmcli.stages.planning.times import times_of
 from hmcli.stages.planning.wording import table, told_sum
 from hmcli.stages.shared.devices import Device, device_named
 from hmcli.stages.shared.typed import to_json
+from hmcli.stages.training.train import check_shares
 
 
 def run(
@@ -57,6 +58,7 @@ def run(
     with reporter.progress("planning", len(recipes), "recipe") as advance:
         for name, recipe in recipes:
             if recipe.train.part == "transformer":
+                _say_refused(name, recipe, world, reporter)
                 plans.append(_plan(name, recipe, shape or shape_of(recipe), world, device, timed))
             else:
                 plans.append(pixel_plan(name, recipe, shape_of(recipe), device, timed))
@@ -67,6 +69,14 @@ def run(
         data["sum"] = _sum(plans)
         told.append(told_sum(data["sum"]))
     return Description(text="\n\n".join(told), data=data)
+
+
+def _say_refused(name: str, recipe: Recipe, world: int, reporter: Reporter) -> None:
+    """A plan of what training would refuse is a plan all the same, and says so."""
+    try:
+        check_shares(recipe.train, world)
+    except UsageError as refused:
+        reporter.note(f"{name}: hm train refuses this: {refused.what}; {refused.fix}")
 
 
 def _plan(name: str, recipe: Recipe, shape: ClipShape, world: int, device: Device, timed: bool) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hmcli.recipe.sections import Recipe
@@ -45,9 +46,9 @@ def times_of(
     """Time of every stage.
 
     `step` (and `step_seconds`) is of one piece of a rank's share, `sampling` one evaluation of the model, `context` of
-    one clip.
+    one clip. Clips are whole: the rank that has most of them says how long all take.
     """
-    each = shape.clips / world
+    each = math.ceil(shape.clips / world)
     pixels, frames = shape.pixels[0] * shape.pixels[1], sum(shape.video_frames)
     branches = (2 if recipe.sample.guidance != 1 else 1) + (1 if recipe.sample.history_guidance != 1 else 0)
     evaluations = recipe.sample.steps * branches * recipe.sample.count

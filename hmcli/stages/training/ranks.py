@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,19 @@ class Place:
     count: int
     address: str
     port: int
-    local: int = 0  # among the ranks of this machine: which GPU is its own
+    local: int | None = None  # among the ranks of this machine: which GPU is its own; None: nobody said
+
+    def device(self, name: str) -> str:
+        """The rank's own one of the devices `name`. Raises UsageError for GPUs where nobody said which."""
+        if name != "cuda":
+            return name
+        if self.local is None:
+            raise UsageError(
+                f"rank {self.rank} of {self.count} was not told which GPU of its machine it has",
+                where={"environment": "LOCAL_RANK is not set"},
+                fix="start ranks with --num-processes N or torchrun, which set it (srun: LOCAL_RANK=$SLURM_LOCALID)",
+            )
+        return f"cuda:{self.local}"
 
 
 def from_environment(environ: Mapping[str, str], asked: int) -> Place | None:
@@ -64,7 +76,8 @@ def from_environment(environ: Mapping[str, str], asked: int) -> Place | None:
             where={"environment": ", ".join(f"{name}={environ[name]}" for name in given)},
             fix="unset them; --num-processes N starts N ranks here, torchrun those of several machines",
         )
-    rank, count, port, local = (_number(environ, name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "LOCAL_RANK"))
+    rank, count, port = (_number(environ, name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    local = _number(environ, "LOCAL_RANK") if environ.get("LOCAL_RANK") else None
     if count != asked or rank >= count:
         raise UsageError(
             f"the environment makes this rank {rank} of {count}, --num-processes asks for {asked}",
@@ -75,7 +88,7 @@ def from_environment(environ: Mapping[str, str], asked: int) -> Place | None:
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "0")
+    text = environ[name]
     if not text.isdigit():
         raise UsageError(
             f"the environment says {name}={text}, which is no number from 0 up",
@@ -84,12 +97,31 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
+@dataclass(kw_only=True)
+class Watch:
+    """How far a rank is, for the thread that watches it."""
+
+    since: float = field(default_factory=time.monotonic)  # when the step began
+    longest: float = 0.0  # seconds of a step
+    stepped: bool = False  # until then what others have yet to do (read weights, take a place) is no step
+    saving: bool = False  # a checkpoint may take as long as it takes
+    done: bool = False
+
+    def step(self) -> None:
+        """A step begins."""
+        now = time.monotonic()
+        if self.stepped:
+            self.longest = max(self.longest, now - self.since)
+        self.since, self.stepped = now, True
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This rank among those that train together."""
 
     rank: int = 0
     count: int = 1
+    watch: Watch = field(default_factory=Watch, compare=False)
 
     @property
     def first(self) -> bool:
@@ -131,7 +163,10 @@ ALONE = Ranks()
 
 @contextlib.contextmanager
 def joined(place: Place | None, device: str = "cpu") -> Iterator[Ranks]:
-    """The ranks, once all are there; they part afterwards. Raises HMError when one is missing, or is lost later."""
+    """The ranks, once all are there; they part afterwards. Raises HMError when one is missing, or is lost later.
+
+    From then on a signal ends a rank that waits for one that is stuck: `ending_when_stuck`.
+    """
     if place is None:
         yield ALONE
         return
@@ -139,10 +174,11 @@ def joined(place: Place | None, device: str = "cpu") -> Iterator[Ranks]:
 
     store = _meet(place)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    with _naming_the_lost(place):
+    ranks = Ranks(place.rank, place.count)
+    with _naming_the_lost(place), ending_when_stuck(ranks):
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.count, timeout=STALL)
         try:
-            yield Ranks(place.rank, place.count)
+            yield ranks
         finally:
             dist.destroy_process_group()
 
@@ -173,28 +209,13 @@ def _meet(place: Place) -> torch.distributed.Store:
     return store
 
 
-@dataclass(kw_only=True)
-class Watch:
-    """How far a rank is, for the thread that watches it."""
-
-    since: float  # when the step began
-    longest: float = 0.0  # seconds of a step
-    saving: bool = False  # a checkpoint may take as long as it takes
-    done: bool = False
-
-    def step(self) -> None:
-        """A step begins."""
-        now = time.monotonic()
-        self.longest, self.since = max(self.longest, now - self.since), now
-
-
 @contextlib.contextmanager
 def ending_when_stuck(ranks: Ranks) -> Iterator[Watch]:
     """End this rank, with code 75, where it was told to stop and waits for another that is stuck.
 
     torch waits for others outside of Python, where no handler of a signal runs; a thread hears of it by a pipe.
     """
-    watch = Watch(since=time.monotonic())
+    watch = ranks.watch
     if ranks.count == 1:
         yield watch
         return
@@ -218,7 +239,8 @@ def _end_when_stuck(read: int, watch: Watch) -> None:
         while heard and not watch.done:
             left = max(told, watch.since) + STUCK_SECONDS + 2 * watch.longest - time.monotonic()
             if left < 0 and not watch.saving:
-                stuck = StoppedEarly("stopped by a signal while another rank was stuck", fix=_GO_ON)
+                when = "while another rank was stuck" if watch.stepped else "before the first step"
+                stuck = StoppedEarly(f"stopped by a signal {when}", fix=_GO_ON)
                 print(f"error: {stuck}", file=sys.stderr, flush=True)
                 os._exit(stuck.exit_code)
             time.sleep(0.1)

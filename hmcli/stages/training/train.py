@@ -51,7 +51,7 @@ from hmcli.stages.training.feeding import Feed, held_out, order_of, prepared_ahe
 from hmcli.stages.training.logbook import open_logbook
 from hmcli.stages.training.objective import LEVELS
 from hmcli.stages.training.pace import Pace
-from hmcli.stages.training.ranks import Place, Ranks, ending_when_stuck, joined
+from hmcli.stages.training.ranks import Place, Ranks, joined
 from hmcli.stages.training.resuming import GoingOn, go_on_with
 from hmcli.stages.training.runs import (
     SEEN,
@@ -103,7 +103,7 @@ def run(
     Raises UsageError when `out` holds another run, DataError when no clip can be trained on, StoppedEarly on SIGTERM.
     """
     if place is not None:
-        device = f"cuda:{place.local}" if device == "cuda" else device
+        device = place.device(device)
         reporter = Silent() if place.rank else reporter
     check_shares(recipe.train, processes if place is None else place.count)
     if recipe.train.compile == "blocks":
@@ -285,18 +285,20 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
     Every rank does this; the first one has the keeper, which writes what is kept.
     """
     train, view, ranks = training.recipe.train, training.view, training.ranks
-    first = 0
+    watch, first = ranks.watch, 0
     if start != FROM_NOTHING:
         first = read_checkpoint(
             Path(start), training.model, training.optimizers, training.average, training.recipe.seed, training.scale
         )
+    if stopped := ranks.largest(stop.signal or 0):
+        say_stopped(stopped, first, train.steps)
     order = order_of(view, held_out(clips, train), train, training.recipe.seed)
     for _ in range(first):
         next(order)
     tested = [view.clip(clip) for clip in held_out(clips, train)]
     feed = Feed(training, clips)
     jobs = zip(range(first, train.steps), order, strict=False)
-    with nullcontext() if keeper is None else keeper.open(training.recipe, first), ending_when_stuck(ranks) as watch:
+    with nullcontext() if keeper is None else keeper.open(training.recipe, first):
 
         def look(step: int, errors: dict[str, Any]) -> None:
             """All ranks at once: the first one looks, the others wait."""
@@ -332,6 +334,7 @@ def _train(training: Training, clips: list[str], start: str, keeper: Keeper | No
                 watch.saving = False
             if stopped and not last:
                 say_stopped(stopped, step + 1, train.steps)
+    watch.saving = True  # the first rank writes the run yet
 
 
 def _pace(training: Training, flop_of: Callable[[Recipe, Path], float] | None) -> Pace:
