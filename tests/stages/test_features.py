@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from small_clip import write_random_clip
 
+from hmcli.errors import DataError
 from hmcli.metrics import motion
 from hmcli.metrics.backbones.hog import Hog
 from hmcli.metrics.backbones.regions import ClipRegions, clip_regions
+from hmcli.metrics.contract import Detection
 from hmcli.metrics.dsc import crop_features
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Silent
@@ -199,3 +201,63 @@ def test_what_metrics_share_none_of_them_can_change(plan: Plan):
     for found in (of_clip.backbone("hog")(FRAMES), features_of(plan, FRAMES), features_of(plan, FRAMES)):
         with pytest.raises(ValueError, match="read-only"):
             found[0] = 0
+
+
+# --- what a detector sees ---------------------------------------------------------------------------------------------
+
+
+class Finder:
+    """Sees somebody in every frame but the first: by a mask, and once more by a box alone."""
+
+    name = "segmenter"
+
+    def __init__(self, weights: str = "1") -> None:
+        self.about = {"weights": weights}
+        self.looked = 0
+
+    def __call__(self, frames: np.ndarray) -> list[list[Detection]]:
+        self.looked += 1
+        masks = frames[..., 0] > 200
+        surest = [Detection(box_4=np.array([1, 2, 9.5, 8]), score=1 / 3, mask_HW=mask) for mask in masks[1:]]
+        return [[], *([one, Detection(box_4=np.array([0.0, 0, 4, 4]), score=0.25)] for one in surest)]
+
+
+def seen(plan: Plan, finder: Finder, frames: np.ndarray = FRAMES) -> list[list[Detection]]:
+    plan.__dict__["detector"] = finder
+    of_clip = Features(plan, ArrayStore())
+    found = of_clip.seen(frames)
+    of_clip.flush()
+    return found
+
+
+def test_detections_are_found_again_to_the_bit(plan: Plan):
+    finder = Finder()
+    again = [seen(plan, finder) for _ in range(2)][1]
+    assert finder.looked == 1
+    for found, made_of in zip(again, finder(FRAMES), strict=True):
+        for one, wanted in zip(found, made_of, strict=True):
+            assert one.box_4.tolist() == wanted.box_4.tolist()
+            assert one.score == wanted.score
+            assert (one.mask_HW is None) == (wanted.mask_HW is None)
+            assert wanted.mask_HW is None or np.array_equal(one.mask_HW, wanted.mask_HW)
+    assert sum(map(len, again)) == 4
+
+
+def test_nothing_seen_is_found_again_too(plan: Plan):
+    assert [seen(plan, Finder(), FRAMES[:1]) for _ in range(2)] == [[[]], [[]]]
+
+
+def test_detections_are_made_anew_by_other_weights_and_of_other_pixels(plan: Plan):
+    seen(plan, Finder())
+    seen(plan, other := Finder("2"))
+    other_frames = FRAMES.copy()
+    other_frames[1, 7, 8, 0] ^= 255
+    seen(plan, other, other_frames)
+    seen(dataclasses.replace(plan, fresh=True), other, other_frames)
+    assert other.looked == 3
+
+
+def test_what_a_detector_must_not_return_is_refused_before_it_is_kept(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Finder, "__call__", lambda finder, frames: [])
+    with pytest.raises(DataError, match="0 lists for 3 frames"):
+        seen(plan, Finder())

@@ -45,7 +45,7 @@ from hmcli.stages.data.subjects import subject_tracks
 from hmcli.stages.parts.merge import run as merge
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.scoring import clip as scored
-from hmcli.stages.scoring import evaluate
+from hmcli.stages.scoring import evaluate, sightings
 from hmcli.stages.scoring.plan import Plan, columns_of
 from hmcli.stages.shared.shards import Shard
 from hmcli.store.video import read_video
@@ -354,12 +354,12 @@ BOX = np.array([0.0, 0.0, 4.0, 4.0])
 )
 def test_a_detector_that_breaks_its_promise_is_refused(found: Any, says: str):
     with pytest.raises(DataError, match=says):
-        scored.checked_detections(found, np.zeros((1, 6, 8, 3), np.uint8))
+        sightings.checked(found, np.zeros((1, 6, 8, 3), np.uint8))
 
 
 def test_detections_with_and_without_masks_are_taken_as_they_are():
     found = [[Detection(box_4=BOX, score=1.0, mask_HW=np.ones((6, 8), bool)), Detection(box_4=BOX, score=0.0)], []]
-    assert scored.checked_detections(found, np.zeros((2, 6, 8, 3), np.uint8)) is found
+    assert sightings.checked(found, np.zeros((2, 6, 8, 3), np.uint8)) is found
 
 
 # --- values of every grain -------------------------------------------------------------------------------------------

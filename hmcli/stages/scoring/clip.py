@@ -184,22 +184,17 @@ class Clip:
 
     def detections(self, frames: np.ndarray) -> list[list[Detection]]:
         """What the run's detector sees in a prediction; kept, for other metrics."""
-        return self._once_of(frames, DETECTIONS, self._detect)
+        return self._once_of(frames, DETECTIONS, self.features.seen)
 
     def true_detections(self) -> list[list[Detection]]:
         """What the run's detector sees in the reference."""
-        found: list[list[Detection]] = self._once(TRUE_DETECTIONS, lambda: self._detect(self.reference()))
+        found: list[list[Detection]] = self._once(TRUE_DETECTIONS, lambda: self.features.seen(self.reference()))
         return found
 
     def unsure(self) -> Callable[[np.ndarray], list[list[Detection]]]:
         """What the run's detector sees in a video and takes for nobody; nothing, where it is always sure."""
         looks: Callable[[np.ndarray], list[list[Detection]]] | None = getattr(self._plan.detector, UNSURE, None)
         return looks or (lambda frames: [[] for _ in frames])
-
-    def _detect(self, frames: np.ndarray) -> list[list[Detection]]:
-        detector = self._plan.detector
-        assert detector is not None
-        return checked_detections(detector(frames), frames)
 
     def _once_of(self, frames: np.ndarray, name: str, make: Callable[[np.ndarray], T]) -> T:
         """What is made of frames; kept where they are one of this clip's videos."""
@@ -353,22 +348,6 @@ def lacking(metric_input: str, source: ClipSource, data: DataConfig) -> str:
 
 def item_name(clip: str, column: Column) -> str:
     return f"{clip}.{column.name}"
-
-
-def checked_detections(found: list[list[Detection]], frames: np.ndarray) -> list[list[Detection]]:
-    """What a detector found, as its contract promises it. Raises DataError where it is not."""
-    if len(found) != len(frames):
-        raise DataError(f"the detector returned {len(found)} lists for {len(frames)} frames")
-    for frame, seen in enumerate(found):
-        scores = [one.score for one in seen]
-        if scores != sorted(scores, reverse=True) or not all(0 <= score <= 1 for score in scores):
-            raise DataError(f"the detector's scores in frame {frame} are not from 1 down to 0: {scores}")
-        for one in seen:
-            if one.box_4.shape != (4,) or not np.isfinite(one.box_4).all():
-                raise DataError(f"the detector returned no box of four numbers in frame {frame}: {one.box_4}")
-            if one.mask_HW is not None and (one.mask_HW.shape != frames.shape[1:3] or one.mask_HW.dtype != bool):
-                raise DataError(f"the detector returned a mask of another size than frame {frame}")
-    return found
 
 
 # --- what a metric returned ------------------------------------------------------------------------------------------

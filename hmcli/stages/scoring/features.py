@@ -1,4 +1,4 @@
-"""What is made of frames alone - features, flow - made once: for all metrics of a clip, and for other evaluations.
+"""What is made of frames alone - features, flow, what a detector sees - made once: for all metrics, and evaluations.
 
 Kept by content: the pixels themselves (of a crop these are what its box covers), what is computed from them by which
 weights after which preprocessing, the code and the versions that compute it, and the kind of device. A reference's
@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from hmcli.metrics import motion
+from hmcli.metrics.contract import Detection
 from hmcli.registry import find
 from hmcli.stages.scoring.layout import FORMAT, NetworkKey
 from hmcli.stages.scoring.plan import Plan
+from hmcli.stages.scoring.sightings import checked, packed, unpacked
 from hmcli.stages.shared.typed import LeftOut, key_of
 from hmcli.store.arrays_kept import ArrayStore
 from hmcli.store.hashing import hash_arrays, hash_file, hash_json
@@ -64,6 +66,14 @@ class Features:
         used: Any = self._plan.backbones[name]
         about, code = NetworkKey(name=used.name, about=used.about), code_of(clip_regions)
         return lambda frames, box_A4: self._kept(lambda of: used(of, box_A4), about, code, boxes=box_A4)(frames)
+
+    def seen(self, frames: np.ndarray) -> list[list[Detection]]:
+        """What the run's detector sees, as it says it."""
+        finder = self._plan.detector
+        assert finder is not None
+        about = NetworkKey(name=f"detector {finder.name}", about=finder.about)
+        code = code_of(find("detector", finder.name))
+        return unpacked(self._kept(lambda of: packed(checked(finder(of), of)), about, code)(frames))
 
     def flush(self) -> None:
         self._store.flush()
