@@ -5,9 +5,9 @@
     python -m hmcli.bench schema
 
 For maintainers. `draft` writes seeds and recipes into the package, `freeze` also what they drew: it keeps its clips in
-the folder WORK and goes on there when it was stopped; a new version of the world needs a new folder. `--only` does the
-work of one split there and writes no benchmark: splits may be made one after the other, or side by side, and `freeze`
-without it then finds all done. `schema` writes the JSON schema of score files.
+the folder WORK and goes on there when it was stopped; a new version of the world needs a new folder. `--only` freezes
+one split and keeps the others as the package has them: with the last one it is no draft any more. `schema` writes the
+JSON schema of score files.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hmcli.bench.freeze import draft, freeze, prepare
+from hmcli.bench.freeze import draft, freeze
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Console
-from hmcli.stages.bench.definition import PACKAGED, write_benchmark
+from hmcli.stages.bench.definition import PACKAGED, find_benchmark, write_benchmark
 from hmcli.stages.bench.score_file import schema
 from hmcli.store.files import write_json
 
@@ -33,7 +33,7 @@ def main() -> None:
     freezing = commands.add_parser("freeze", help="render the clips and write the benchmark's file")
     freezing.add_argument("work", type=Path, help="folder for the clips; goes on there when it was stopped")
     freezing.add_argument("--num-processes", type=int, default=1)
-    freezing.add_argument("--only", choices=SPLITS, help="render and score this split, and write no benchmark")
+    freezing.add_argument("--only", choices=SPLITS, help="freeze this split, and keep the others as they are")
     commands.add_parser("draft", help="write what the recipes ask for; nothing is rendered")
     commands.add_parser("schema", help="write the JSON schema of score files")
     given = parser.parse_args()
@@ -47,10 +47,9 @@ def main() -> None:
         return
     given.work.mkdir(parents=True, exist_ok=True)
     how = {"work": given.work, "processes": given.num_processes, "reporter": Console()}
-    if given.only:
-        prepare(given.only, recipes[given.only], panel, **how)
-        return
-    write_benchmark(PACKAGED / f"{NAME}.json", freeze(NAME, recipes, panel, **how))
+    file = PACKAGED / f"{NAME}.json"
+    found = find_benchmark(file) if given.only else None
+    write_benchmark(file, freeze(NAME, recipes, panel, **how, only=given.only or "", found=found))
 
 
 if __name__ == "__main__":

@@ -53,22 +53,40 @@ def draft(name: str, recipes: Mapping[str, Recipe], panel: EvalConfig) -> Benchm
 
 def freeze(
     name: str, recipes: Mapping[str, Recipe], panel: EvalConfig, *, work: Path, processes: int, reporter: Reporter,
-    baselines: Sequence[str] = (),
+    baselines: Sequence[str] = (), only: str = "", found: Benchmark | None = None,
 ) -> Benchmark:  # fmt: skip
     """Render each split (name -> recipe) below `work`, which is kept and goes on when stopped, and freeze the clips.
 
     `panel` names the required metrics, and what sees for them. `baselines` are the model-free rows that are scored;
-    empty: all.
+    empty: all. `only` freezes one split and keeps those that `found` holds as their recipes ask for them: what lacks a
+    split yet is still a draft. Raises DataError where other weights saw for the splits that are kept.
     """
-    splits: dict[str, FrozenSplit] = {}
-    judges: dict[str, str] = {}
+    made = draft(name, recipes, panel)
+    splits, judges = dict(made.splits), dict[str, str]()
+    if only and found is not None and found.required_metrics == made.required_metrics:
+        kept = {split: one for split, one in found.splits.items() if split != only and _same(one, splits.get(split))}
+        splits |= kept
+        judges = dict(found.judges) if any(one.clips for one in kept.values()) else {}
     for split, recipe in recipes.items():
+        if only not in ("", split):
+            continue
         data, scored = prepare(split, recipe, panel, work=work, processes=processes, reporter=reporter, rows=baselines)
         reporter.note(f"{split}: hashing {recipe.world.clips} clips")
         splits[split] = freeze_split(_free(recipe), data, {row: of.means for row, of in scored.items()})
         for of in scored.values():
+            if other := {judge for judge, weights in of.judges.items() if judges.get(judge, weights) != weights}:
+                raise DataError(
+                    f"other weights saw for the splits that are frozen: {', '.join(sorted(other))}",
+                    fix="freeze all splits again: python -m hmcli.bench draft, then freeze",
+                )
             judges |= of.judges
-    return _benchmark(name, splits, panel, judges=judges, frozen_by=made_by() | {"machine": platform.machine()})
+    whole = all(one.clips for one in splits.values())
+    by = made_by() | {"machine": platform.machine()} if whole else {}
+    return _benchmark(name, splits, panel, judges=judges, frozen_by=by)
+
+
+def _same(one: FrozenSplit, asked: FrozenSplit | None) -> bool:
+    return asked is not None and (one.seed, dict(one.world)) == (asked.seed, dict(asked.world))
 
 
 @dataclass(frozen=True, kw_only=True)

