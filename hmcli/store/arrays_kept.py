@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hmcli.store.hashing import cache_folder, hash_bytes
+from hmcli.store.shortcuts import open_shortcuts
 
 LIMIT = 2 << 30  # bytes: beyond, the oldest quarter goes
 
@@ -70,20 +71,8 @@ class ArrayStore:
     def _open(self) -> sqlite3.Connection:
         if self._database is not None:
             return self._database
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self.file, timeout=1.0)
-        try:
-            database.execute("PRAGMA synchronous = OFF")
-            database.execute("CREATE TABLE IF NOT EXISTS arrays (key TEXT PRIMARY KEY, hash TEXT, data BLOB)")
-        except sqlite3.OperationalError:  # busy or read-only
-            database.close()
-            raise
-        except sqlite3.DatabaseError:  # not a database any more: start over, it holds nothing but shortcuts
-            database.close()
-            self.file.unlink(missing_ok=True)
-            raise
-        self._database = database
-        return database
+        self._database = open_shortcuts(self.file, "arrays (key TEXT PRIMARY KEY, hash TEXT, data BLOB)")
+        return self._database
 
 
 def _packed(array: np.ndarray) -> tuple[str, bytes]:

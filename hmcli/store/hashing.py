@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from hmcli.errors import DataError
+from hmcli.store.shortcuts import open_shortcuts
 
 PREFIX = "sha256:"
 _BLOCK = 1 << 20  # bytes read at once
@@ -102,19 +103,7 @@ class HashCache:
             return
 
     def _open(self) -> sqlite3.Connection:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self.file, timeout=1.0)
-        try:
-            database.execute("PRAGMA synchronous = OFF")
-            database.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, identity TEXT, hash TEXT)")
-        except sqlite3.OperationalError:  # busy or read-only
-            database.close()
-            raise
-        except sqlite3.DatabaseError:  # not a database any more: start over, it holds nothing but shortcuts
-            database.close()
-            self.file.unlink(missing_ok=True)
-            raise
-        return database
+        return open_shortcuts(self.file, "files (path TEXT PRIMARY KEY, identity TEXT, hash TEXT)")
 
 
 def identity(stat: os.stat_result) -> str:
