@@ -16,6 +16,7 @@ import typer
 from hmcli.cli import chain  # noqa: F401  registers the chain's commands, first in the help
 from hmcli.cli import fetch as _fetch  # noqa: F401  registers the command
 from hmcli.cli import plan as _plan  # noqa: F401  registers the command
+from hmcli.cli import play as _play  # noqa: F401  registers the command
 from hmcli.cli import report as _report  # noqa: F401  registers the command
 from hmcli.cli import strip as _strip  # noqa: F401  registers the command
 from hmcli.cli.app import app

@@ -82,6 +82,14 @@ def of_sampling(model: Path, source: Path | None) -> Readers:
     }  # fmt: skip
 
 
+def of_playing(model: Path, source: Path | None) -> Readers:
+    """What generating reads; without a source a clip is rendered first, and encoded as a folder of clips is."""
+    sampling = of_sampling(model, source or Path())
+    if source is not None:
+        return sampling
+    return {**sampling, "render": None, "clips": None}
+
+
 def of_scoring(generation: Path) -> Readers:
     """Features are read by metrics that need a backbone; cameras of other people's videos as the recipe says."""
 

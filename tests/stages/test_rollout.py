@@ -24,7 +24,7 @@ from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.memory.kept import History, anchor_of, compute_memory, rows_from
 from hmcli.stages.models.folders import find_model
 from hmcli.stages.sampling.job import Job, open_job
-from hmcli.stages.sampling.rollout import Chunk, _Frozen, check_rollout, chunks_of, roll_out
+from hmcli.stages.sampling.rollout import Chunk, _Frozen, check_rollout, chunks_of, roll_out, target_poses
 from hmcli.stages.sampling.samples import chunk_seed
 from hmcli.store.video import read_video
 from hmcli.world.views.cameras import relative_camera_rows
@@ -126,7 +126,7 @@ def test_memory_of_chunks_stays_on_disk(job: Job, tmp_path: Path):
     held = past.memory.blocks[0].slots
     for chunk in chunks_of(36, CHUNK):
         np.save(tmp_path / f"{chunk.number:05d}.npy", latents)
-        past.add(chunk, latents, past.poses_of(chunk))
+        past.add(chunk, latents, target_poses(clip, chunk))
     slots = past.memory.blocks[0].slots
     assert isinstance(slots, Joined)
     assert slots.count > held.count

@@ -30,7 +30,7 @@ from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.memory.kept import RowCache, anchor_of, compute_memory, rows_from, stored_block, write_block
 from hmcli.stages.memory.layout import block_group
 from hmcli.stages.memory.policy_inputs import needs_of_policy
-from hmcli.stages.sampling.job import Job, denoised, frozen_past, inputs_of
+from hmcli.stages.sampling.job import NOTHING, Job, denoised, frozen_past, inputs_of
 from hmcli.stages.sampling.profile import CONTEXT, part
 from hmcli.stages.sampling.samples import chunk_seed
 from hmcli.store.files import write_bytes
@@ -141,21 +141,52 @@ def roll_out(job: Job, clip: LatentClip, number: int, place: Path) -> Iterator[n
             "a rollout needs a camera pose of every frame, this clip's file holds ready rows", where={"clip": clip.id},
             fix="set sample.chunk=0",
         )  # fmt: skip
-    place.mkdir(parents=True, exist_ok=True)
-    past: _Past = _Frozen(job, clip, place) if job.network.config.context == "frozen" else _Sliding(job, clip)
-    wanted = kept_frames(job, clip)
+    rollout, wanted = Rollout(job, clip, number, place), kept_frames(job, clip)
     for chunk in chunks_of(wanted, job.sample.chunk):
-        file, poses = _file_of(place, chunk), past.poses_of(chunk)
-        moved = past.come_to(poses)
-        if (made := _kept(file)) is None:
-            if moved:
-                job.reporter.note(f"{clip.id}, frame {chunk.start}: {moved}")
-            seed = chunk_seed(job.recipe.seed, clip.id, number, chunk.number)
-            made = denoised(job, clip, number, seed, chunk.latents, past.arguments(chunk, poses))
-            _keep(file, made)
+        poses = target_poses(clip, chunk)
+        made = rollout.make(chunk, poses)
         yield made
         if chunk.stop < wanted:
-            past.add(chunk, made, poses)
+            rollout.add(chunk, made, poses)
+
+
+class Rollout:
+    """A sample of a clip, a chunk after the other, along cameras that need not be known before their chunk is made."""
+
+    def __init__(self, job: Job, clip: LatentClip, number: int, place: Path) -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        self.job, self.clip, self.number, self.place = job, clip, number, place
+        frozen = job.network.config.context == "frozen"
+        self._past: _Past = _Frozen(job, clip, place) if frozen else _Sliding(job, clip)
+
+    def make(self, chunk: Chunk, poses: np.ndarray) -> np.ndarray:
+        """Latents (C, F, h, w) float32 of the next chunk along the poses (F, 4, 4) of its latent frames, which are
+        world_from_camera; read from disk where it was made earlier. It is no past yet (`add`)."""
+        file, moved = _file_of(self.place, chunk), self._past.come_to(poses)
+        if (made := _kept(file)) is None:
+            if moved:
+                self.job.reporter.note(f"{self.clip.id}, frame {chunk.start}: {moved}")
+            seed = chunk_seed(self.job.recipe.seed, self.clip.id, self.number, chunk.number)
+            past = self._past.arguments(chunk, poses)
+            made = denoised(self.job, self.clip, self.number, seed, chunk.latents, past)
+            _keep(file, made)
+        return made
+
+    def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
+        """The chunk is past now, also one that another rollout made."""
+        if not (file := _file_of(self.place, chunk)).is_file():
+            _keep(file, made)
+        self._past.add(chunk, made, poses)
+
+    def forget(self, chunk: Chunk) -> None:
+        """A chunk that was made and is no past yet will be made anew, along other cameras for instance."""
+        _file_of(self.place, chunk).unlink(missing_ok=True)
+
+    @property
+    def reached(self) -> np.ndarray:
+        """(A,) int64: which latent frames, counted from the first of the context on, the model numbers 0, 1, ...: all
+        of the past that the next chunk may read, in order."""
+        return self._past.numbers()
 
 
 def _file_of(place: Path, chunk: Chunk) -> Path:
@@ -201,18 +232,23 @@ def check_frames(asked: int, clip: str, latents: int) -> None:
         )  # fmt: skip
 
 
+def target_poses(clip: LatentClip, chunk: Chunk) -> np.ndarray:
+    """(F, 4, 4) world_from_camera of a chunk's latent frames; the target's last pose stands for those after it."""
+    assert clip.frame_poses is not None
+    first = len(clip.frame_poses) - target_frames(clip)
+    frames = np.minimum(chunk.start + TIME_STRIDE * np.arange(chunk.latents), target_frames(clip) - 1)
+    return np.asarray(clip.frame_poses[first + frames])
+
+
 class _Past(ABC):
     """What the next chunk sees of the frames before it."""
 
     def __init__(self, job: Job, clip: LatentClip) -> None:
         self.job, self.clip = job, clip
 
-    def poses_of(self, chunk: Chunk) -> np.ndarray:
-        """(F, 4, 4) world_from_camera of a chunk's latent frames; the target's last pose stands for those after it."""
-        assert self.clip.frame_poses is not None
-        first = len(self.clip.frame_poses) - target_frames(self.clip)
-        frames = np.minimum(chunk.start + TIME_STRIDE * np.arange(chunk.latents), target_frames(self.clip) - 1)
-        return np.asarray(self.clip.frame_poses[first + frames])
+    @abstractmethod
+    def numbers(self) -> np.ndarray:
+        """`Rollout.reached`."""
 
     def come_to(self, poses: np.ndarray) -> str:
         """The next chunk has these cameras (F, 4, 4). Says what that changes of the past; empty: nothing."""
@@ -233,6 +269,7 @@ class _Stretch:
 
     chunk: Chunk | None
     poses: np.ndarray  # (F, 4, 4) world_from_camera of its latent frames
+    first: int = 0  # number of its first latent frame, of all
     gap: int = 0  # latent frames between its end and the present that are in no memory
 
     def near(self, anchor: np.ndarray, radius: float) -> bool:
@@ -249,12 +286,15 @@ class _Frozen(_Past):
         self.anchor = anchor_of(clip) if job.history is None else job.history.views[0].anchor(clip.id)
         self.first_anchor = True
         self.stretches = [_Stretch(chunk=None, poses=clip.world_poses()[: clip.context])]
+        self.inside = list(self.stretches)  # those in reach of this anchor
         self.waiting = list(self.stretches)  # those whose memory under this anchor is not made yet
         self.made: ContextMemory | None = None
 
     @property
     def memory(self) -> ContextMemory:
-        """All of the past that is in reach of this anchor."""
+        """All of the past that is in reach of this anchor; of what no policy can read, only the latest part."""
+        if self.job.memory.policy == NOTHING and len(self.waiting) > 1:
+            self._leave_out()
         for stretch in self.waiting:
             later = self._of_context() if stretch.chunk is None else self._of_chunk(stretch.chunk, stretch.poses)
             later = later.starting_at(0 if self.made is None else self.made.num_context_frames)
@@ -283,12 +323,29 @@ class _Frozen(_Past):
             else:
                 gap += len(stretch.poses)
             after += len(stretch.poses)
-        self.waiting = kept[::-1]
+        self.inside = self.waiting = kept[::-1]
         return f"a new anchor pose: {len(kept)} of {len(self.stretches)} stretches of the past are run again"
 
     def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
-        self.stretches.append(_Stretch(chunk=chunk, poses=poses))
-        self.waiting.append(self.stretches[-1])
+        last = self.stretches[-1]
+        self.stretches.append(_Stretch(chunk=chunk, poses=poses, first=last.first + len(last.poses)))
+        self.inside = [*self.inside, self.stretches[-1]]
+        self.waiting = [*self.waiting, self.stretches[-1]]
+
+    def numbers(self) -> np.ndarray:
+        return np.concatenate([stretch.first + np.arange(len(stretch.poses)) for stretch in self.inside])
+
+    def _leave_out(self) -> None:
+        """What lies before all windows is not run: no slot is read, so nobody would know."""
+        kept, frames = list[_Stretch](), 0
+        for stretch in reversed(self.inside):
+            if kept and frames >= max(1, self.job.config["window"] - 1):
+                break
+            kept.append(stretch)
+            frames += len(stretch.poses)
+        if len(kept) < len(self.inside):
+            self.inside = self.waiting = kept[::-1]
+            self.made = None
 
     def _of_context(self) -> ContextMemory:
         if self.first_anchor:  # it may come from an artifact
@@ -328,6 +385,7 @@ class _Sliding(_Past):
     def __init__(self, job: Job, clip: LatentClip) -> None:
         super().__init__(job, clip)
         self.latents, self.poses = clip.context_latents, clip.world_poses()[: clip.context]
+        self._numbers = np.arange(clip.context)
 
     def arguments(self, chunk: Chunk, poses: np.ndarray) -> dict[str, Any]:
         rows = relative_camera_rows(np.concatenate([self.poses, poses]), poses[0]).astype(np.float32)
@@ -342,6 +400,11 @@ class _Sliding(_Past):
     def add(self, chunk: Chunk, made: np.ndarray, poses: np.ndarray) -> None:
         self.latents = np.concatenate([self.latents, made], axis=1)[:, -self.clip.context :]
         self.poses = np.concatenate([self.poses, poses])[-self.clip.context :]
+        numbers = self._numbers[-1] + 1 + np.arange(len(poses))
+        self._numbers = np.concatenate([self._numbers, numbers])[-self.clip.context :]
+
+    def numbers(self) -> np.ndarray:
+        return self._numbers
 
 
 def _as_context(clip: LatentClip, made: np.ndarray, poses: np.ndarray) -> LatentClip:
