@@ -14,7 +14,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev,features,play,ray,remote]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev,features,onnx,play,ray,remote]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps lpips==0.1.4 # a test compares; it asks for torchvision
 	touch $(STAMP)
 

@@ -10,7 +10,8 @@ runs both at every step; frozen runs its context once and then the target alone,
 1.96 for 50. Rounds alternate, medians are reported; processor seconds on a CPU. `--parts` and `--options` go through
 the pipeline of the packaged model with a rendered clip: time of each part of a video, and for every option its time and
 the PSNR of its frames against those of the plain run (`blocks`: sample.compile=blocks; `float16`, `bfloat16`; `int8`:
-sample.quantize=int8; `disk`, `memory`: sample.offload). `--batch` samples so many rendered clips at once and alone.
+sample.quantize=int8; `disk`, `memory`: sample.offload; `onnx`: denoising as a graph in onnxruntime). `--batch` samples
+so many rendered clips at once and alone.
 """
 
 from __future__ import annotations
@@ -131,8 +132,10 @@ def parts_of(job: Job, place: Path) -> dict[str, Any]:
 
 def with_option(job: Job, option: str) -> Job:
     """The same job with a cache, a scheduler, a number of steps, both branches at once, compiled, in another type, with
-    weights that are rounded or lie elsewhere."""
+    weights that are rounded or lie elsewhere, or as graphs."""
     name = option.partition(":")[0]
+    if option == "onnx":
+        return with_graphs(job)
     if option in ("float32", "bfloat16", "float16"):
         changes: dict[str, Any] = {"dtype": option}
     elif option == "blocks":
@@ -151,6 +154,17 @@ def with_option(job: Job, option: str) -> Job:
         changes = {"scheduler": option}
     recipe = replace(job.recipe, sample=replace(job.sample, **changes))
     return replace(job, recipe=recipe)
+
+
+def with_graphs(job: Job) -> Job:
+    """The same job with the model exported."""
+    from hmcli.stages.exporting import export
+
+    latents = job.view.path
+    graphs = export.run(
+        job.model.path, latents=latents, clips=(), out=latents.with_name("graphs"), force=False, reporter=Silent()
+    ).path
+    return open_job(job.recipe, job.model, latents, [], None, (), job.device, Silent(), graphs)[0]
 
 
 def options_of(job: Job, options: list[str], rounds: int) -> dict[str, Any]:

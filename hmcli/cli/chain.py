@@ -263,6 +263,12 @@ def generate(
         ),
     ] = "",
     profile: Annotated[bool, typer.Option("--profile", help="Say where time and memory went.")] = False,
+    exported: Annotated[
+        Path | None,
+        typer.Option(
+            "--exported", metavar="DIR", help="Graphs of the model (hm export) to run in onnxruntime; - reads stdin."
+        ),
+    ] = None,
     out: ArtifactOut = None,
     recipe: RecipeIn = None,
     override: Overrides = None,
@@ -282,11 +288,11 @@ def generate(
             "--recipe": recipe, "--set": override, "--num-processes": processes > 1, "--shard": shard, "--on": on,
             "--shards": shards, "--prune": prune, "--profile": profile,
         }  # fmt: skip
-        return _replay(replay, beside, source, model, memory, out, device, force=force, dry_run=dry_run)
+        return _replay(replay, beside, source, model, memory, exported, out, device, force=force, dry_run=dry_run)
     if profile and on is not None:
         raise UsageError("--profile measures one process", fix="leave out --on, or --profile")
     asked = given(source)  # before anything else, so that a failed command before the pipe is what is reported
-    memories = given_all(memory)
+    memories, graphs = given_all(memory), given(exported)
     weights = _model_for(model, asked)
     base = recorded(weights)
     found = find_input(asked, "latents", "dataset", accept=made_with(base, "codec"))
@@ -313,7 +319,7 @@ def generate(
             stage.run, Spread(shard, on, shards), recipe=resolved,
             source=found, model=weights, memory=memories, clips=tuple(clips or ()),
             out=where, force=force, prune=prune, device=device, processes=processes,
-            dry_run=dry_run, **({"profile": True} if profile else {}),
+            dry_run=dry_run, **({"profile": True} if profile else {}), **({"exported": graphs} if graphs else {}),
         )  # fmt: skip
 
 
@@ -330,7 +336,7 @@ def _model_for(model: Path | None, source: str | Path | None) -> Path:
 
 def _replay(
     row: str, beside: Mapping[str, object], source: str | Path | None, model: Path | None, memory: list[Path] | None,
-    out: Path | None, device: str, *, force: bool, dry_run: bool,
+    exported: Path | None, out: Path | None, device: str, *, force: bool, dry_run: bool,
 ) -> StageResult:  # fmt: skip
     """A row says all but where things lie now."""
     if refused := [name for name, value in beside.items() if value]:
@@ -342,7 +348,7 @@ def _replay(
     from hmcli.stages.sampling import replay as stage
 
     places = stage.Places(
-        latents=given(source), model=given(model), memory=given_all(memory),
+        latents=given(source), model=given(model), memory=given_all(memory), exported=given(exported),
         device="" if device == "auto" else pick_device(device),
     )  # fmt: skip
     return stage.run(row, places, out=out, force=force, reporter=Console(), dry_run=dry_run)

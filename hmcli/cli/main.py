@@ -49,6 +49,7 @@ from hmcli.hub import name_of
 from hmcli.runtime import Console, Terminated, stop_on_sigterm
 
 Target = Literal["checkpoint", "released", "diffusers"]
+Runtime = Literal["onnx"]
 FloatType = Literal["float32", "bfloat16", "float16"]
 
 app.add_typer(recipes_app, name="recipes")
@@ -169,6 +170,30 @@ def convert(
     return stage.run(
         found, to=to, out=named(out, stem, str(kind)), recipe=recipe, lora=given(lora), dtype=dtype,
         overrides=list(override or ()), force=force, reporter=Console(), dry_run=dry_run, part=part,
+    )  # fmt: skip
+
+
+@command(app, "export")
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run, checkpoint, or mini (the packaged weights); - reads stdin.")
+    ],
+    to: Annotated[Runtime, typer.Option("--to", help="onnx: graphs that onnxruntime runs.")],
+    latents: Annotated[
+        Path | None, typer.Option("--latents", help="Clips of the shape that the graphs are for; - reads stdin.")
+    ] = None,
+    clips: Clips = None,
+    out: ArtifactOut = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> StageResult:
+    """Export a model. Its denoising step and its decoder become graphs, for hm generate --exported."""
+    weights, source = find_input(model), find_input(latents, "latents")
+    from hmcli.stages.exporting import export as stage
+
+    return stage.run(
+        weights, latents=source, clips=tuple(clips or ()), out=named(out, weights, to), force=force,
+        reporter=Console(), dry_run=dry_run,
     )  # fmt: skip
 
 

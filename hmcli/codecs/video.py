@@ -79,6 +79,13 @@ class WanCodec:
     @torch.no_grad()
     def decode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Consecutive latents of one clip, the first piece of one frame -> the video frames of each piece."""
+        for video in self.unchecked_pieces(pieces):
+            if not bool(torch.isfinite(video).all()):  # clamping would make infinite pixels white
+                raise NotFiniteError(f"codec {self.name} in {self.vae.dtype} made pixels that are not finite")
+            yield video.clamp(-1.0, 1.0)
+
+    def unchecked_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The same as they leave the network, in float32: no number in them decides what is done."""
         passes: _Passes | None = None
         for piece in pieces:
             if passes is None:
@@ -87,10 +94,7 @@ class WanCodec:
                 tile = None if self.tile is None else (self.tile[0] // self.stride, self.tile[1] // self.stride)
                 passes = _Passes(self.vae.decoder, TileGrid.cover(piece.shape[3:], tile, 1))
             z = piece.float().cpu() * self._std + self._mean
-            video = passes.run(z, self._decode_tile, up=self.stride)
-            if not bool(torch.isfinite(video).all()):  # clamping would make infinite pixels white
-                raise NotFiniteError(f"codec {self.name} in {self.vae.dtype} made pixels that are not finite")
-            yield video.float().clamp(-1.0, 1.0).to(piece.device)
+            yield passes.run(z, self._decode_tile, up=self.stride).float().to(piece.device)
 
     def _encode_tile(self, tile: Tensor, memory: _CausalMemory) -> Tensor:
         x = tile.to(self.device, self.vae.dtype)

@@ -139,6 +139,15 @@ def slot_times(slots: int, kernel_time: int, device: torch.device | str = "cpu")
 
 def rotate(x_BNHD: Tensor, table: Tensor) -> Tensor:
     """Turn neighbouring channel pairs of every head by the token's angles; same shape and type as the input."""
+    if torch.compiler.is_exporting():  # graphs of ONNX hold no complex numbers
+        return _rotate_real(x_BNHD, table)
     pairs = torch.view_as_complex(x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)))
     turned = pairs * torch.view_as_complex(table).unsqueeze(-2)  # one pass: (a + ib) (cos + i sin)
     return torch.view_as_real(turned).flatten(-2).to(x_BNHD.dtype)
+
+
+def _rotate_real(x_BNHD: Tensor, table: Tensor) -> Tensor:
+    """`rotate`, written out."""
+    a, b = x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = (part.unsqueeze(-2) for part in table.unbind(-1))
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x_BNHD.dtype)

@@ -31,6 +31,7 @@ from hmcli.stages.models.identity import codec_of, text_of
 from hmcli.stages.sampling.fits import batch_that_fits, check_clips, free_cached, memory_of, say_fewer
 from hmcli.stages.sampling.job import (
     Job,
+    check_exported,
     check_settings,
     finite,
     generate_together,
@@ -88,17 +89,20 @@ def run(
     dry_run: bool = False,
     shard: Shard | None = None,
     profile: bool = False,
+    exported: Path | None = None,
 ) -> StageResult:
     """Generate the clips of latents, or of a folder of clips (encoded first); see `hm generate --help`."""
     if profile:
         return _profiled(
             device, reporter, processes, partial(
                 run, recipe, source=source, model=model, memory=memory, clips=clips, out=out, force=force,
-                device=device, reporter=reporter, prune=prune, dry_run=dry_run, shard=shard,
+                device=device, reporter=reporter, prune=prune, dry_run=dry_run, shard=shard, exported=exported,
             ),
         )  # fmt: skip
     folder = find_model(model)
     check_settings(recipe.sample, folder, device)
+    if exported is not None:
+        check_exported(recipe.sample, device, exported)
     kept, descriptions = sorted_memory(memory, folder)
     left_out: tuple[Quarantined, ...] = ()
     if not is_latents(source):
@@ -115,7 +119,7 @@ def run(
                 prune=prune,
             )  # fmt: skip
         source, left_out = encoded.path, encoded.quarantined
-    job, ids = open_job(recipe, folder, source, kept, descriptions, clips, device, reporter)
+    job, ids = open_job(recipe, folder, source, kept, descriptions, clips, device, reporter, exported)
     if recipe.sample.chunk:
         check_rollout(job)
     own = share(shard, ids)

@@ -21,6 +21,8 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import MemoryConfig, Recipe, SampleConfig
 from hmcli.runtime import pick_dtype
+from hmcli.stages.exporting.layout import Shape
+from hmcli.stages.exporting.running import RUNS, Exported, check_packages, open_exported
 from hmcli.stages.latents.captions import cut_caption
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
 from hmcli.stages.memory.kept import History, anchor_of, compute_memory, rows_from
@@ -73,6 +75,7 @@ class Job:
     device: str
     reporter: Reporter
     remembered: tuple[Path, ...] = ()  # the memory artifacts that were given
+    exported: Exported | None = None  # graphs that run instead of the model's steps and its codec's decoder
 
     @cached_property
     def memory(self) -> MemoryConfig:
@@ -124,6 +127,7 @@ class Job:
             negative=self._negative_hash, fps=about.fps, model=self.model.fingerprint, codec=self._codec_hash,
             sample=self.denoising, number=None if number == 1 else number, geometry=self._seen,
             seed=self.recipe.seed, past=self._past(clip), chance=self._chance,
+            exported=None if self.exported is None else self.exported.fingerprint,
         )  # fmt: skip
 
     def again(self, clip: str, number: int, pixels: str, beside: Sequence[tuple[str, int]]) -> Again:
@@ -137,6 +141,7 @@ class Job:
             made_of=self.made_of(clip, number), pixels=pixels, recipe=reads(self.recipe, *places),
             model=str(self.model.path.absolute()), latents=str(self.view.path.absolute()), device=self.device,
             memory=tuple(str(path.absolute()) for path in self.remembered),
+            exported=None if self.exported is None else str(self.exported.path.absolute()),
             versions=self._versions, threads=torch.get_num_threads() if self.device == "cpu" else None,
             beside=tuple(beside) if len(beside) > 1 else None,
         )  # fmt: skip
@@ -145,12 +150,15 @@ class Job:
     def _versions(self) -> dict[str, str]:
         """Of what computes a video; rounded weights are torchao's."""
         used = ["torch", "diffusers", *(["torchao"] if self.sample.quantize == INT8 else [])]
+        used += [] if self.exported is None else RUNS
         return {"hmcli": __version__} | {name: version(name) for name in used}
 
     @property
     def under(self) -> str:
         """All that the videos of every clip depend on alike."""
-        return hash_json([self.model.fingerprint, self._codec_hash, {**self.reads(), "sample": self.denoising}])
+        graphs = [] if self.exported is None else [self.exported.fingerprint]
+        settings = {**self.reads(), "sample": self.denoising}
+        return hash_json([self.model.fingerprint, self._codec_hash, settings, *graphs])
 
     @cached_property
     def _codec_hash(self) -> str:
@@ -198,7 +206,7 @@ class Job:
             _enable_cache(network, self.sample.cache)
         if self.sample.compile == BLOCKS:
             compile_blocks(network)
-        return network
+        return network if self.exported is None else self.exported.network(network)
 
     def _lighten(self, network: Any) -> None:
         """Weights on the CPU as `sample.quantize` or `sample.offload` says."""
@@ -222,7 +230,8 @@ class Job:
     @cached_property
     def codec(self) -> VideoCodec:
         with part(LOADING):
-            return open_codec(codec_of(self.model, self.recipe.codec.path), self.device)
+            codec = open_codec(codec_of(self.model, self.recipe.codec.path), self.device)
+            return codec if self.exported is None else self.exported.codec(codec)
 
     @cached_property
     def negative(self) -> np.ndarray:
@@ -249,9 +258,13 @@ def open_job(
     clips: tuple[str, ...],
     device: str,
     reporter: Reporter,
+    exported: Path | None = None,
 ) -> tuple[Job, list[str]]:
-    """Open everything sampling reads, and the ids of the clips asked for; `kept` is the model's own memory."""
+    """Open everything sampling reads, and the ids of the clips asked for; `kept` is the model's own memory, `exported`
+    a folder of its graphs."""
     check_settings(recipe.sample, folder, device)
+    if exported is not None:
+        check_exported(recipe.sample, device, exported)
     view = open_latents(source)
     view.say_left_out(reporter)
     ids = view.ids(clips)
@@ -274,6 +287,8 @@ def open_job(
     if descriptions is not None:
         described = open_descriptions(descriptions, view, job.memory, ids, reporter)
         job = dataclasses.replace(job, described=described)
+    if exported is not None:
+        job = _with_graphs(job, exported, ids)
     if recipe.sample.guidance == 1 and recipe.sample.negative:
         reporter.warn(f"sample.negative ({recipe.sample.negative!r}) is not used: sample.guidance is 1")
     if recipe.sample.negative or recipe.text.path != folder.text().path:
@@ -302,6 +317,47 @@ def check_settings(sample: SampleConfig, folder: ModelFolder, device: str) -> No
         )  # fmt: skip
 
 
+def check_exported(sample: SampleConfig, device: str, exported: Path) -> None:
+    """Raise UsageError for what exported graphs cannot do, MissingPartError without what runs them."""
+    check_packages(RUNS)
+    usual = SampleConfig()
+    fixed = {"memory": "on", "dtype": "float32"} | {
+        name: getattr(usual, name)
+        for name in ("attention", "batch", "branches", "cache", "chunk", "compile", "quantize", "offload")
+    }
+    if other := {f"sample.{name}": getattr(sample, name) for name, of in fixed.items() if getattr(sample, name) != of}:
+        raise UsageError(
+            f"exported graphs cannot do {', '.join(f'{name}={value}' for name, value in other.items())}",
+            where={"exported": exported},
+            fix=f"set {', '.join(f'{name}={fixed[name[7:]]}' for name in other)}, or leave --exported out",
+        )
+    if device != "cpu":
+        raise UsageError(f"exported graphs run on the CPU here, not on {device}", fix="--device cpu")
+
+
+def _with_graphs(job: Job, path: Path, ids: Sequence[str]) -> Job:
+    """The job with an exported model. Raises DataError for one of another model, UsageError for clips of another
+    shape."""
+    codec = codec_hash(codec_of(job.model, job.recipe.codec.path))
+    exported = open_exported(path, model=job.model.fingerprint, codec=codec)
+    if job.history is not None and len(job.history.views) > 1:
+        raise UsageError(
+            "exported graphs read the memory of one context, not of several in a row",
+            where={"exported": path, "memory": ", ".join(str(view.path) for view in job.history.views)},
+            fix="leave --exported out",
+        )  # fmt: skip
+    for clip in ids:
+        of = job.view.where[clip][0].shape
+        found = Shape(context=of.context, target=of.target, size=job.view.latent_size, text=job.view.text_shape)
+        if found != exported.about.shape:
+            raise UsageError(
+                "the model was exported for clips of another shape",
+                where={"exported": f"{path}: {exported.about.shape}", "clip": f"{clip}: {found}"},
+                fix=f"hm export MODEL --to onnx --latents {job.view.path} --clips {clip}",
+            )  # fmt: skip
+    return dataclasses.replace(job, exported=exported)
+
+
 def _cache_of(name: str) -> Any:
     """diffusers' configuration of a cache. Raises UsageError for one that is not known."""
     from hmcli.core.caching import named_config
@@ -325,6 +381,7 @@ def inputs_read(job: Job, descriptions: Path | None) -> dict[str, str]:
     """Fingerprints of what sampling reads, by name, as a manifest records them."""
     inputs = {"latents": job.view.fingerprint, "model": job.model.fingerprint}
     inputs |= {} if descriptions is None else {"memory": read_manifest(descriptions).fingerprint}
+    inputs |= {} if job.exported is None else {"exported": job.exported.fingerprint}
     earlier = [] if job.history is None else job.history.views[:-1]
     return inputs | {f"history {number}": part.manifest.fingerprint for number, part in enumerate(earlier)}
 

@@ -52,6 +52,7 @@ class VideoKey:
     seed: int
     past: tuple[str, ...]  # hashes of the clip's history before its context
     chance: int | None  # seed of what a policy that chooses by chance reads within the context
+    exported: LeftOut[str] = None  # fingerprint of the exported model that ran; None: torch did
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class Again:
     model: str  # absolute paths
     latents: str
     memory: tuple[str, ...] = ()  # artifacts of --memory, in their order
+    exported: LeftOut[str] = None  # the folder of --exported
     device: str
     versions: dict[str, str]  # of what computes it: others may round otherwise
     threads: LeftOut[int] = None  # of a CPU: sums are rounded as they are shared among them; older rows do not say

@@ -30,6 +30,7 @@ _WORDS = {  # of what a video is made from: how a person calls it, and which arg
     "latents": ("the clip's latents, cameras or subjects", "LATENTS"), "model": ("the model's weights", "--model"),
     "codec": ("the codec's weights", "codec.path"), "negative": ("the text encoder", "text.path"),
     "text": ("the caption's embedding", "LATENTS"), "past": ("the memory", "--memory"),
+    "exported": ("the exported graphs", "--exported"),
 }  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Places:
     latents: Path | None = None
     model: Path | None = None
     memory: tuple[Path, ...] = ()
+    exported: Path | None = None
     device: str = ""
 
 
@@ -118,7 +120,8 @@ def _job(made: Row, again: Again, places: Places, reporter: Reporter) -> Job:
             "the latents that this row was made from are not there any more", where={"latents": latents},
             fix="name them, or the same ones made again: hm generate LATENTS --replay ROW",
         )  # fmt: skip
-    job, _ = open_job(recipe, folder, latents, kept, descriptions, (made.id,), device, reporter)
+    exported = places.exported or (None if again.exported is None else Path(again.exported))
+    job, _ = open_job(recipe, folder, latents, kept, descriptions, (made.id,), device, reporter, exported)
     if recipe.sample.chunk:
         check_rollout(job)
     return job
