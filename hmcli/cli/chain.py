@@ -319,7 +319,7 @@ def generate(
             stage.run, Spread(shard, on, shards), recipe=resolved,
             source=found, model=weights, memory=memories, clips=tuple(clips or ()),
             out=where, force=force, prune=prune, device=device, processes=processes,
-            dry_run=dry_run, **({"profile": True} if profile else {}), **({"exported": graphs} if graphs else {}),
+            dry_run=dry_run, exported=graphs, **({"profile": True} if profile else {}),
         )  # fmt: skip
 
 

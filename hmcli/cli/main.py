@@ -31,6 +31,7 @@ from hmcli.cli.shared import (
     Device,
     DryRun,
     Force,
+    ModelArgument,
     Overrides,
     Processes,
     Prune,
@@ -175,9 +176,7 @@ def convert(
 
 @command(app, "export")
 def export(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run, checkpoint, or mini (the packaged weights); - reads stdin.")
-    ],
+    model: ModelArgument,
     to: Annotated[Runtime, typer.Option("--to", help="onnx: graphs that onnxruntime runs.")],
     latents: Annotated[
         Path | None, typer.Option("--latents", help="Clips of the shape that the graphs are for; - reads stdin.")

@@ -9,16 +9,14 @@ import typer
 
 from hmcli.cli import readers
 from hmcli.cli.app import app
-from hmcli.cli.shared import Device, DryRun, Overrides, command, find_input, given, named, recipe_for
+from hmcli.cli.shared import Device, DryRun, ModelArgument, Overrides, command, find_input, given, named, recipe_for
 from hmcli.contracts import Description, StageResult
 from hmcli.runtime import Console
 
 
 @command(app, "play")
 def play(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run, checkpoint, or mini (the packaged weights); - reads stdin.")
-    ],
+    model: ModelArgument,
     source: Annotated[
         str | None,
         typer.Argument(

@@ -45,9 +45,9 @@ SourceIn = Annotated[
 GenerationIn = Annotated[
     str | None, typer.Argument(metavar="[GENERATION]", help="Generation artifact; - reads it from stdin.")
 ]
-ModelIn = Annotated[
-    Path | None, typer.Option("--model", help="Run, checkpoint, or mini (the packaged weights); - reads stdin.")
-]
+_MODEL = "Run, checkpoint, or mini (the packaged weights); - reads stdin."
+ModelIn = Annotated[Path | None, typer.Option("--model", help=_MODEL)]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
 Clips = Annotated[list[str] | None, typer.Option("--clips", help="Only these clip ids (may be given several times).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Processes = Annotated[

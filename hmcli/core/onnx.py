@@ -60,8 +60,12 @@ def step_inputs(
     model: HydraTransformer3DModel, latents: Tensor, timestep: Tensor, text: Tensor, stretch: Stretch
 ) -> dict[str, Tensor]:
     """Inputs of the graph, in their order."""
-    moving = {"latents": latents, "timestep": timestep, "text": text}
-    return {name: value.to(torch.float32) for name, value in moving.items()} | still_inputs(model, stretch)
+    return _moving_inputs(latents, timestep, text) | still_inputs(model, stretch)
+
+
+def _moving_inputs(latents: Tensor, timestep: Tensor, text: Tensor) -> dict[str, Tensor]:
+    given = {"latents": latents, "timestep": timestep, "text": text}
+    return {name: value.to(torch.float32) for name, value in given.items()}
 
 
 def still_inputs(model: HydraTransformer3DModel, stretch: Stretch) -> dict[str, Tensor]:
@@ -194,8 +198,7 @@ class OnnxTransformer(nn.Module):
             self.model._check_call(hidden_states, timestep, camera, num_context_frames, retrieval, memory)
             stretch = stretch_of(self.model, hidden_states, camera, num_context_frames, memory, retrieval)
             self._still = (about, still_inputs(self.model, stretch))
-        moving = {"latents": hidden_states, "timestep": timestep, "text": encoder_hidden_states}
-        given = {name: value.to(torch.float32) for name, value in moving.items()} | self._still[1]
+        given = _moving_inputs(hidden_states, timestep, encoder_hidden_states) | self._still[1]
         return (self.run({name: given[name] for name in self.names}).to(hidden_states.dtype),)
 
 

@@ -265,7 +265,9 @@ from hmcli.stages.training import ranks
 ranks.STUCK_SECONDS = 0.3
 heard = []
 signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-with ranks.ending_when_stuck(ranks.Ranks(0, int(sys.argv[1]))) as watch:
+own = ranks.Ranks(0, int(sys.argv[1]))
+watch = own.watch
+with ranks.ending_when_stuck(own):
     if sys.argv[2] != "loading":
         watch.step()
     watch.saving = sys.argv[2] == "saving"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, HMError, UsageError
-from hmcli.stages.exporting.layout import DECODER, KIND, STEP, ExportAttributes, Shape
+from hmcli.stages.exporting.layout import DECODER, KIND, STEP, ExportAttributes, Shape, clip_shape
 from hmcli.stages.exporting.running import WRITES, Graph, check_packages
 from hmcli.stages.latents.view import LatentsView, open_latents
 from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_model
@@ -70,16 +70,15 @@ def run(
 
 def shape_of(view: LatentsView, clips: tuple[str, ...]) -> Shape:
     """The shape of the clips. Raises UsageError where they have several."""
-    ids = view.ids(clips)
-    shapes = {(of.context, of.target): clip for clip in ids for of in [view.where[clip][0].shape]}
+    shapes = {clip_shape(view, clip): clip for clip in view.ids(clips)}
     if len(shapes) > 1:
         raise UsageError(
             "a graph is for clips of one shape, and these have several",
-            where={clip: f"{context} + {target} latent frames" for (context, target), clip in shapes.items()},
+            where={clip: f"{of.context} + {of.target} latent frames" for of, clip in shapes.items()},
             fix="name clips of one shape with --clips",
         )  # fmt: skip
-    ((context, target),) = shapes
-    return Shape(context=context, target=target, size=view.latent_size, text=view.text_shape)
+    (shape,) = shapes
+    return shape
 
 
 def _check(folder: ModelFolder, view: LatentsView, shape: Shape) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hmcli.stages.latents.view import LatentsView
 
 KIND = "onnx"
 STEP, DECODER = "step.onnx", "decoder.onnx"
@@ -23,6 +27,11 @@ class Shape:
             f"{self.context} + {self.target} latent frames (context + target) of {self.size[0]} x {self.size[1]}, "
             f"{self.text[0]} rows of text"
         )
+
+
+def clip_shape(view: LatentsView, clip: str) -> Shape:
+    of = view.where[clip][0].shape
+    return Shape(context=of.context, target=of.target, size=view.latent_size, text=view.text_shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 GEOMETRY = ("near", "far", "field_of_view")  # keys of model.memory that say what cameras see
 LAYS_OUT = ("kernel", "spans", "context")  # keys of model.memory that say which slots there are
 _LENS = frozenset({"intrinsics_B4", "image_size", "near", "far"})  # fields of RetrievalInputs
-_SHOWS, _CHANCE = "visibility_BM", "generator"
+SHOWS, SLOTS, ALL_FRAMES = "visibility_BM", "slots", "all frames"  # what a policy may use (hmcli.core.retrieval)
+_CHANCE = "generator"
 
 
 def needs_of_policy(name: str) -> frozenset[str]:
@@ -73,7 +74,7 @@ def retrieval_inputs(
     from hmcli.core.retrieval import RetrievalInputs
 
     needs, found = needs_of_policy(config.policy), RetrievalInputs()
-    if not needs & {*_LENS, _SHOWS, _CHANCE} and positions == "screen":
+    if not needs & {*_LENS, SHOWS, _CHANCE} and positions == "screen":
         return None
     if reads_geometry(config, positions):
         lens = lens_of(clips, view, config)
@@ -83,7 +84,7 @@ def retrieval_inputs(
         if described is not None and needs & _LENS:
             overlaps = [_known(described[clip.id].overlap_AM, clip) for clip in clips]
             found = replace(found, overlap_BAM=tensor_of(np.stack(overlaps)).to(device))
-    if _SHOWS in needs:
+    if SHOWS in needs:
         shows = [shown_slots(clip, view, config, described) for clip in clips]
         found = replace(found, visibility_BM=tensor_of(np.stack(shows)).to(device))
     if _CHANCE in needs:
@@ -164,7 +165,7 @@ def open_descriptions(
 
     manifest = read_manifest(path, kinds=(KIND,))
     needs = needs_of_policy(config.policy)
-    if SLOTS not in needs or not needs & {*_LENS, _SHOWS}:
+    if SLOTS not in needs or not needs & {*_LENS, SHOWS}:
         raise UsageError(
             f"--memory has no effect: policy {config.policy} asks neither which slots cameras saw nor what they show",
             where={"memory": path}, fix="leave --memory out; policies fov and oracle use it",

@@ -6,7 +6,7 @@ the training state beside it; its manifest says which codec and text encoder the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,7 +233,7 @@ def check_memory_fits(
         return
     if size is not None:
         check_kernel_fits(config["kernel"], clip, size)
-    time = config["kernel"][0] // config["patch_size"][0]
+    time = frames_a_slot(config)
     frozen = config["context"] == "frozen"
     frames, whose = (context, "context") if frozen else (context + target, "context and target together")
     if (slots := frames // time) < config["top_k"]:
@@ -243,6 +243,11 @@ def check_memory_fits(
             fix=f"use longer clips ({video_frames(time * config['top_k'])} frames of {whose}), or a model with "
             f"top_k <= {slots}",
         )
+
+
+def frames_a_slot(config: Mapping[str, Any]) -> int:
+    """Latent frames that a slot of a model of this configuration stands for."""
+    return int(config["kernel"][0] // config["patch_size"][0])
 
 
 def video_frames(latent: int) -> int:

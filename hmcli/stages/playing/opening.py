@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hmcli.contracts import TIME_STRIDE, Reporter
 from hmcli.errors import UsageError
 from hmcli.recipe.sections import Recipe
+from hmcli.runtime import Silent
 from hmcli.stages.data.opening import ClipSource, open_dataset, own_file
 from hmcli.stages.latents import encode
-from hmcli.stages.memory.policy_inputs import needs_of_policy, recorded_model
-from hmcli.stages.models.folders import ModelFolder, check_memory_fits
+from hmcli.stages.latents.view import open_latents
+from hmcli.stages.memory.policy_inputs import ALL_FRAMES, SLOTS, needs_of_policy, recorded_model
+from hmcli.stages.models.folders import ModelFolder, check_memory_fits, frames_a_slot, video_frames
 from hmcli.stages.models.identity import codec_of, text_of
 from hmcli.stages.playing.session import Session, Truth
 from hmcli.stages.rendering import render
@@ -52,7 +54,7 @@ def usual(folder: ModelFolder, start: Start) -> dict[str, Any]:
     few: dict[str, Any] = {"steps": STEPS, "guidance": 1.0, "chunk": shortest_chunk(folder)}
     if memory.context == "frozen":
         few["max_history"] = OLDEST
-        if "all frames" not in needs_of_policy(memory.policy):
+        if ALL_FRAMES not in needs_of_policy(memory.policy):
             few["anchor_radius"] = RADIUS
     values["sample"] = {**values.get("sample", {}), **few}
     if start.source is None:
@@ -64,9 +66,9 @@ def usual(folder: ModelFolder, start: Start) -> dict[str, Any]:
 def shortest_chunk(folder: ModelFolder) -> int:
     """Frames of which every latent frame is in a slot, and there are as many slots as the model chooses."""
     config, memory = folder.config(), recorded_model(folder.manifest.recipe).memory
-    frames_a_slot = int(config["kernel"][0] // config["patch_size"][0])
-    chooses = memory.context == "frozen" and "slots" in needs_of_policy(memory.policy)
-    return 1 + TIME_STRIDE * (max(memory.top_k, 1) * frames_a_slot - 1 if chooses else max(frames_a_slot, 2) - 1)
+    of_one = frames_a_slot(config)
+    chooses = memory.context == "frozen" and SLOTS in needs_of_policy(memory.policy)
+    return video_frames(max(memory.top_k, 1) * of_one if chooses else max(of_one, 2))
 
 
 def open_session(
@@ -75,18 +77,19 @@ def open_session(
     """Everything a walk needs, in the folder `place`. Raises UsageError and DataError as `hm generate` does."""
     check(recipe, folder, start)
     latents, clip_id, truth = _latents(recipe, folder, start, place, device, reporter)
-    jobs = {on: _job(recipe, folder, latents, clip_id, on, device, reporter) for on in ("on", "off")}
-    clip = jobs["on"].view.clip(clip_id)
+    on = _job(recipe, folder, latents, clip_id, "on", device, reporter)
+    off = _job(recipe, folder, latents, clip_id, "off", device, Silent())  # the same would be said twice
+    clip = on.view.clip(clip_id)
     frames = 1 + (recipe.sample.chunk - 1) // TIME_STRIDE
     check_memory_fits(
-        jobs["on"].config, clip_id, context=clip.context, target=frames, size=jobs["on"].view.latent_size
+        on.config, clip_id, context=clip.context, target=frames, size=on.view.latent_size
     )  # fmt: skip
-    for job in jobs.values():
+    for job in (on, off):
         check_rollout(job)
     clip.world_poses()  # a walk needs poses: says so of clips with ready rows
     whole = 0 if clip.frame_poses is None else len(clip.frame_poses)
     return Session(
-        on=jobs["on"], off=jobs["off"], clip=clip, place=place, memory=recipe.sample.memory == "on",
+        on=on, off=off, clip=clip, place=place, memory=recipe.sample.memory == "on",
         truth=[one for one in truth if len(one.place) == whole],
     )  # fmt: skip
 
@@ -117,13 +120,16 @@ def check(recipe: Recipe, folder: ModelFolder, start: Start) -> None:
 
 
 def _job(
-    recipe: Recipe, folder: ModelFolder, latents: Path, clip: str, memory: str, device: str, reporter: Reporter
+    recipe: Recipe,
+    folder: ModelFolder,
+    latents: Path,
+    clip: str,
+    memory: Literal["on", "off"],
+    device: str,
+    reporter: Reporter,
 ) -> Job:
-    from hmcli.runtime import Silent
-
-    sample = replace(recipe.sample, memory="on" if memory == "on" else "off")
-    told = reporter if memory == "on" else Silent()  # the same would be said twice
-    return open_job(replace(recipe, sample=sample), folder, latents, [], None, (clip,), device, told)[0]
+    sample = replace(recipe.sample, memory=memory)
+    return open_job(replace(recipe, sample=sample), folder, latents, [], None, (clip,), device, reporter)[0]
 
 
 def _latents(
@@ -132,8 +138,6 @@ def _latents(
     """The latents to start from, which clip of them, and where its subjects are, as far as that is known."""
     source = start.source
     if source is not None and source.is_dir() and is_latents(source):
-        from hmcli.stages.latents.view import open_latents
-
         return source, open_latents(source).ids((start.clip,) if start.clip else ())[0], ()
     resolved = replace(recipe, codec=codec_of(folder, recipe.codec.path), text=text_of(folder, recipe.text.path))
     if source is not None and source.is_file():
@@ -149,8 +153,6 @@ def _latents(
     done = encode.run(
         resolved, data=clips, out=place / "latents", force=False, device=device, reporter=reporter
     )  # fmt: skip
-    from hmcli.stages.latents.view import open_latents
-
     return done.path, open_latents(done.path).ids()[0], truth
 
 

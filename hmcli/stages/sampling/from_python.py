@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from hmcli.aligned import tensor_of
-from hmcli.contracts import TIME_STRIDE, Reporter
+from hmcli.contracts import Reporter
 from hmcli.errors import UsageError
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import Recipe
@@ -20,7 +20,7 @@ from hmcli.runtime import Console, Silent, pick_dtype
 from hmcli.stages.latents import encode
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.memory.kept import anchor_of, rows_from
-from hmcli.stages.models.folders import ModelFolder, find_model
+from hmcli.stages.models.folders import ModelFolder, find_model, video_frames
 from hmcli.stages.models.identity import codec_of, open_codec, text_of
 from hmcli.stages.sampling.job import Job, inputs_of, open_job
 from hmcli.stages.sampling.one_video import Asked, as_folder, check_length, with_length
@@ -109,5 +109,5 @@ def _given(job: Job, clip: LatentClip) -> Given:
             "retrieval": inputs_of(job, clip), "num_inference_steps": sample.steps, "guidance_scale": sample.guidance,
             **({} if frozen else history),
         },
-        seed=sample_seed(job.recipe.seed, clip.id, 1), fps=clip.fps, frames=1 + TIME_STRIDE * (clip.target - 1),
+        seed=sample_seed(job.recipe.seed, clip.id, 1), fps=clip.fps, frames=video_frames(clip.target),
     )  # fmt: skip

@@ -21,7 +21,7 @@ from hmcli.recipe.readers import reads
 from hmcli.recipe.reading import from_dict
 from hmcli.recipe.sections import MemoryConfig, Recipe, SampleConfig
 from hmcli.runtime import pick_dtype
-from hmcli.stages.exporting.layout import Shape
+from hmcli.stages.exporting.layout import clip_shape
 from hmcli.stages.exporting.running import RUNS, Exported, check_packages, open_exported
 from hmcli.stages.latents.captions import cut_caption
 from hmcli.stages.latents.view import LatentClip, LatentsView, open_latents
@@ -347,8 +347,7 @@ def _with_graphs(job: Job, path: Path, ids: Sequence[str]) -> Job:
             fix="leave --exported out",
         )  # fmt: skip
     for clip in ids:
-        of = job.view.where[clip][0].shape
-        found = Shape(context=of.context, target=of.target, size=job.view.latent_size, text=job.view.text_shape)
+        found = clip_shape(job.view, clip)
         if found != exported.about.shape:
             raise UsageError(
                 "the model was exported for clips of another shape",

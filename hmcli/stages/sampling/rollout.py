@@ -29,7 +29,8 @@ from hmcli.errors import DataError, UsageError
 from hmcli.stages.latents.view import LatentClip
 from hmcli.stages.memory.kept import RowCache, anchor_of, compute_memory, rows_from, stored_block, write_block
 from hmcli.stages.memory.layout import block_group
-from hmcli.stages.memory.policy_inputs import needs_of_policy
+from hmcli.stages.memory.policy_inputs import ALL_FRAMES, SHOWS, SLOTS, needs_of_policy
+from hmcli.stages.models.folders import frames_a_slot
 from hmcli.stages.sampling.job import NOTHING, Job, denoised, frozen_past, inputs_of
 from hmcli.stages.sampling.profile import CONTEXT, part
 from hmcli.stages.sampling.samples import chunk_seed
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from hmcli.core.transformer import PutAway
 
 EVERYTHING = "all"  # the policy that chooses nothing
-_SHOWS, _SLOTS, _ALL_FRAMES = "visibility_BM", "slots", "all frames"  # what a policy may use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def chunks_of(frames: int, chunk: int) -> list[Chunk]:
 
 def check_rollout(job: Job) -> None:
     """Raise UsageError for what a rollout cannot do with this model, DataError for clips without poses."""
-    if _SHOWS in needs_of_policy(job.memory.policy) or job.described is not None:
+    if SHOWS in needs_of_policy(job.memory.policy) or job.described is not None:
         raise UsageError(
             f"sample.chunk: policy {job.memory.policy} reads what is known of given frames, not of generated ones",
             where={"model": job.model.path}, fix="set sample.chunk=0",
@@ -85,14 +85,14 @@ def check_rollout(job: Job) -> None:
     memory, config = job.memory, job.model.config()
     if memory.context == "frozen":
         _say_what_grows(job)
-    if memory.context == "frozen" and _SLOTS in needs_of_policy(memory.policy):
-        _check_slots(job, latents, config["kernel"][0] // config["patch_size"][0], memory.top_k)
+    if memory.context == "frozen" and SLOTS in needs_of_policy(memory.policy):
+        _check_slots(job, latents, frames_a_slot(config), memory.top_k)
 
 
 def _check_anchors(job: Job) -> None:
     """Raise UsageError where the past cannot be run again, or only all of it read as one."""
     asked = f"sample.anchor_radius={job.sample.anchor_radius:g}"
-    if _ALL_FRAMES in needs_of_policy(job.memory.policy):
+    if ALL_FRAMES in needs_of_policy(job.memory.policy):
         raise UsageError(
             f"{asked}: policy {job.memory.policy} reads any frame of the past, and some would be left out",
             where={"model": job.model.path}, fix="set sample.anchor_radius=0",

@@ -210,21 +210,21 @@ def _meet(place: Place) -> torch.distributed.Store:
 
 
 @contextlib.contextmanager
-def ending_when_stuck(ranks: Ranks) -> Iterator[Watch]:
+def ending_when_stuck(ranks: Ranks) -> Iterator[None]:
     """End this rank, with code 75, where it was told to stop and waits for another that is stuck.
 
     torch waits for others outside of Python, where no handler of a signal runs; a thread hears of it by a pipe.
     """
     watch = ranks.watch
     if ranks.count == 1:
-        yield watch
+        yield
         return
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     threading.Thread(target=_end_when_stuck, args=(read, watch), daemon=True).start()
     try:
-        yield watch
+        yield
     finally:
         signal.set_wakeup_fd(before)
         watch.done = True
