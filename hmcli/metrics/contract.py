@@ -173,7 +173,8 @@ class Metric:
     the subjects whose features are compared, such as truth. `range` holds every value, of a clip and of a set.
     `order` names rows of `hm bench rows`, the best first, which it has to put in this order over a set of clips: a test
     holds it to that. `shared` is computed once for all metrics that name the same one: it takes those of the `needs`
-    that `shares` names (all, where it names none), and `function` what it returns and the other needs.
+    that `shares` names (all, where it names none), and `function` what it returns and the other needs. Where these are
+    of the reference alone it returns an array, which is kept for other evaluations.
     """
 
     name: str

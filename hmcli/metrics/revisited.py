@@ -23,29 +23,32 @@ from hmcli.metrics.contract import (
     NothingToJudge,
     SubjectBoxes,
     Tracks,
+    check_pair,
 )
 from hmcli.metrics.inside import psnr_inside
-from hmcli.metrics.regions import boxed_pixels, check_boxed, covered
+from hmcli.metrics.regions import boxed_pixels, covered
 from hmcli.metrics.views import SKY, lifted, pixels_at, projected
 
 SAME_SURFACE = 0.05  # relative difference of depth up to which two views show the same surface
+PLACES = (BOXES, TRACKS, CAMERAS, DEPTH)
 LEAST = 0.05  # of a frame's pixels: with fewer revisited it is not judged
 
 
 def frame_psnr_revisited(
-    prediction: np.ndarray, reference: np.ndarray, boxes: SubjectBoxes, tracks: Tracks, cameras: ClipCameras,
-    depth: ClipDepth,
+    revisited_THW: np.ndarray, prediction: np.ndarray, reference: np.ndarray
 ) -> np.ma.MaskedArray:  # fmt: skip
     """(T,) dB over the pixels outside subjects whose surface a context frame shows; masked where they are too few.
 
     Raises NothingToJudge where that is so in all frames.
     """
-    check_boxed(prediction, reference, boxes)
-    revisited_THW = revisited(boxes, tracks, cameras, depth)
-    revisited_THW[revisited_THW.mean(axis=(1, 2)) < LEAST] = False
-    if not revisited_THW.any():
+    check_pair(prediction, reference)
+    if revisited_THW.shape != reference.shape[:3]:
+        raise ValueError(f"boxes and depth are of {revisited_THW.shape}, the reference of {reference.shape[:3]}")
+    enough_T = revisited_THW.mean(axis=(1, 2)) >= LEAST
+    judged_THW = revisited_THW & enough_T[:, None, None]
+    if not judged_THW.any():
         raise NothingToJudge("the target shows no background that the context has shown")
-    return psnr_inside(prediction, reference, revisited_THW)
+    return psnr_inside(prediction, reference, judged_THW)
 
 
 def revisited(boxes: SubjectBoxes, tracks: Tracks, cameras: ClipCameras, depth: ClipDepth) -> np.ndarray:
@@ -90,7 +93,9 @@ def _shown(
 background_revisited = Metric(
     name="background-revisited",
     function=frame_psnr_revisited,
-    needs=(PREDICTION, REFERENCE, BOXES, TRACKS, CAMERAS, DEPTH),
+    shared=revisited,
+    shares=PLACES,
+    needs=(PREDICTION, REFERENCE, *PLACES),
     unit="dB",
     range=(0, math.inf),
     definition="10 log10(255^2 / MSE) of each uint8 RGB frame over channels and the revisited pixels: outside every "

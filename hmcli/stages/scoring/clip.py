@@ -152,13 +152,19 @@ class Clip:
             computed = metric.shared or metric.function
             one = (computed, first, column.backbone, column.detector, id(prediction))
             if one not in self._returned:
-                self._returned[one] = computed(**{name: given[name] for name in first})
+                self._returned[one] = self._computed(metric, computed, {name: given[name] for name in first})
             found = self._returned[one]
             if metric.shared is not None:
                 found = metric.function(found, **{name: given[name] for name in metric.needs if name not in first})
         except ValueError as error:
             raise DataError(str(error)) from error
         return self._told(as_found(metric, found))
+
+    def _computed(self, metric: Metric, computed: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+        """What a metric makes of these inputs; found again where they are of the reference alone."""
+        if metric.shared is None or not all(INPUTS[name].of_reference for name in given if name != TRUE_DETECTIONS):
+            return computed(**given)
+        return self.features.of_reference(metric, self._reference_key(metric), lambda: computed(**given))
 
     def _told(self, found: Found) -> Found:
         """With what is known of the stretches besides."""

@@ -1,4 +1,4 @@
-"""What is made of frames alone - features, flow, what a detector sees - made once: for all metrics, and evaluations.
+"""What is made of frames or a reference alone - features, flow, what a detector sees - made once for all evaluations.
 
 Kept by content: the pixels themselves (of a crop these are what its box covers), what is computed from them by which
 weights after which preprocessing, the code and the versions that compute it, and the kind of device. A reference's
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from hmcli.metrics import motion
-from hmcli.metrics.contract import Detection
+from hmcli.metrics.contract import Detection, Metric
 from hmcli.registry import find
-from hmcli.stages.scoring.layout import FORMAT, NetworkKey
+from hmcli.stages.scoring.layout import FORMAT, NetworkKey, ReferenceKey
 from hmcli.stages.scoring.plan import Plan
 from hmcli.stages.scoring.sightings import checked, packed, unpacked
 from hmcli.stages.shared.typed import LeftOut, key_of
@@ -40,6 +40,18 @@ class FeaturesKey:
     device: str  # cpu, cuda: their last bits differ
     frames: str  # hash of the pixels, and of their shape
     boxes: LeftOut[str] = None  # hash of the boxes, where regions of whole frames are looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfReferenceKey:
+    """All that decides what a metric makes of its reference alone."""
+
+    format: int
+    metric: str
+    definition: str
+    code: str
+    versions: dict[str, str]
+    reference: ReferenceKey
 
 
 class Features:
@@ -88,16 +100,30 @@ class Features:
                     device=self._plan.device.partition(":")[0], frames=hash_arrays({"frames": frames}), boxes=of_boxes,
                 )
             )  # fmt: skip
-            if key not in self._made:
-                known = None if self._plan.fresh or not code else self._store.get(key)
-                found = np.asarray(make(frames) if known is None else known).view()
-                found.setflags(write=False)  # other metrics are given the same array
-                self._made[key] = found
-                if known is None and code:
-                    self._store.put(key, found)
-            return self._made[key]
+            return self._once(key, lambda: make(frames), keep=bool(code))
 
         return made
+
+    def of_reference(self, metric: Metric, reference: ReferenceKey, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What a metric makes of the reference alone (`Metric.shared`)."""
+        code = code_of(metric.shared)
+        key = key_of(
+            OfReferenceKey(
+                format=FORMAT, metric=metric.name, definition=metric.definition, code=code,
+                versions=dict(self._plan.versions), reference=reference,
+            )
+        )  # fmt: skip
+        return self._once(key, make, keep=bool(code))
+
+    def _once(self, key: str, make: Callable[[], np.ndarray], *, keep: bool) -> np.ndarray:
+        if key not in self._made:
+            known = None if self._plan.fresh or not keep else self._store.get(key)
+            found = np.asarray(make() if known is None else known).view()
+            found.setflags(write=False)  # other metrics are given the same array
+            self._made[key] = found
+            if known is None and keep:
+                self._store.put(key, found)
+        return self._made[key]
 
 
 @cache
