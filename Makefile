@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # One thread per test process: two processes share two cores.
 WORKERS ?= 2
 
-.PHONY: demo test test-unlinted test-lowest test-all lint install mutants test-gpu browser clean
+.PHONY: demo table test test-unlinted test-lowest test-all lint install mutants test-gpu browser clean
 
 install: $(STAMP)
 
@@ -20,6 +20,10 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 
 demo: $(STAMP)
 	$(BIN)/hm demo --out demo
+
+# Rows of the paper's table at the size of recipes/nano, for HOURS (25) of the clock; goes on where it was stopped.
+table: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/table/all.sh table
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -11,7 +11,15 @@ from hmcli.core.inspection import recorded
 from hmcli.core.retrieval import RetrievalInputs
 from hmcli.errors import RecipeError
 from hmcli.recipe.reading import load_recipe, recipe_names
-from hmcli.stages.models.folders import PACKAGED, build_model, check_memory_fits, find_base, model_arguments
+from hmcli.stages.models.folders import (
+    PACKAGED,
+    build_model,
+    check_memory_fits,
+    find_base,
+    find_model,
+    model_arguments,
+    read_otherwise,
+)
 from hmcli.store.files import read_json
 
 ABLATIONS = [name for name in recipe_names() if name.startswith("ablations/")]
@@ -85,6 +93,23 @@ def test_weights_saved_before_noise_was_a_setting_count_as_trained_with_shared_n
     sizes = {"channels": read_json(config)["in_channels"], "text_dim": read_json(config)["text_dim"]}
     recipe = load_recipe("mini/hydra")
     assert find_base(recipe, model_arguments(recipe, **sizes)) is not None
-    other = load_recipe("mini/hydra", ["flow.noise=per-frame"])
-    with pytest.raises(RecipeError, match="flow_noise"):
-        find_base(other, model_arguments(other, **sizes))
+    packaged = find_model(PACKAGED)
+    assert "flow_noise" not in read_otherwise(packaged, model_arguments(recipe, **sizes))
+    other = load_recipe("mini/hydra", ["flow.noise=per-frame", "model.memory.context=joint"])
+    assert read_otherwise(packaged, model_arguments(other, **sizes))["flow_noise"] == "shared -> per-frame"
+
+
+def test_a_model_of_another_kernel_starts_from_its_base_with_new_tokenizers():
+    place = PACKAGED.with_name("nano")
+    config = find_model(place).config()
+    sizes = {"channels": config["in_channels"], "text_dim": config["text_dim"]}
+    base = find_model(place).load(torch.float32, "cpu").state_dict()
+    wider = ["codec.channels=24", f"model.base={place}", "model.memory.kernel=[2,8,8]"]
+    model = build_model(load_recipe("nano/hydra", wider), **sizes)
+    for name, value in model.state_dict().items():
+        if ".tokenizer." not in name:
+            assert torch.equal(value, base[name]), name
+    kernel = model.blocks[0].attn1.tokenizer.conv.weight
+    torch.testing.assert_close(kernel, torch.eye(192)[:, :, None, None, None].expand(-1, -1, 2, 2, 2) / 8)
+    same = build_model(load_recipe("nano/hydra", wider[:2]), **sizes).state_dict()
+    assert all(torch.equal(value, base[name]) for name, value in same.items())

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from hmcli.core.transformer import HydraTransformer3DModel
 
-READS_MEMORY = ("policy", "affinity", "top_k", "window", "tokenizer", "max_history")  # settings without weights
+# Settings that a training may choose otherwise than its base. Only the kernel has weights: a tokenizer of another one
+# starts anew.
+READS_MEMORY = ("policy", "affinity", "top_k", "window", "tokenizer", "max_history", "context", "flow_noise", "kernel")
+_TOKENIZER = ".tokenizer."  # in the names of its weights
 PACKAGED = Path(__file__).parents[2] / "weights" / "mini"
 LATER_SETTINGS = {
     "flow_noise": "shared",
@@ -169,6 +172,9 @@ def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransfo
         base.check_whole(TRANSFORMER)
         weights = load_model(base.path / TRANSFORMER, torch.float32).state_dict()
         require_finite_weights(weights, where={"model.base": base.path})
+        if tokenizes_otherwise(base, wanted):
+            new = {name: value for name, value in model.state_dict().items() if _TOKENIZER in name}
+            weights = {name: value for name, value in weights.items() if _TOKENIZER not in name} | new
         model.load_state_dict(weights)
     return model
 
@@ -181,11 +187,16 @@ def read_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def tokenizes_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> bool:
+    """Do the base's slots stand for cells of another kernel?"""
+    return bool(base.config()["kernel"] != _plain(wanted["kernel"]))
+
+
 def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     """The model that `model.base` names; None when training starts from random weights.
 
-    What is read from memory (`READS_MEMORY`) is the recipe's own choice: it has no weights. Raises RecipeError listing
-    everything else in which the base differs from the recipe. Reads no weights.
+    What is read from memory (`READS_MEMORY`) is the recipe's own choice. Raises RecipeError listing everything else in
+    which the base differs from the recipe. Reads no weights.
     """
     if not recipe.model.base:
         return None
