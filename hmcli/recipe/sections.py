@@ -85,6 +85,13 @@ class WorldConfig:
     subjects: Annotated[
         tuple[str, ...], key("Families of people and animals; empty: all.", by=_RENDER, names="subject")
     ] = ()
+    looks: Annotated[
+        int,
+        key(
+            "Looks of each family that clips share, size and colours, whatever the seed; 0: every subject has its own.",
+            by=_RENDER, ge=0,
+        ),
+    ] = 0  # fmt: skip
     subjects_per_clip: Annotated[
         Counts, key("Fewest and most subjects of a clip; a crowd has the most.", by=_RENDER, unit="subjects, 1 to 3")
     ] = (1, 3)

@@ -83,6 +83,23 @@ def test_clips_share_places_and_their_light_whatever_the_seed():
     assert describe_clip(replace(world, places=0), 9, 0).scene.shapes.centre.tobytes() not in places
 
 
+def test_subjects_of_a_family_share_looks_whatever_the_seed():
+    world = replace(WORLD, looks=2, subjects=("dog", "walker"), subjects_per_clip=(1, 1))
+    actors = [describe_clip(world, seed, index).actors[0] for seed in (9, 10) for index in range(6)]
+    for family in world.subjects:
+        looks = {repr(actor.subject) for actor in actors if actor.subject.family == family}
+        assert len(looks) == 2
+        (one,) = {
+            repr(actor.subject)
+            for index in range(4)
+            if (actor := describe_clip(replace(world, looks=1), 11, index).actors[0]).subject.family == family
+        }
+        assert one in looks  # the first of several is the only one of one
+    assert len({actor.walk.position.tobytes() for actor in actors}) == len(actors)  # nothing else is shared
+    own = describe_clip(replace(world, looks=0), 9, 0).actors[0].subject
+    assert repr(own) not in {repr(actor.subject) for actor in actors}
+
+
 def hidden_by_sight(clip: ClipDescription) -> Certificate:
     """What is certified of the first subject's last absence, by where the camera looks."""
     actor = clip.actors[0]

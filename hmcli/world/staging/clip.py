@@ -53,6 +53,7 @@ _FOLLOWED_IN_CONTEXT = 4.6  # metres that a follow shot is to cover within the c
 _SALTS = {
     "scene": 11, "subject": 12, "trajectory": 13, "path": 14, "start": 15, "count": 16, "company": 17, "follow": 18,
     "height": 19, "place": 20, "eyes": 21, "where": 22,
+    "look": 23,
 }  # fmt: skip
 
 
@@ -254,7 +255,7 @@ def _cast(may: Choices, seed: int, index: int, number: int) -> Cast:
     names = [first, *map(str, rng.choice(others, count - 1, replace=len(others) < count - 1))]
     return Cast(
         scene=scene, things=footprints(scene.shapes), light=light,
-        subjects=tuple(subject_family(name)(rng) for name in names),
+        subjects=tuple(subject_family(name)(_look_rng(may, name, seed, index + number) or rng) for name in names),
         trajectory=_dealt(may.trajectories, seed, index + number, "trajectory"), follows=follows, height=height,
         phases=tuple(rng.uniform(0, 1, count).tolist()), texture_seed=int(there.integers(2**31)),
     )  # fmt: skip
@@ -266,6 +267,14 @@ def _place_rng(may: Choices, seed: int, index: int) -> np.random.Generator | Non
         return None
     number = int(_dealt(tuple(map(str, range(may.world.places))), seed, index, "where"))
     return np.random.default_rng([_SALTS["where"], number])
+
+
+def _look_rng(may: Choices, family: str, seed: int, index: int) -> np.random.Generator | None:
+    """What a look that subjects of a family share is drawn with, likewise."""
+    if not may.world.looks:
+        return None
+    number = int(_dealt(tuple(map(str, range(may.world.looks))), seed, index, "look"))
+    return np.random.default_rng([_SALTS["look"], number, *family.encode()])
 
 
 def _part(what: str, seed: int, index: int) -> float:
