@@ -5,7 +5,7 @@
 #   ROWS="hydra window-only" SEEDS=2002 bash recipes/table/all.sh OUT     # one row, or some
 # Every stage goes on where it stopped: run the same line again. Rows that HOURS left no time for stand in OUT/not-run.txt.
 # BASE is what rows start from (rays; BASE_SCREEN likewise), where it is not to be trained here. STAGES="recipes data rows
-# report" names what is done; CLIPS, SCORED, BASE_STEPS, ROW_STEPS, ROW_BATCH and SAMPLE_STEPS shorten everything. Clips and
+# report" names what is done; CLIPS, SCORED, BASE_STEPS, ROW_STEPS, BATCH and SAMPLE_STEPS shorten everything. Clips and
 # codec are those of recipes/nano/all.sh, which WORLD and CODEC narrow; they are found where it has made them in OUT.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -66,7 +66,7 @@ if wants recipes; then
     hm recipes show nano/hydra $(sets "${CODEC:-}") $(sets "${changes[$row]}") $(sets "seed=$seed model.positions=$positions") \
       --set "model.base=$(base_of "$positions")" --set "codec.path=$out/codec" \
       ${ROW_STEPS:+--set train.steps="$ROW_STEPS" --set train.checkpoint_every="$ROW_STEPS"} \
-      ${ROW_BATCH:+--set train.batch="$ROW_BATCH"} ${SAMPLE_STEPS:+--set sample.steps="$SAMPLE_STEPS"} \
+      ${BATCH:+--set train.batch="$BATCH"} ${SAMPLE_STEPS:+--set sample.steps="$SAMPLE_STEPS"} \
       > "$out/recipes/$row-$seed-$positions.yaml"
   done < <(lines)
 fi
@@ -76,7 +76,7 @@ if wants data; then
     [ "$(base_of "$positions")" = "$out/base" ] || [ "$(base_of "$positions")" = "$out/base-screen" ] || continue
     # shellcheck disable=SC2046
     hm train nano/base --latents "$out/clips.latents" --out "$(base_of "$positions")" $(sets "${CODEC:-}") --set "model.positions=$positions" \
-      ${BASE_STEPS:+--set train.steps="$BASE_STEPS" --set train.checkpoint_every="$BASE_STEPS"}
+      ${BASE_STEPS:+--set train.steps="$BASE_STEPS" --set train.checkpoint_every="$BASE_STEPS"} ${BATCH:+--set train.batch="$BATCH"}
   done
 fi
 if wants rows; then

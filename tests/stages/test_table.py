@@ -85,7 +85,7 @@ def test_a_row_that_is_none_is_refused(run):
 @pytest.mark.timeout(1800)
 def test_the_table_is_made_by_one_line_and_resumes(run):
     short = {
-        "CLIPS": "34", "SCORED": "2", "BASE_STEPS": "1", "ROW_STEPS": "1", "ROW_BATCH": "1", "SAMPLE_STEPS": "1",
+        "CLIPS": "34", "SCORED": "2", "BASE_STEPS": "1", "ROW_STEPS": "1", "BATCH": "1", "SAMPLE_STEPS": "1",
         "PROCESSES": "2", "WORLD": "world.places=1", "SEEDS": "2002", "POSITIONS": "rays", "SIDES": "seen",
     }  # fmt: skip
     for rows in ("hydra", "hydra kernel-2x8x8 dfot"):
