@@ -28,8 +28,11 @@ class CameraEncoder(nn.Module):
 
     def forward(self, camera_BFR: Tensor, num_context: int) -> Tensor:
         """(B, F, 12) camera rows, the first `num_context` of them context -> (B, F, C), added to all of a frame."""
-        if num_context == 0 and torch.compiler.is_exporting():  # some runtimes take no tensor of no rows
-            return self.target(camera_BFR)
+        if torch.compiler.is_exporting():  # some runtimes take no tensor of no rows
+            if num_context == 0:
+                return self.target(camera_BFR)
+            if num_context == camera_BFR.shape[1]:
+                return self.context(camera_BFR)
         return torch.cat([self.context(camera_BFR[:, :num_context]), self.target(camera_BFR[:, num_context:])], dim=1)
 
 

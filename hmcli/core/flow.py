@@ -133,10 +133,11 @@ def flow_target(clean: Tensor, noise: Tensor, kind: Target) -> Tensor:
 
     A model that predicts `clean` latents hands out the flow they lie on (`flow_to`): it is compared with that one.
     """
-    return _sign(kind) * (noise - clean)
+    return flow_sign(kind) * (noise - clean)
 
 
-def _sign(kind: Target) -> int:
+def flow_sign(kind: Target) -> int:
+    """1 where what is predicted points from clean latents to noise, else -1."""
     if kind not in ("noise_minus_clean", "clean_minus_noise", "clean"):
         raise ValueError(f"flow.target={kind!r}: known are noise_minus_clean, clean_minus_noise and clean")
     return -1 if kind == "clean_minus_noise" else 1
@@ -183,9 +184,9 @@ def flow_loss(
 def euler_step(latents: Tensor, flow: Tensor, sigma: Tensor, next_sigma: Tensor, kind: Target) -> Tensor:
     """Follow the predicted flow from one noise level to a lower one."""
     step = (next_sigma - sigma).to(latents.device, latents.dtype)
-    return latents + _sign(kind) * step * flow.to(latents.dtype)
+    return latents + flow_sign(kind) * step * flow.to(latents.dtype)
 
 
 def to_noise(flow: Tensor, kind: Target) -> Tensor:
     """The same flow, pointing from clean latents to noise, whichever way the model predicts it."""
-    return flow if _sign(kind) == 1 else -flow
+    return flow if flow_sign(kind) == 1 else -flow

@@ -112,7 +112,9 @@ def stretch_of(
 
 
 @torch.no_grad()
-def write_graph(module: nn.Module, inputs: Mapping[str, Tensor], output: str, file: Path, opset: int = OPSET) -> None:
+def write_graph(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], file: Path, opset: int = OPSET
+) -> None:
     """Trace a module on these inputs (in their order) and write its graph, weights and all.
 
     It is written as it was traced: runtimes simplify a graph themselves, and the exporter would take minutes.
@@ -120,7 +122,7 @@ def write_graph(module: nn.Module, inputs: Mapping[str, Tensor], output: str, fi
     weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     with _quiet():
         program: Any = torch.onnx.export(
-            module.eval(), tuple(inputs.values()), input_names=list(inputs), output_names=[output],
+            module.eval(), tuple(inputs.values()), input_names=list(inputs), output_names=list(outputs),
             opset_version=opset, dynamo=True, optimize=False, verbose=False,
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
         )  # fmt: skip

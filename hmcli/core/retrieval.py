@@ -29,6 +29,7 @@ MASKED = float("-inf")  # score of a slot that lies wholly inside the window, be
 Made = TypeVar("Made")
 SLOTS = "slots"  # a need: memory slots are made and offered
 ALL_FRAMES = "all frames"  # a need: frozen context keeps every full-resolution frame, not only the tail
+NEAR_SLOTS = "slots inside the window"  # what of a run's memo says which slots lie wholly inside a window
 CONTEXT_FRAMES = "context frames"  # a need: `top_k` counts full-resolution context frames, so many must exist
 
 
@@ -216,7 +217,7 @@ def slots_near(run: RetrievalRun) -> Tensor:
         first_F, last_F = local_window(run.first_frame, run.frames, run.total_frames, run.window)
         return inside_window(run.span_M2, first_F, last_F).to(run.device)
 
-    return run.once("slots inside the window", make)
+    return run.once(NEAR_SLOTS, make)
 
 
 def context_frames(run: RetrievalRun, choose: Callable[[], Tensor]) -> FramesRead:

@@ -71,9 +71,9 @@ def make_stretch(
         camera_BAR = torch.cat([memory.frame_camera_BAR.to(camera_BAR), camera_BAR], dim=1)
         span_M2 = torch.cat([memory.span_M2, span_M2])
         slot_camera_BMR = torch.cat([memory.camera_BMR.to(slot_camera_BMR), slot_camera_BMR], dim=1)
-        times_M = torch.cat([_history(config, memory.time_M - first), times_M])
+        times_M = torch.cat([in_trained_range(config, memory.time_M - first), times_M])
     place = (config.attention_head_dim, dtype, latents.device)
-    times_A = _history(config, torch.arange(-tail, frames, dtype=torch.float64))
+    times_A = in_trained_range(config, torch.arange(-tail, frames, dtype=torch.float64))
     lens = _lens(config, inputs, grid, camera.device)
     every = ALL_FRAMES in needs_of(policy)
     return Stretch(
@@ -127,6 +127,6 @@ def _lens(config: Any, inputs: RetrievalInputs | None, grid: tuple[int, int], de
     return PatchLens(intrinsics_B4=inputs.intrinsics_B4.to(device), size=inputs.image_size, grid=grid)
 
 
-def _history(config: Any, time: Tensor) -> Tensor:
+def in_trained_range(config: Any, time: Tensor) -> Tensor:
     """Times before the target, kept in the trained range."""
     return time.clamp(min=-config.max_history) if config.max_history else time

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_model import no_rows, small
 from torch import Tensor
 
 from hmcli.core import onnx
@@ -20,20 +21,6 @@ from hmcli.stages.exporting.running import WRITES, Graph
 MISSING = [name for name in WRITES if importlib.util.find_spec(name) is None]
 needs_them = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} (hmcli[onnx])")
 A, F, HEIGHT, WIDTH, ROWS = 6, 5, 4, 8, 7
-
-
-def small(**changes: Any) -> HydraTransformer3DModel:
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 40, "freq_dim": 16,
-        "text_dim": 10, "context": "frozen", "top_k": 2, "window": 3, "kernel": (2, 2, 2),
-    }  # fmt: skip
-    model = HydraTransformer3DModel(**sizes | changes).eval()
-    with torch.no_grad():
-        for block in model.blocks:  # cameras say nothing at first
-            for layer in (block.camera.context, block.camera.target):  # type: ignore[union-attr]
-                layer.weight.normal_(std=0.1)  # type: ignore[union-attr]
-    return model
 
 
 class Given:
@@ -70,7 +57,7 @@ def exported(model: HydraTransformer3DModel, file: Path) -> OnnxTransformer:
     stretch = stretch_of(model, given.latents, given.camera, given.context, given.memory, given.inputs)
     model.set_attention("sdpa")
     inputs = step_inputs(model, given.latents, given.timestep, given.text, stretch)
-    write_graph(Step(model, stretch), inputs, FLOW, file)
+    write_graph(Step(model, stretch), inputs, [FLOW], file)
     model.set_attention("auto")
     graph = Graph(file)
     return OnnxTransformer(model, graph.run, graph.names)
@@ -84,22 +71,11 @@ def apart(model: HydraTransformer3DModel, graph: OnnxTransformer, given: Given) 
     return float((found - wanted).abs().max())
 
 
-def empty(file: Path) -> list[str]:
-    """Values of a graph that hold nothing: onnxruntime-web (1.30) opens no graph with one."""
-    from onnx import load
-
-    return [
-        value.name
-        for value in load(str(file)).graph.value_info
-        if any(side.HasField("dim_value") and side.dim_value == 0 for side in value.type.tensor_type.shape.dim)
-    ]
-
-
 @needs_them
 def test_a_step_as_a_graph_is_the_models_own(tmp_path: Path):
     model = small()
     graph = exported(model, tmp_path / "step.onnx")
-    assert empty(tmp_path / "step.onnx") == []
+    assert no_rows(tmp_path / "step.onnx") == []
     given = Given(model, 2, 700.0)
     assert apart(model, graph, given) < 1e-4
     given.timestep = torch.tensor([300.0])  # the same memory, asked again

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmcli.contracts import Reporter, StageResult
 from hmcli.errors import DataError, HMError, UsageError
+from hmcli.recipe.sections import CodecConfig
 from hmcli.stages.exporting.layout import DECODER, KIND, STEP, ExportAttributes, Shape, clip_shape
 from hmcli.stages.exporting.running import WRITES, Graph, check_packages
 from hmcli.stages.latents.view import LatentsView, open_latents
@@ -105,8 +106,6 @@ def _write(folder: ModelFolder, shape: Shape, place: Path, reporter: Reporter) -
     """Both graphs, held against torch. Raises HMError where one of them is too far from it."""
     import torch
 
-    from hmcli.codecs.onnx import Decoder
-    from hmcli.codecs.video import WanCodec
     from hmcli.core.onnx import FLOW, OPSET, Step, step_inputs, stretch_of, write_graph
 
     model, generator = folder.load(torch.float32, "cpu"), torch.Generator().manual_seed(0)
@@ -118,7 +117,7 @@ def _write(folder: ModelFolder, shape: Shape, place: Path, reporter: Reporter) -
     latents, timestep, text, camera, context, memory, inputs = first
     stretch = stretch_of(model, latents, camera, context, memory, inputs)
     reporter.note(f"writing {STEP} and {DECODER} for {shape}")
-    write_graph(Step(model, stretch), step_inputs(model, latents, timestep, text, stretch), FLOW, place / STEP)
+    write_graph(Step(model, stretch), step_inputs(model, latents, timestep, text, stretch), [FLOW], place / STEP)
     model.set_attention("auto")
     graph, step_apart = Graph(place / STEP), 0.0
     with torch.no_grad():
@@ -126,20 +125,11 @@ def _write(folder: ModelFolder, shape: Shape, place: Path, reporter: Reporter) -
             wanted = model(latents, timestep, text, camera, context, inputs, memory, return_dict=False)[0]
             stretch = stretch_of(model, latents, camera, context, memory, inputs)
             given = step_inputs(model, latents, timestep, text, stretch)
-            step_apart = max(step_apart, _apart(graph.run({name: given[name] for name in graph.names}), wanted))
-    _require_near(STEP, step_apart, folder)
+            step_apart = max(step_apart, apart(graph.run({name: given[name] for name in graph.names}), wanted))
+    require_near(STEP, step_apart, folder)
     del model, graph
     gc.collect()
-    opened: Any = open_codec(codec, "cpu")
-    if not isinstance(opened, WanCodec):
-        raise UsageError(
-            f"codec {codec.name} is no Wan VAE: its decoder cannot be exported", where={"model": folder.path}
-        )
-    some = [torch.randn(1, opened.channels, shape.target, *shape.size, generator=generator) for _ in range(2)]
-    opened.vae.float()
-    write_graph(Decoder(opened), {"latents": some[0]}, "pixels", place / DECODER)
-    decoder_apart = _apart(Graph(place / DECODER).run({"latents": some[1]}), opened.decode(some[1]))
-    _require_near(DECODER, decoder_apart, folder)
+    decoder_apart = write_decoder(codec, shape.target, shape.size, place / DECODER, folder, generator)
     reporter.note(f"from torch at most: {step_apart:.1e} (flow), {decoder_apart:.1e} (pixels in [-1, 1])")
     return ExportAttributes(
         shape=shape, opset=OPSET, versions={name: version(name) for name in ("torch", *WRITES)},
@@ -147,11 +137,38 @@ def _write(folder: ModelFolder, shape: Shape, place: Path, reporter: Reporter) -
     )  # fmt: skip
 
 
-def _apart(found: Tensor, wanted: Tensor) -> float:
+def write_decoder(
+    codec: CodecConfig, frames: int, size: tuple[int, int], file: Path, folder: ModelFolder, generator: torch.Generator
+) -> float:
+    """Write the graph of a codec's decoder for videos of so many latent frames, of height and width `size` in latent
+    pixels; returns how far it is from torch. Raises UsageError for a codec that is no Wan VAE, HMError where that is
+    too far."""
+    import torch
+
+    from hmcli.codecs.onnx import Decoder
+    from hmcli.codecs.video import WanCodec
+    from hmcli.core.onnx import write_graph
+
+    opened: Any = open_codec(codec, "cpu")
+    if not isinstance(opened, WanCodec):
+        raise UsageError(
+            f"codec {codec.name} is no Wan VAE: its decoder cannot be exported", where={"model": folder.path}
+        )
+    some = [torch.randn(1, opened.channels, frames, *size, generator=generator) for _ in range(2)]
+    opened.vae.float()
+    write_graph(Decoder(opened), {"latents": some[0]}, ["pixels"], file)
+    found = apart(Graph(file).run({"latents": some[1]}), opened.decode(some[1]))
+    require_near(file.name, found, folder)
+    return found
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference."""
     return float((found - wanted).abs().max())
 
 
-def _require_near(name: str, apart: float, folder: ModelFolder) -> None:
+def require_near(name: str, apart: float, folder: ModelFolder) -> None:
+    """Raise HMError for a graph that is too far from torch."""
     if not apart <= APART:
         raise HMError(
             f"{name} is {apart:.1e} from torch, which is more than {APART:g}: it is not written",
@@ -180,7 +197,7 @@ def _samples(
         intrinsics = torch.tensor([[pixels[1], pixels[1], pixels[1] / 2, pixels[0] / 2]], dtype=torch.float64)
         inputs = RetrievalInputs(intrinsics_B4=intrinsics, image_size=pixels)
     for level in (LEVELS[0], *LEVELS):
-        whole, camera = normal(1, channels, frames, *shape.size), _cameras(frames, normal)
+        whole, camera = normal(1, channels, frames, *shape.size), turning_cameras(frames, normal)
         text, timestep = normal(1, *shape.text), torch.tensor([level])
         if model.config.context == "frozen":
             with torch.no_grad():
@@ -192,7 +209,7 @@ def _samples(
             yield whole, timestep, text, camera, shape.context, None, inputs
 
 
-def _cameras(frames: int, normal: Callable[..., Tensor]) -> Tensor:
+def turning_cameras(frames: int, normal: Callable[..., Tensor]) -> Tensor:
     """Rows (1, F, 12) of cameras that turn to one side and walk."""
     import torch
 

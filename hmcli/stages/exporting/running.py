@@ -62,7 +62,11 @@ class Graph:
         return tuple(self._shapes)
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The graph's output. Raises UsageError for inputs of other shapes than it was made for."""
+        """The graph's first output. Raises UsageError for inputs of other shapes than it was made for."""
+        return next(iter(self.outputs(inputs).values()))
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All outputs of the graph by name, in its order. Raises as `run`."""
         wrong = {
             name: f"{tuple(value.shape)}, the graph takes {self._shapes[name]}"
             for name, value in inputs.items()
@@ -74,7 +78,8 @@ class Graph:
                 fix="export the model for these clips",
             )  # fmt: skip
         found = self._session.run(None, {name: value.detach().contiguous().numpy() for name, value in inputs.items()})
-        return tensor_of(found[0])
+        names = [output.name for output in self._session.get_outputs()]
+        return {name: tensor_of(value) for name, value in zip(names, found, strict=True)}
 
 
 class GraphCodec:

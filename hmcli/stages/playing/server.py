@@ -175,7 +175,10 @@ class Desk:
             if before is not None:
                 await _close(before)
             async with self._turn:  # a chunk that is being made belongs to what is told
-                told = self._hello(), [one for pictures in self._pictures for one in pictures]
+                told = (
+                    hello(self.session, self.name, [self._told(made) for made in self.session.chunks]),
+                    [one for pictures in self._pictures for one in pictures],
+                )
             await _send(page, *told)
             while True:
                 message = await page.receive()
@@ -218,22 +221,6 @@ class Desk:
         about = {"type": "saved", "path": str(saved.path), "frames": saved.frames, "left_out": saved.left_out}
         return about, []
 
-    def _hello(self) -> dict[str, Any]:
-        session = self.session
-        clip, (height, width) = session.clip, session.on.view.size
-        lens = None if clip.intrinsics is None else field_of_view(float(clip.intrinsics[0]), width)
-        return {
-            "type": "hello", "model": self.name, "clip": clip.id, "caption": clip.caption, "fps": clip.fps,
-            "width": width, "height": height, "field_of_view": lens, "memory": session.memory,
-            "remembers": session.on.memory.policy, "steps": session.on.sample.steps, "chunk": session.length,
-            "context": {"poses": _seen_from_above(session.context_poses), "latents": clip.context},
-            "subjects": [
-                {"name": one.name, "place": np.round(one.place, 3).tolist()}
-                for one in session.truth
-            ],
-            "chunks": [self._told(made) for made in session.chunks],
-        }  # fmt: skip
-
     def _told(self, made: Made) -> dict[str, Any]:
         return {
             "type": "chunk", "number": made.number, "frames": self.session.length, "memory": made.memory,
@@ -241,6 +228,20 @@ class Desk:
             "reads": [[asdict(read) for read in reads] for reads in made.reads], "held": list(made.held),
             "seconds": made.seconds, "took": made.took, "rate": self.session.rate,
         }  # fmt: skip
+
+
+def hello(session: Session, name: str, chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a page is told first: the clip, and what was walked so far. `name` is the model's."""
+    clip, (height, width) = session.clip, session.on.view.size
+    lens = None if clip.intrinsics is None else field_of_view(float(clip.intrinsics[0]), width)
+    return {
+        "type": "hello", "model": name, "clip": clip.id, "caption": clip.caption, "fps": clip.fps,
+        "width": width, "height": height, "field_of_view": lens, "memory": session.memory,
+        "remembers": session.on.memory.policy, "steps": session.on.sample.steps, "chunk": session.length,
+        "context": {"poses": _seen_from_above(session.context_poses), "latents": clip.context},
+        "subjects": [{"name": one.name, "place": np.round(one.place, 3).tolist()} for one in session.truth],
+        "chunks": chunks,
+    }  # fmt: skip
 
 
 def _understood(text: Any) -> dict[str, Any]:
