@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 _BLOCK = 8  # pixels of a block, as JPEG and video codecs cut pictures
-_SHARE = 0.4  # of the pictures, that each kind of damage comes to
+_SHARE = 0.3  # of the pictures, that each kind of damage comes to
 _PASTED, _ERASED = 0.3, 0.15
 _RECOLOURED = 0.5  # of the pictures, whose subjects wear other colours
 
@@ -44,10 +44,10 @@ def _tinted(frames: Tensor, generator: Generator) -> Tensor:
 
 
 def _coarser(frames: Tensor, generator: Generator) -> Tensor:
-    """As if drawn with a half to a fifth of the pixels."""
+    """As if drawn with two thirds to a quarter of the pixels a side."""
     height, width = frames.shape[-2:]
     found = []
-    for one, factor in zip(frames, draw(generator, len(frames), 1.5, 5.0).tolist(), strict=True):
+    for one, factor in zip(frames, draw(generator, len(frames), 1.5, 4.0).tolist(), strict=True):
         small = functional.interpolate(one[None], (round(height / factor), round(width / factor)), mode="area")
         found.append(functional.interpolate(small, (height, width), mode="bilinear", align_corners=False))
     return torch.cat(found)

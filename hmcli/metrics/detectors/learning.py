@@ -18,7 +18,7 @@ from hmcli.metrics.detectors.unet import UNIT, SubjectNet
 
 OVERLAP_WEIGHT, MIDDLE_WEIGHT = 0.5, 0.3  # beside the cross-entropy of pixels
 _RIM = 2.0  # how much more a pixel near an outline counts, and one of a small subject
-_PLAIN = 0.25  # share of the pictures that are left undamaged
+_PLAIN = 0.35  # share of the pictures that are left undamaged
 _FEW = 256.0  # pixels: a smaller subject's count more, up to four times
 
 
