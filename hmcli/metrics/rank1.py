@@ -134,5 +134,5 @@ identity_rank1 = Metric(
     f"{JUDGED.capitalize()}; {TAKEN}",
     partial=True,
     per="stretch",
-    order=("truth", "frozen"),
+    order=("truth", "another"),
 )
