@@ -92,14 +92,15 @@ def _attend_chunk(
 ) -> Tensor:
     """Gather and attend for the query frames given; shapes as in `gathered_attention`."""
     B, F = query.shape[:2]
+    M, flat_slots = slot_keys.shape[1], None
+    if slots.shape[2]:  # some runtimes of graphs take no tensor of no rows
+        flat_slots = (slots + M * torch.arange(B, device=slots.device)[:, None, None]).flatten()
 
     def gather(full: Tensor, memory: Tensor) -> Tensor:
         """Window and slots of every query frame side by side, (B * F, H, tokens, D)."""
         near = full.index_select(1, frames_FW.flatten()).unflatten(1, frames_FW.shape).flatten(2, 3)
-        if not slots.shape[2]:  # some runtimes of graphs take no tensor of no rows
+        if flat_slots is None:
             return near.flatten(0, 1).transpose(1, 2)
-        M = memory.shape[1]
-        flat_slots = (slots + M * torch.arange(B, device=slots.device)[:, None, None]).flatten()
         far = memory.flatten(0, 1).index_select(0, flat_slots).unflatten(0, slots.shape).flatten(2, 3)
         return torch.cat([near, far], dim=2).flatten(0, 1).transpose(1, 2)
 

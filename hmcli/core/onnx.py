@@ -44,16 +44,17 @@ class Step(nn.Module):
         tables: dict[str, Any] = {name: next(rows) for name in _tables(self.model)}
         stretch = replace(self.stretch, camera_BFR=camera, **tables)
         if stretch.memory is not None:
-            stretch = replace(stretch, memory=_with_tensors(stretch.memory, _takes_slots(self.model), rows))
+            stretch = replace(stretch, memory=_with_tensors(stretch.memory, takes_slots(self.model), rows))
         return self.model._run(latents, timestep, self.model.condition_embedder.text_embedder(text), stretch)[0]
 
 
-def _takes_slots(model: HydraTransformer3DModel) -> bool:
+def takes_slots(model: HydraTransformer3DModel) -> bool:
+    """Does the model read memory slots?"""
     return SLOTS in needs_of(model.policy)
 
 
 def _tables(model: HydraTransformer3DModel) -> tuple[str, ...]:
-    return ("key_table", "slot_table") if _takes_slots(model) else ("key_table",)
+    return ("key_table", "slot_table") if takes_slots(model) else ("key_table",)
 
 
 def step_inputs(
@@ -72,26 +73,27 @@ def still_inputs(model: HydraTransformer3DModel, stretch: Stretch) -> dict[str, 
     """Those that stay the same through all steps of a video."""
     given = {"camera": stretch.camera_BFR} | {name: getattr(stretch, name) for name in _tables(model)}
     for number, block in enumerate(() if stretch.memory is None else stretch.memory.blocks):
-        if _takes_slots(model):
-            keys, values = _whole(block.slots)
+        if takes_slots(model):
+            keys, values = whole(block.slots)
             given |= {f"slot_keys.{number}": keys, f"slot_values.{number}": values}
             given[f"slot_means.{number}"] = block.descriptors_BMC
         if block.tail.count:
-            keys, values = _whole(block.tail)
+            keys, values = whole(block.tail)
             given |= {f"tail_keys.{number}": keys, f"tail_values.{number}": values}
     return {name: value.to(torch.float32).contiguous() for name, value in given.items()}
 
 
-def _whole(rows: KeyValues) -> tuple[Tensor, Tensor]:
+def whole(rows: KeyValues) -> tuple[Tensor, Tensor]:
+    """All keys and values, (B, N, Q, C) each."""
     return rows.read(torch.arange(rows.count))
 
 
-def _with_tensors(memory: ContextMemory, takes_slots: bool, rows: Iterator[Tensor]) -> ContextMemory:
+def _with_tensors(memory: ContextMemory, slotted: bool, rows: Iterator[Tensor]) -> ContextMemory:
     """The same memory, its blocks made of the inputs that follow."""
     blocks = []
     for block in memory.blocks:
         slots, means, tail = block.slots, block.descriptors_BMC, block.tail
-        if takes_slots:
+        if slotted:
             slots, means = Held(keys_BNQC=next(rows), values_BNQC=next(rows)), next(rows)
         if tail.count:
             tail = Held(keys_BNQC=next(rows), values_BNQC=next(rows))

@@ -18,20 +18,17 @@ from torch import Tensor, nn
 
 from hmcli.core.inspection import recorded
 from hmcli.core.memory import BlockMemory, ContextMemory, Held
+from hmcli.core.onnx import FLOW, takes_slots, whole
 from hmcli.core.reading import inside_window, local_window
-from hmcli.core.retrieval import NEAR_SLOTS, SLOTS, needs_of
+from hmcli.core.retrieval import NEAR_SLOTS
 from hmcli.core.rope import angles, axis_split
 from hmcli.core.stretch import Stretch, in_trained_range
 from hmcli.core.transformer import HydraTransformer3DModel
 
-FLOW, READS = "flow", "reads"
+READS = "reads"
 TIMES, THERE = "slot_times", "slot_there"
 SLOT_PARTS = ("slot_keys", "slot_values", "slot_means")
 TAIL_PARTS = ("tail_keys", "tail_values")
-
-
-def takes_slots(model: HydraTransformer3DModel) -> bool:
-    return SLOTS in needs_of(model.policy)
 
 
 def memory_parts(model: HydraTransformer3DModel) -> tuple[str, ...]:
@@ -44,7 +41,7 @@ def packed(blocks: Sequence[BlockMemory], slots: bool) -> dict[str, Tensor]:
     keys and values (L, T, P, C)."""
 
     def both(name: str, rows: list[Any]) -> dict[str, Tensor]:
-        keys, values = zip(*(one.read(torch.arange(one.count)) for one in rows), strict=True)
+        keys, values = zip(*map(whole, rows), strict=True)
         return {f"{name}_keys": torch.cat(keys), f"{name}_values": torch.cat(values)}
 
     parts = both("tail", [block.tail for block in blocks])
@@ -59,7 +56,7 @@ def latest_tail(memory: ContextMemory, model: HydraTransformer3DModel) -> Contex
     frames = model.config.window - 1
 
     def cut(block: BlockMemory) -> BlockMemory:
-        keys, values = block.tail.read(torch.arange(block.tail.count))
+        keys, values = whole(block.tail)
         return replace(block, tail=Held(keys_BNQC=keys[:, -frames:], values_BNQC=values[:, -frames:]))
 
     return replace(memory, blocks=tuple(cut(block) for block in memory.blocks))

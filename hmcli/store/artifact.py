@@ -20,6 +20,7 @@ An item's bytes: hmcli/store/shelf.py. Layout and safety: hmcli/store/journal.py
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +128,12 @@ class ArtifactWriter:
         """Folder whose contents take their place in the artifact when it is finished, over what lies there."""
         self._shelf.begin()
         return self._shelf.journal.staged
+
+    def emptied(self) -> Path:
+        """`staged`, without what a run that was killed has left there."""
+        for left in self.staged.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return self.staged
 
     @property
     def scratch(self) -> Path:

@@ -73,9 +73,9 @@ fi
 if wants data; then
   STAGES="clips codec latents" bash "$here/../nano/all.sh" "$out"
   for positions in ${POSITIONS:-rays screen}; do
-    [ "$(base_of "$positions")" = "$out/base" ] || [ "$(base_of "$positions")" = "$out/base-screen" ] || continue
-    # shellcheck disable=SC2046
-    hm train nano/base --latents "$out/clips.latents" --out "$(base_of "$positions")" $(sets "${CODEC:-}") --set "model.positions=$positions" \
+    base=$(base_of "$positions")
+    [[ "$base" == "$out"/base* ]] || continue
+    hm train nano/base --latents "$out/clips.latents" --out "$base" --set "model.positions=$positions" \
       ${BASE_STEPS:+--set train.steps="$BASE_STEPS" --set train.checkpoint_every="$BASE_STEPS"} ${BATCH:+--set train.batch="$BATCH"}
   done
 fi

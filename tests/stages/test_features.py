@@ -227,9 +227,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_revisited_background_is_looked_for_once_for_all_models(
-    looked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_revisited_background_is_looked_for_once_for_all_models(looked: list[int], tmp_path: Path):
     small = ["clips=1", "context_frames=33", "target_frames=25", "hidden_seconds=0.6", "visible_seconds=0.8"]
     recipe = load_recipe("nano/clips", [f"world.{setting}" for setting in small])
     data = render.run(recipe, out=tmp_path / "data", device="cpu", reporter=Silent()).path

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from recipe_keys import flat
 from warm import WarmCommand, ok
 
 from hmcli.recipe.reading import find_recipe, load_recipe, recipe_names, to_dict
@@ -32,13 +32,6 @@ TRAINED = [
 ]  # fmt: skip
 TINY = ["model.base=\"\"", "model.layers=1", "model.dim=24", "model.heads=2", "model.ffn_dim=32", "train.lr=0.01",
         "train.warmup=0", "train.batch=2"]  # fmt: skip
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def differing(names: list[str]) -> set[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
+from recipe_keys import flat
 from warm import WarmCommand
 
 from hmcli.recipe.reading import load_recipe, to_dict
@@ -34,13 +34,6 @@ FACTORS = {
     "top-k-5": {MEMORY + "top_k"},
 }
 MAIN = tuple(FACTORS)[:6]
-
-
-def flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-    return found
 
 
 @pytest.fixture
@@ -86,7 +79,8 @@ def test_a_row_that_is_none_is_refused(run):
 def test_the_table_is_made_by_one_line_and_resumes(run):
     short = {
         "CLIPS": "34", "SCORED": "2", "BASE_STEPS": "1", "ROW_STEPS": "1", "BATCH": "1", "SAMPLE_STEPS": "1",
-        "PROCESSES": "2", "WORLD": "world.places=1", "SEEDS": "2002", "POSITIONS": "rays", "SIDES": "seen",
+        "PROCESSES": "2", "WORLD": "world.places=1", "CODEC": "codec.channels=24", "SEEDS": "2002", "POSITIONS": "rays",
+        "SIDES": "seen",
     }  # fmt: skip
     for rows in ("hydra", "hydra kernel-2x8x8 dfot"):
         made = run(**short, ROWS=rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -63,9 +62,7 @@ def run(
         if not force and writer.unchanged([]):
             reporter.note("exported already: kept")
             return result_of(writer, writer.finish([]))
-        for left in writer.staged.iterdir():  # of an export that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        attributes = _write(folder, shape, writer.staged, reporter)
+        attributes = _write(folder, shape, writer.emptied(), reporter)
         return result_of(writer, writer.finish([], attributes=to_json(attributes)))
 
 

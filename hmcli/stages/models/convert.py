@@ -7,7 +7,6 @@ written. What a plain Wan transformer lacks starts as published and is listed in
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -268,9 +267,7 @@ def _write_artifact(
         if not force and writer.unchanged([]):
             reporter.note("converted already: kept")
             return result_of(writer, writer.finish([]))
-        for left in writer.staged.iterdir():  # of a conversion that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        attributes = write(writer.staged)
+        attributes = write(writer.emptied())
         counts = {"parameters": attributes.parameters}
         return result_of(writer, writer.finish([], counts=counts, attributes=to_json(attributes)))
 

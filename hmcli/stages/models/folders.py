@@ -172,7 +172,7 @@ def build_model(recipe: Recipe, *, channels: int, text_dim: int) -> HydraTransfo
         base.check_whole(TRANSFORMER)
         weights = load_model(base.path / TRANSFORMER, torch.float32).state_dict()
         require_finite_weights(weights, where={"model.base": base.path})
-        if tokenizes_otherwise(base, wanted):
+        if "kernel" in read_otherwise(base, wanted):
             new = {name: value for name, value in model.state_dict().items() if _TOKENIZER in name}
             weights = {name: value for name, value in weights.items() if _TOKENIZER not in name} | new
         model.load_state_dict(weights)
@@ -185,11 +185,6 @@ def read_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> dict[str, str]:
     return {
         key: f"{config[key]} -> {_plain(wanted[key])}" for key in READS_MEMORY if config[key] != _plain(wanted[key])
     }
-
-
-def tokenizes_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> bool:
-    """Do the base's slots stand for cells of another kernel?"""
-    return bool(base.config()["kernel"] != _plain(wanted["kernel"]))
 
 
 def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:

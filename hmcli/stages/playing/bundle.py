@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -85,11 +84,10 @@ def run(
             if not force and writer.unchanged([]):
                 reporter.note("written already: kept")
                 return result_of(writer, writer.finish([]))
-            for left in writer.staged.iterdir():  # of a run that was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            apart = write_graphs(session, room, writer.staged, reporter)
-            _write_walk(session, room, writer.staged, model.name)
-            _write_page(writer.staged, runtime)
+            staged = writer.emptied()
+            apart = write_graphs(session, room, staged, reporter)
+            _write_walk(session, room, staged, model.name)
+            _write_page(staged, runtime)
             about = WalkAttributes(
                 clip=session.clip.id, start=room.start, chunk=room.chunk, slots=room.places, apart=apart,
                 versions={name: version(name) for name in ("torch", *WRITES)} | {"onnxruntime-web": runtime_version},

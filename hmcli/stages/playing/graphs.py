@@ -120,7 +120,8 @@ def _write_past(drawn: _Drawn, frames: int, file: Path) -> Callable[[], float]:
 def _past_apart(drawn: _Drawn, frames: int, file: Path) -> float:
     import torch
 
-    from hmcli.core.walk_graphs import packed, takes_slots
+    from hmcli.core.onnx import takes_slots
+    from hmcli.core.walk_graphs import packed
 
     model, (latents, camera) = drawn.model, drawn.frames(frames)
     found = Graph(file).outputs({"latents": latents, "camera": camera})

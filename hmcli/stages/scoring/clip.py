@@ -162,7 +162,7 @@ class Clip:
 
     def _computed(self, metric: Metric, computed: Callable[..., Any], given: Mapping[str, Any]) -> Any:
         """What a metric makes of these inputs; found again where they are of the reference alone."""
-        if metric.shared is None or not all(INPUTS[name].of_reference for name in given if name != TRUE_DETECTIONS):
+        if metric.shared is None or not given.keys() <= OF_FILES:
             return computed(**given)
         return self.features.of_reference(metric, self._reference_key(metric), lambda: computed(**given))
 
@@ -327,6 +327,9 @@ INPUTS: Mapping[str, Input] = {
     CAMERAS: Input(read=Clip.cameras, of_reference=True, roles=lambda source, data: ("cameras", "intrinsics")),
     DEPTH: Input(read=Clip.depth, of_reference=True, files=(DEPTH_FILE,)),
 }
+
+
+OF_FILES = {name for name, one in INPUTS.items() if one.of_reference} - {TRUE_DETECTIONS}  # of the reference alone
 
 
 def reads_reference(metric: Metric) -> bool:

@@ -22,14 +22,7 @@ from hmcli.runtime import Silent, StopFlag, say_beside, stopping_at_boundaries
 from hmcli.stages.latents.stores import LatentsStores, open_stores
 from hmcli.stages.latents.view import LatentClip, LatentsView
 from hmcli.stages.memory.policy_inputs import open_descriptions, reads_geometry
-from hmcli.stages.models.folders import (
-    ModelFolder,
-    check_memory_fits,
-    find_base,
-    model_arguments,
-    read_otherwise,
-    tokenizes_otherwise,
-)
+from hmcli.stages.models.folders import ModelFolder, check_memory_fits, find_base, model_arguments, read_otherwise
 from hmcli.stages.models.layout import (
     CHECKPOINTS,
     LOG,
@@ -276,7 +269,7 @@ def _check_model(recipe: Recipe, view: LatentsView, clips: list[str], reporter: 
     base = find_base(recipe, wanted)
     if base is not None and (changed := read_otherwise(base, wanted)):
         changes = ", ".join(f"{key} {change}" for key, change in changed.items())
-        anew = "; its memory tokenizers start anew" if tokenizes_otherwise(base, wanted) else ""
+        anew = "; its memory tokenizers start anew" if "kernel" in changed else ""
         reporter.note(f"starting from {base.path}, which read memory otherwise: {changes}{anew}")
     for clip in clips:
         shape = view.where[clip][0].shape
