@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,20 @@ def test_an_error_keeps_its_class_and_its_text(processes: int, tmp_path: Path):
     assert done == ["a", "b", "c", "d", "e"]
     assert "d" in made
     assert len(made) < 5, "what was done before the error is kept"
+
+
+def test_what_was_done_with_an_error_at_the_same_time_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The writing process may hear of several at once, of the error first."""
+
+    def all_at_once(running: set[Future[Any]], **_: Any) -> tuple[list[Future[Any]], set[Future[Any]]]:
+        wait(running)
+        return sorted(running, key=lambda future: future.exception() is None), set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hmcli.stages.shared.makers.wait", all_at_once)
+        with pytest.raises(UsageError, match="nothing can be made of that"):
+            written(tmp_path / "out", 2, Silent(), {"d": "usage"})
+    assert set(written(tmp_path / "out", 1, Silent(), {})[1]) == {"d", "e"}
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -145,11 +145,11 @@ def test_latents_of_another_codec_are_refused_with_both_names(
 def test_a_base_of_another_shape_is_refused_with_every_difference(
     hm: WarmCommand, nano: Path, latents: Path, run: Path, tmp_path: Path
 ):
-    overrides = ["--set", f"model.base={run}", "--set", "model.layers=3", "--set", "model.memory.context=joint"]
+    overrides = ["--set", f"model.base={run}", "--set", "model.layers=3", "--set", "model.positions=rays"]
     done = hm("train", nano, "--latents", latents, "--out", tmp_path / "r", *overrides)
     assert done.returncode == 2
     assert "num_layers  2 in the base, 3 in the recipe" in done.stderr
-    assert "context" in done.stderr
+    assert "positions   screen in the base, rays in the recipe" in done.stderr
 
 
 def test_what_is_read_from_memory_may_differ_from_the_base(

@@ -139,7 +139,7 @@ def _make_in_workers(
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in sorted(done, key=_failed):  # what is made is handed on before an error ends it all
                 made = _result(future)
                 _retell(reporter, made.said, said)
                 yield made
@@ -156,6 +156,10 @@ def _retell(reporter: Reporter, heard: tuple[tuple[str, str], ...], said: set[tu
         if (how, text) not in said:
             said.add((how, text))
             tell(reporter, how, text)
+
+
+def _failed(future: Future[Made]) -> bool:
+    return future.exception() is not None
 
 
 def _result(future: Future[Made]) -> Made:
