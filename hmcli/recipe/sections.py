@@ -92,6 +92,10 @@ class WorldConfig:
             by=_RENDER, ge=0,
         ),
     ] = 0  # fmt: skip
+    paths: Annotated[
+        tuple[str, ...],
+        key("Paths that subjects walk, of those of the split (docs/world.md); empty: all of them.", by=_RENDER),
+    ] = ()
     subjects_per_clip: Annotated[
         Counts, key("Fewest and most subjects of a clip; a crowd has the most.", by=_RENDER, unit="subjects, 1 to 3")
     ] = (1, 3)

@@ -60,6 +60,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "world.places": ("render", "", "1"),
     "world.subjects": ("render", "", "[clown]"),
     "world.looks": ("render", "", "1"),
+    "world.paths": ("render", "", "[loop]"),
     "world.subjects_per_clip": ("render", "", "[3, 3]"),
     "world.subject_height": ("render", "", "[0.5, 0.55]"),
     "world.detail": ("render", "", "low"),

@@ -355,6 +355,10 @@ def test_a_recipe_narrows_what_is_drawn_and_dashes_are_underscores():
         assert names == ("night_city", "deer", "pan_left")
         still = clip.world_from_camera[:, :3, 3]
         np.testing.assert_allclose(still, np.broadcast_to(still[0], still.shape))
+    asked = replace(WORLD, paths=("turn-back", "arc"), subjects_per_clip=(1, 3))
+    walked = {actor.path for index in range(4) for actor in describe_clip(asked, 0, index).actors}
+    assert walked == {"turn_back", "arc"}
+    assert choices(asked).split.paths == ("arc", "turn_back")
 
 
 @pytest.mark.parametrize(
@@ -366,6 +370,8 @@ def test_a_recipe_narrows_what_is_drawn_and_dashes_are_underscores():
         ({"context_frames": 13}, r"world.context_frames to at least 17 and world.target_frames to at least 13"),
         ({"target_frames": 5}, r"world.context_frames to at least 17 and world.target_frames to at least 13"),
         ({"scenes": ("street", "beach"), "hold_out": "test"}, "'beach' is not a family for test"),
+        ({"paths": ("moonwalk",)}, r"'moonwalk' is no path of split mixed"),
+        ({"paths": ("straight",), "split": "hard"}, r"'straight' is no path of split hard"),
         ({"longest_seconds": 2.0}, "world.longest_seconds to 2.5 or more"),
     ],
 )

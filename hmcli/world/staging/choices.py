@@ -16,6 +16,7 @@ from hmcli.registry import normal
 from hmcli.world.hidden.certify import Needs
 from hmcli.world.hidden.oracle import FEWEST
 from hmcli.world.scenes import SCENES
+from hmcli.world.staging.paths import PATHS
 from hmcli.world.staging.shooting import AT_THE_EDGE, Lens, long_enough
 from hmcli.world.staging.splits import SPLITS, TEST_MOVES, Split, is_held_out, on_side
 from hmcli.world.subjects import SUBJECTS
@@ -43,7 +44,7 @@ class Choices:
 def choices(world: WorldConfig) -> Choices:
     """Read what a recipe allows. Raises UsageError for what cannot be."""
     low, high = world.subjects_per_clip
-    split = SPLITS[world.split]
+    split = replace(SPLITS[world.split], paths=_paths(world))
     return Choices(
         world=world,
         scenes=_families("scene", world.scenes, SCENES, world),
@@ -127,6 +128,18 @@ def _trajectories(world: WorldConfig) -> tuple[str, ...]:
             fix=f"for train: {here}; or set world.hold_out=all",
         )  # fmt: skip
     return (asked.replace("-", "_"),) if asked in sided else _both_sides([move])
+
+
+def _paths(world: WorldConfig) -> tuple[str, ...]:
+    """Those asked for, in the split's own order; else all of the split."""
+    there = SPLITS[world.split].paths
+    asked = [name.replace("-", "_") for name in world.paths] or there
+    if wrong := [name for name in asked if name not in there]:
+        raise UsageError(
+            f"world.paths: {wrong[0]!r} is no path of split {world.split}", where={"recipe": "world.paths"},
+            fix=f"choose of {', '.join(there)}" + ("; or another world.split" if wrong[0] in PATHS else ""),
+        )  # fmt: skip
+    return tuple(name for name in there if name in asked)
 
 
 def _both_sides(moves: Sequence[str]) -> tuple[str, ...]:
