@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -40,6 +42,40 @@ def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Pat
     assert {"hmcli/stages/latents/encode.py", "hmcli/stages/playing/page.html"} <= names
     assert "hmcli/stages/playing/engine.js" in names
     assert not any(name.startswith(("tests", "docs")) for name in names)
+
+
+def test_a_wheel_made_of_the_sdist_is_the_wheel_and_runs_where_no_checkout_is(project: Path, tmp_path: Path):
+    """What a release is: the sdist is unpacked, built without the checkout, installed apart, and draws a clip."""
+    made = tmp_path / "dist"
+    for what, where in (("sdist", project), ("wheel", project)):
+        _python("-m", "hatchling", "build", "-t", what, "-d", str(made), cwd=where)
+    with tarfile.open(next(made.glob("*.tar.gz"))) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("hmcli-*")
+    _python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), cwd=source)
+    (again,) = tmp_path.glob("*.whl")
+    assert _members(again) == _members(made / again.name)
+    site = tmp_path / "site"
+    install = ("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(site))
+    _python(*install, str(again), cwd=tmp_path)
+    here = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    ran = _python("-c", "import hmcli; print(hmcli.__file__)", cwd=tmp_path, **here)
+    assert Path(ran.strip()).is_relative_to(site)
+    hm = str(site / "bin" / "hm")
+    assert "mini/demo" in _python(hm, "recipes", "ls", cwd=tmp_path, **here)
+    clips = _python(hm, "render", "mini/demo", "--clips", "1", "--out", "clips", cwd=tmp_path, **here).strip()
+    assert list(Path(tmp_path, clips).glob("*/tgt.mp4"))
+
+
+def _python(*command: str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run([sys.executable, *command], cwd=cwd, env=os.environ | environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def _members(wheel: Path) -> dict[str, int]:
+    """name -> checksum, but for the list of files, which names itself."""
+    return {info.filename: info.CRC for info in zipfile.ZipFile(wheel).infolist()}
 
 
 def test_every_lower_bound_is_a_release_that_is_tested(project: Path):
