@@ -11,6 +11,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?where to write}
 stages=${STAGES:-recipes data rows report}
+dtype=float32
+if command -v nvidia-smi > /dev/null; then dtype=bfloat16; fi
 mkdir -p "$out/recipes"
 
 declare -A changes=( # what sets a row apart from nano/hydra
@@ -64,7 +66,7 @@ if wants recipes; then
   while read -r row seed positions; do
     # shellcheck disable=SC2046
     hm recipes show nano/hydra $(sets "${CODEC:-}") $(sets "${changes[$row]}") $(sets "seed=$seed model.positions=$positions") \
-      --set "model.base=$(base_of "$positions")" --set "codec.path=$out/codec" \
+      --set "model.base=$(base_of "$positions")" --set "codec.path=$out/codec" --set train.dtype="$dtype" \
       ${ROW_STEPS:+--set train.steps="$ROW_STEPS" --set train.checkpoint_every="$ROW_STEPS"} \
       ${BATCH:+--set train.batch="$BATCH"} ${SAMPLE_STEPS:+--set sample.steps="$SAMPLE_STEPS"} \
       > "$out/recipes/$row-$seed-$positions.yaml"
@@ -75,7 +77,7 @@ if wants data; then
   for positions in ${POSITIONS:-rays screen}; do
     base=$(base_of "$positions")
     [[ "$base" == "$out"/base* ]] || continue
-    hm train nano/base --latents "$out/clips.latents" --out "$base" --set "model.positions=$positions" \
+    hm train nano/base --latents "$out/clips.latents" --out "$base" --set "model.positions=$positions" --set train.dtype="$dtype" \
       ${BASE_STEPS:+--set train.steps="$BASE_STEPS" --set train.checkpoint_every="$BASE_STEPS"} ${BATCH:+--set train.batch="$BATCH"}
   done
 fi
