@@ -28,7 +28,7 @@ from hmcli.core.retrieval import (
     needs_of,
     plan_run,
 )
-from hmcli.core.rope import rotate, table_rows
+from hmcli.core.rope import rotate, table_part, table_rows
 from hmcli.core.stretch import Stretch
 
 
@@ -146,7 +146,8 @@ class HydraAttention(nn.Module):
         reading = self.policy(asked)
         record(asked, reading, self.block)
         frames = reading.frames
-        query = self._placed(query, stretch.key_table[..., -query.shape[1] * query.shape[2] :, :, :])
+        own = query.shape[1] * query.shape[2]
+        query = self._placed(query, table_part(stretch.key_table, -own, own))
         if stretch.memory is not None:
             tail = stretch.memory.blocks[self.block].tail
             past_keys, past_values = read_beside(tail, frames.tail_U, frames.tail_rows_U)
@@ -172,11 +173,11 @@ class HydraAttention(nn.Module):
 
     def _slot_keys(self, slots: MemorySlots, stretch: Stretch) -> Iterator[Tensor]:
         """Keys of all slots in order with their positions, some slots (B, m, Q, H, D) at a time."""
-        number = 0
+        first = 0
         for keys in slots.key_pieces():
-            end = number + keys.shape[1]
-            yield self._placed(keys, stretch.slot_table[..., number * keys.shape[2] : end * keys.shape[2], :, :])
-            number = end
+            tokens = keys.shape[1] * keys.shape[2]
+            yield self._placed(keys, table_part(stretch.slot_table, first, tokens))
+            first += tokens
 
     def _placed(self, x_BGPC: Tensor, table: Tensor) -> Tensor:
         """Split heads and rotate: (B, G, P, H, D)."""

@@ -3,8 +3,11 @@
 Paper: none; docs/parity.md, "positions". A token's (row, column) become elevation and azimuth of the ray through its
 centre, in the frame that camera rows are relative to (the anchor), counted in patches of the view: for the anchor's own
 camera they are nearly the numbers of the screen. So what two cameras see of the same far thing sits at the same place.
-Shape letters here: B batch, T frames or slots, R rows and K columns of tokens, D channels of one head, R entries of a
-camera row.
+Who walks sits at another place in every frame, and a head whose score is a sum over axes cannot ask for places along a
+line through time and azimuth. With `moving-rays` half of the heads count azimuth in a frame that turns at a pace of its own:
+there, who walks at that pace stands still.
+Shape letters here: B batch, T frames or slots, R rows and K columns of tokens, H heads, D channels of one head, R
+entries of a camera row.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from torch import Tensor
 
 from hmcli.core.camera import mean_poses
 from hmcli.core.rope import angles, axis_split, frequencies, table_dtype
+
+FASTEST = 0.03  # radians of azimuth per latent frame: at 15 frames a second, a walker some eight metres away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,16 @@ def closing_frequencies(column_B: Tensor, channels: int) -> Tensor:
     return turns * patch_B1
 
 
+def head_paces(heads: int) -> Tensor:
+    """Radians of azimuth per latent frame at which the frame of each head turns, (H,) float64: `moving-rays`.
+
+    The first half of the heads stands still; the others have evenly spread paces to both sides, FASTEST at most.
+    """
+    turning = heads // 2
+    sides = torch.linspace(-1, 1, turning + turning % 2, dtype=torch.float64)[:turning]
+    return torch.cat([torch.zeros(heads - turning, dtype=torch.float64), FASTEST * sides])
+
+
 def ray_table(
     time_T: Tensor,
     camera_BTR: Tensor,
@@ -96,19 +111,29 @@ def ray_table(
     device: torch.device,
     *,
     means: bool = True,
+    pace_H: Tensor | None = None,
 ) -> Tensor:
     """(cos, sin) of the tokens at these places of every frame or slot, (B, T * R * K, D / 2, 2), as `rotary_table`.
 
-    Computed in float64 where the cameras lie, and per sample, since every sample has its cameras and its lens.
+    Computed in float64 where the cameras lie, and per sample, since every sample has its cameras and its lens. With
+    `pace_H` (`head_paces`) every head has its own: (B, T * R * K, H, D / 2, 2).
     """
     elevation, azimuth = ray_positions(camera_BTR, lens, row_R, column_K, means=means)
     of_time, of_rows, of_columns = axis_split(head_dim)
     time_T = time_T.to(elevation.device)
-    per_patch = closing_frequencies(lens.extent()[3], of_columns)[:, None, None, None]
+    patch_B = lens.extent()[3]
+    time_T111 = time_T[:, None, None, None]
+    azimuth_BTRKH = azimuth[..., None]
+    if pace_H is not None:
+        azimuth_BTRKH = azimuth_BTRKH - time_T111 * (pace_H.to(azimuth.device) / patch_B[:, None, None, None, None])
+    per_patch = closing_frequencies(patch_B, of_columns)[:, None, None, None, None]
+    shape = azimuth_BTRKH.shape
     parts = (
-        angles(time_T, of_time)[:, None, None].expand(*elevation.shape, -1),
-        angles(elevation, of_rows),
-        azimuth[..., None] * per_patch,
+        angles(time_T111, of_time).expand(*shape, -1),
+        angles(elevation[..., None], of_rows).expand(*shape, -1),
+        azimuth_BTRKH[..., None] * per_patch,
     )
     angle = torch.cat(parts, dim=-1).flatten(1, 3)
+    if pace_H is None:
+        angle = angle.squeeze(2)
     return torch.stack([angle.cos(), angle.sin()], dim=-1).to(device, table_dtype(dtype))

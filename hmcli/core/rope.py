@@ -86,22 +86,31 @@ def rotary_table(
     return _table(*places, head_dim, table_dtype(dtype), device or time_T.device)
 
 
+def token_axis(table: Tensor) -> int:
+    """Where the tokens of a table are: (N, D / 2, 2), (B, N, D / 2, 2) where every sample has its own, or
+    (B, N, H, D / 2, 2) where every head has."""
+    return 0 if table.ndim == 3 else 1
+
+
+def table_part(table: Tensor, first: int, count: int) -> Tensor:
+    """Rows of `count` tokens from the `first` one on, a view."""
+    return table.narrow(token_axis(table), first, count)
+
+
 def table_rows(table: Tensor, numbers: Tensor | None, tokens: int) -> Tensor:
     """Rows of the numbered frames or slots, of `tokens` each, one after another; None: all of them, without a copy.
 
-    A table is (N, D / 2, 2), or (B, N, D / 2, 2) where every sample has its own. Numbers are (U,), or (B, U) where
-    every sample has its own; then, too, what is returned is (B, U * tokens, D / 2, 2).
+    Numbers are (U,), or (B, U) where every sample has its own; then, too, what is returned has a row of every sample.
     """
     if numbers is None:
         return table
-    frames = table.unflatten(-3, (-1, tokens))
-    if table.ndim == 3:
-        rows = frames[numbers]
-    elif numbers.ndim == 1:
-        rows = frames[:, numbers]
-    else:
-        rows = frames[torch.arange(len(table), device=table.device)[:, None], numbers]
-    return rows.flatten(-4, -3)
+    axis = token_axis(table)
+    frames = table.unflatten(axis, (-1, tokens))
+    if axis == 0:
+        return frames[numbers].flatten(numbers.ndim - 1, numbers.ndim)
+    if numbers.ndim == 1:
+        return frames[:, numbers].flatten(1, 2)
+    return frames[torch.arange(len(table), device=table.device)[:, None], numbers].flatten(1, 2)
 
 
 def table_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -139,15 +148,17 @@ def slot_times(slots: int, kernel_time: int, device: torch.device | str = "cpu")
 
 def rotate(x_BNHD: Tensor, table: Tensor) -> Tensor:
     """Turn neighbouring channel pairs of every head by the token's angles; same shape and type as the input."""
+    if table.ndim < x_BNHD.ndim + 1:  # one for all heads
+        table = table.unsqueeze(-3)
     if torch.compiler.is_exporting():  # graphs of ONNX hold no complex numbers
         return _rotate_real(x_BNHD, table)
     pairs = torch.view_as_complex(x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)))
-    turned = pairs * torch.view_as_complex(table).unsqueeze(-2)  # one pass: (a + ib) (cos + i sin)
+    turned = pairs * torch.view_as_complex(table)  # one pass: (a + ib) (cos + i sin)
     return torch.view_as_real(turned).flatten(-2).to(x_BNHD.dtype)
 
 
 def _rotate_real(x_BNHD: Tensor, table: Tensor) -> Tensor:
-    """`rotate`, written out."""
+    """`rotate`, written out; the table has an axis of heads."""
     a, b = x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = (part.unsqueeze(-2) for part in table.unbind(-1))
+    cos, sin = table.unbind(-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x_BNHD.dtype)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hmcli.core.memory import ContextMemory, absolute_times, slot_cameras, slot_spans
-from hmcli.core.rays import PatchLens, cell_centres, ray_table
+from hmcli.core.rays import PatchLens, cell_centres, head_paces, ray_table
 from hmcli.core.retrieval import ALL_FRAMES, SLOTS, Policy, RetrievalInputs, needs_of
 from hmcli.core.rope import full_table, slot_table
 
@@ -72,7 +72,8 @@ def make_stretch(
         span_M2 = torch.cat([memory.span_M2, span_M2])
         slot_camera_BMR = torch.cat([memory.camera_BMR.to(slot_camera_BMR), slot_camera_BMR], dim=1)
         times_M = torch.cat([in_trained_range(config, memory.time_M - first), times_M])
-    place = (config.attention_head_dim, dtype, latents.device)
+    pace_H = head_paces(config.num_attention_heads) if config.positions == "moving-rays" else None
+    place = (pace_H, config.attention_head_dim, dtype, latents.device)
     times_A = in_trained_range(config, torch.arange(-tail, frames, dtype=torch.float64))
     lens = _lens(config, inputs, grid, camera.device)
     every = ALL_FRAMES in needs_of(policy)
@@ -99,6 +100,7 @@ def _table(
     grid: tuple[int, int],
     kernel: tuple[int, int, int] | None,
     lens: PatchLens | None,
+    pace_H: Tensor | None,
     head_dim: int,
     dtype: torch.dtype,
     device: torch.device,
@@ -111,7 +113,7 @@ def _table(
             cell_centres(side, step).to(camera_BTR.device)
             for side, step in zip((rows, columns), kernel[1:] if kernel else (1, 1), strict=True)
         )
-        return ray_table(times_T, camera_BTR, lens, row_R, column_K, *place, means=kernel is not None)
+        return ray_table(times_T, camera_BTR, lens, row_R, column_K, *place, means=kernel is not None, pace_H=pace_H)
     if kernel is None:
         return full_table(times_T, grid, *place)
     return slot_table(times_T, (rows, columns), kernel, *place)

@@ -142,7 +142,7 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         max_history: int = 0,  # frozen memory further back than this many latent frames sits here; 0: no limit
         flow_target: str = "noise_minus_clean",  # what is predicted; or clean_minus_noise, or clean latents
         flow_noise: str = "shared",  # trained with one noise level per clip; or one per frame (per-frame)
-        positions: str = "screen",  # rotary rows and columns: of the screen; or of world rays (rays)
+        positions: str = "screen",  # rotary rows and columns: of the screen; or of world rays (rays, moving-rays)
     ) -> None:
         super().__init__()
         _check_choices(
@@ -339,9 +339,11 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         if not 0 <= num_context <= F:
             raise ValueError(f"num_context_frames={num_context}, but {F} frames were given")
         check_inputs(self.policy, inputs)
-        if self.config.positions == "rays":
+        if self.config.positions != "screen":
             if inputs is None or inputs.intrinsics_B4 is None or inputs.image_size is None:
-                raise ValueError("model.positions=rays needs retrieval inputs intrinsics_B4 and image_size")
+                raise ValueError(
+                    f"model.positions={self.config.positions} needs retrieval inputs intrinsics_B4 and image_size"
+                )
             if inputs.intrinsics_B4.shape != (B, 4):
                 raise ValueError(f"intrinsics_B4 is {tuple(inputs.intrinsics_B4.shape)}, expected {(B, 4)}")
         if memory is not None:
@@ -372,7 +374,7 @@ _CHOICES = {
     "spans": ("exact", "released"),
     "flow_target": ("noise_minus_clean", "clean_minus_noise", "clean"),
     "flow_noise": ("shared", "per-frame"),
-    "positions": ("screen", "rays"),
+    "positions": ("screen", "rays", "moving-rays"),
 }
 
 

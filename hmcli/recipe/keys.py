@@ -31,7 +31,7 @@ READERS: dict[Reader, str] = {  # who reads a key; a command is several of them 
     "codec": "hm train (train.part=codec)",
     "blocks": "hm train (train.part=blocks)",
     "segmenter": "hm train (train.part=segmenter)",
-    "views": "hm train, generate and inspect where the policy compares fields of view or model.positions is rays",
+    "views": "hm train, generate and inspect where the policy compares fields of view or model.positions is not screen",
     "generate": "hm generate",
     "clips": "hm generate from a folder of clips",
     "codec path": "hm generate and inspect with a model that names its codec by path",

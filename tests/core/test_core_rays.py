@@ -14,13 +14,22 @@ from torch import Tensor
 
 from hmcli import registry
 from hmcli.core.memory import slot_cameras
-from hmcli.core.rays import PatchLens, cell_centres, closing_frequencies, ray_positions, ray_table
+from hmcli.core.rays import (
+    FASTEST,
+    PatchLens,
+    cell_centres,
+    closing_frequencies,
+    head_paces,
+    ray_positions,
+    ray_table,
+)
 from hmcli.core.rope import frequencies, rotate
 from hmcli.core.transformer import HydraTransformer3DModel
 
 F64 = torch.float64
 POLICIES = sorted(registry.BUILT_IN["policy"])
 either_context = pytest.mark.parametrize("how", ["joint", "frozen"])
+either_rays = pytest.mark.parametrize("rays", ["rays", "moving-rays"])
 
 
 def lens(degrees: float = 37.0, grid: tuple[int, int] = (4, 6), shift: float = 0.0) -> PatchLens:
@@ -130,6 +139,37 @@ def test_a_world_turned_with_all_its_cameras_changes_nothing():
     assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(*seen, strict=True))
 
 
+def test_half_of_the_heads_turn_evenly_to_both_sides():
+    assert head_paces(1).tolist() == [0]
+    assert head_paces(4).tolist() == [0, 0, -FASTEST, FASTEST]
+    assert head_paces(12).tolist() == pytest.approx([0] * 6 + [FASTEST * part / 5 for part in (-5, -3, -1, 1, 3, 5)])
+
+
+def test_who_walks_at_the_pace_of_a_head_stands_still_for_it():
+    """A camera that turns along with a walker sees it in the same column; each head knows one such walker."""
+    view, pace, times = lens(), head_paces(4), torch.arange(3, dtype=F64)
+    place = (cell_centres(4, 1), cell_centres(6, 1), 24, F64, torch.device("cpu"))
+    of_columns = slice(8, 12)  # of 4 pairs each of time, rows and columns
+    for head, turn in enumerate(pace.tolist()):
+        along = level(*(torch.rad2deg(times * turn)).tolist())[None]
+        table = ray_table(times, along, view, *place, pace_H=pace).unflatten(1, (3, 4, 6))[0, ..., of_columns, :]
+        assert torch.allclose(table[:, :, :, head], table[:1, :, :, head].expand(3, -1, -1, -1, -1), atol=1e-9)
+        others = [other for other in range(4) if pace[other] != turn]
+        assert all((table[1, :, :, other] - table[0, :, :, other]).abs().max() > 0.01 for other in others)
+
+
+def test_heads_that_stand_still_see_what_plain_rays_see():
+    view, cameras, times = lens(), level(0.0, 30.0, 170.0)[None], torch.tensor([-4.0, 0.0, 2.0])
+    place = (cell_centres(4, 1), cell_centres(6, 1), 24, F64, torch.device("cpu"))
+    plain = ray_table(times, cameras, view, *place)
+    moving = ray_table(times, cameras, view, *place, pace_H=head_paces(4))
+    assert torch.equal(moving[:, :, 0], plain)
+    assert torch.equal(moving[:, :, 1], plain)
+    x = torch.randn(1, plain.shape[1], 4, 24, generator=torch.Generator().manual_seed(5), dtype=F64)
+    apart = torch.stack([rotate(x[:, :, h : h + 1], moving[:, :, h])[:, :, 0] for h in range(4)], dim=2)
+    assert torch.allclose(rotate(x, moving), apart, atol=1e-12)
+
+
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
@@ -137,10 +177,11 @@ def run(model: HydraTransformer3DModel, clip: dict[str, Tensor], inputs) -> Tens
     return model(**clip, num_context_frames=CONTEXT, retrieval=inputs).sample[:, :, CONTEXT:]
 
 
+@either_rays
 @either_context
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_batch_is_its_samples_run_alone_and_cameras_move_positions(policy: str, how: str):
-    model, clip, inputs = small_model(policy=policy, context=how, positions="rays"), small_clip(), small_inputs()
+def test_a_batch_is_its_samples_run_alone_and_cameras_move_positions(policy: str, how: str, rays: str):
+    model, clip, inputs = small_model(policy=policy, context=how, positions=rays), small_clip(), small_inputs()
     with torch.no_grad():
         together = run(model, clip, inputs)
         for b in range(2):
@@ -151,9 +192,10 @@ def test_a_batch_is_its_samples_run_alone_and_cameras_move_positions(policy: str
         assert not torch.allclose(together, run(screen, clip, inputs), atol=1e-3)
 
 
+@either_rays
 @pytest.mark.parametrize("policy", POLICIES)
-def test_memory_made_beforehand_gives_the_bits_of_live_context(policy: str):
-    model, clip = small_model(policy=policy, context="frozen", positions="rays"), small_clip(context=16)
+def test_memory_made_beforehand_gives_the_bits_of_live_context(policy: str, rays: str):
+    model, clip = small_model(policy=policy, context="frozen", positions=rays), small_clip(context=16)
     inputs = small_inputs(context=16)
     target = {name: clip[name][:, 16:] for name in ("timestep", "camera")}
     with torch.no_grad():
@@ -164,11 +206,12 @@ def test_memory_made_beforehand_gives_the_bits_of_live_context(policy: str):
     assert torch.equal(live, kept)
 
 
+@either_rays
 @either_context
-def test_gradient_checkpointing_gives_the_same_gradients(how: str):
+def test_gradient_checkpointing_gives_the_same_gradients(how: str, rays: str):
     grads = []
     for checkpointing in (False, True):
-        model = small_model(context=how, positions="rays").train()
+        model = small_model(context=how, positions=rays).train()
         if checkpointing:
             model.enable_gradient_checkpointing()
         run(model, small_clip(), small_inputs()).square().sum().backward()

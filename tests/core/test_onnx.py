@@ -122,4 +122,4 @@ def test_written_out_rotation_is_that_of_complex_numbers():
     from hmcli.core.rope import _rotate_real, full_table, rotate
 
     x, table = torch.randn(2, 24, 3, 12), full_table(torch.arange(3.0), (2, 4), 12, torch.float32)
-    assert torch.allclose(_rotate_real(x, table), rotate(x, table), atol=1e-6)
+    assert torch.allclose(_rotate_real(x, table.unsqueeze(-3)), rotate(x, table), atol=1e-6)

@@ -190,7 +190,7 @@ def _samples(
         return torch.randn(*sizes, generator=generator)
 
     inputs = None
-    if model.config.positions == "rays":
+    if model.config.positions != "screen":
         intrinsics = torch.tensor([[pixels[1], pixels[1], pixels[1] / 2, pixels[0] / 2]], dtype=torch.float64)
         inputs = RetrievalInputs(intrinsics_B4=intrinsics, image_size=pixels)
     for level in (LEVELS[0], *LEVELS):

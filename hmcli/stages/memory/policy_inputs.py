@@ -44,7 +44,7 @@ def needs_of_policy(name: str) -> frozenset[str]:
 
 def reads_geometry(config: MemoryConfig, positions: str = "screen") -> bool:
     """Does what this policy reads, or where tokens sit (`model.positions`), depend on what cameras see?"""
-    return positions == "rays" or bool(_LENS & needs_of_policy(config.policy))
+    return positions != "screen" or bool(_LENS & needs_of_policy(config.policy))
 
 
 def chooses_by_chance(config: MemoryConfig) -> bool:
