@@ -4,8 +4,8 @@ Paper: none; docs/parity.md, "positions". A token's (row, column) become elevati
 centre, in the frame that camera rows are relative to (the anchor), counted in patches of the view: for the anchor's own
 camera they are nearly the numbers of the screen. So what two cameras see of the same far thing sits at the same place.
 Who walks sits at another place in every frame, and a head whose score is a sum over axes cannot ask for places along a
-line through time and azimuth. With `moving-rays` half of the heads count azimuth in a frame that turns at a pace of its own:
-there, who walks at that pace stands still.
+line through time and azimuth. With `moving-rays` half of the heads count azimuth in a frame that turns at a pace of its
+own: there, who walks at that pace stands still.
 Shape letters here: B batch, T frames or slots, R rows and K columns of tokens, H heads, D channels of one head, R
 entries of a camera row.
 """

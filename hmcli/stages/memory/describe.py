@@ -32,8 +32,8 @@ def lens_of(clips: Sequence[LatentClip], view: LatentsView, config: MemoryConfig
     for clip in clips:
         if (known := intrinsics_of(clip, view.size, config)) is None:
             raise DataError(
-                f"policy {config.policy} or model.positions other than screen needs the field of view, but nothing says how wide "
-                "this clip's camera sees",
+                f"policy {config.policy} or model.positions beside screen needs the field of view, but nothing says "
+                "how wide this clip's camera sees",
                 where={"latents": view.path, "clip": clip.id},
                 fix="encode clips that have intrinsics.json, or set model.memory.field_of_view (HM-World measures 37)",
             )
