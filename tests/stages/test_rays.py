@@ -58,6 +58,21 @@ def test_a_base_with_other_positions_is_refused_by_name(
     assert "rays in the base, screen in the recipe" in done.stderr
 
 
+def test_a_training_may_go_on_with_heads_that_turn(
+    hm: WarmCommand, nano: Path, rays_run: Path, latents: Path, tmp_path: Path
+):
+    moving = ("--set", "model.positions=moving-rays", "--set", f"model.base={rays_run}")
+    run = hm("train", nano, "--latents", latents, "--out", tmp_path / "run", *moving)
+    assert "positions rays -> moving-rays" in run.stderr
+    assert read_json(find_model(ok(run)).path / "transformer" / "config.json")["positions"] == "moving-rays"
+    still, turning = (
+        videos(ok(hm("generate", latents, "--model", model, "--out", tmp_path / name)))
+        for name, model in (("still", rays_run), ("turning", tmp_path / "run"))
+    )
+    assert still.keys() == turning.keys()
+    assert still != turning
+
+
 def test_positions_survive_conversion_and_are_not_lost_without_a_word(hm: WarmCommand, rays_run: Path, tmp_path: Path):
     made = ok(hm("convert", find_model(rays_run).path / "transformer", "--out", tmp_path / "model"))
     assert read_json(find_model(made).path / "transformer" / "config.json")["positions"] == "rays"

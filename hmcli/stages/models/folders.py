@@ -183,14 +183,17 @@ def read_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> dict[str, str]:
     """What a model takes from memory otherwise than the base its weights come from: key -> from what to what."""
     config = base.config()
     return {
-        key: f"{config[key]} -> {_plain(wanted[key])}" for key in READS_MEMORY if config[key] != _plain(wanted[key])
+        key: f"{config[key]} -> {_plain(value)}"
+        for key, value in wanted.items()
+        if config[key] != _plain(value) and _may_differ(key, config[key], value)
     }
 
 
 def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     """The model that `model.base` names; None when training starts from random weights.
 
-    What is read from memory (`READS_MEMORY`) is the recipe's own choice. Raises RecipeError listing everything else in
+    What is read from memory (`READS_MEMORY`) is the recipe's own choice, and so is which of the two kinds of rays say
+    where tokens sit. Raises RecipeError listing everything else in
     which the base differs from the recipe. Reads no weights.
     """
     if not recipe.model.base:
@@ -200,7 +203,7 @@ def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     differing = {
         key: f"{config[key]} in the base, {_plain(value)} in the recipe"
         for key, value in wanted.items()
-        if config[key] != _plain(value) and key not in READS_MEMORY
+        if config[key] != _plain(value) and not _may_differ(key, config[key], value)
     }
     if differing:
         raise RecipeError(
@@ -208,6 +211,10 @@ def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
             fix="set the model section to the base's values, or model.base='' to start from random weights",
         )  # fmt: skip
     return base
+
+
+def _may_differ(key: str, was: Any, now: Any) -> bool:
+    return key in READS_MEMORY or (key == "positions" and "screen" not in (was, now))
 
 
 def _plain(value: Any) -> Any:
