@@ -86,11 +86,13 @@ class HydraAttention(nn.Module):
         kernel: tuple[int, int, int],
         tokenizer: str,
         block: int,
+        turns_values: bool = False,
     ) -> None:
         super().__init__()
         dim = heads * head_dim
         self.heads, self.policy, self.affinity, self.top_k, self.window = heads, policy, affinity, top_k, window
         self.block = block
+        self.turns_values = turns_values
         self.backend = "auto"  # a name of hmcli.core.backends
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
@@ -147,29 +149,32 @@ class HydraAttention(nn.Module):
         record(asked, reading, self.block)
         frames = reading.frames
         own = query.shape[1] * query.shape[2]
-        query = self._placed(query, table_part(stretch.key_table, -own, own))
+        own_table = table_part(stretch.key_table, -own, own)
+        query = self._placed(query, own_table)
         if stretch.memory is not None:
             tail = stretch.memory.blocks[self.block].tail
             past_keys, past_values = read_beside(tail, frames.tail_U, frames.tail_rows_U)
             keys, values = torch.cat([past_keys, keys], dim=1), torch.cat([past_values, values], dim=1)
-        keys = self._placed(keys, table_rows(stretch.key_table, frames.table_rows_G, keys.shape[2]))
-        values = values.unflatten(-1, (self.heads, -1))
+        key_table = table_rows(stretch.key_table, frames.table_rows_G, keys.shape[2])
+        keys, values = self._placed(keys, key_table), self._values(values, key_table)
         if frames.windows_FW is None:
             if frames.everywhere_BN is not None:
                 sample_B1 = torch.arange(len(keys), device=keys.device)[:, None]
                 keys, values = keys[sample_B1, frames.everywhere_BN], values[sample_B1, frames.everywhere_BN]
-            return dense_attention(query, keys, values, backend=self.backend)
+            return self._turned_back(dense_attention(query, keys, values, backend=self.backend), own_table)
         if slots is None or reading.slots_BFK is None:
             none = keys[:, :0]
             nothing_BF0 = torch.empty(*query.shape[:2], 0, dtype=torch.int64, device=query.device)
-            return fast_attention(query, keys, values, none, none, frames.windows_FW, nothing_BF0, backend=self.backend)
+            out = fast_attention(query, keys, values, none, none, frames.windows_FW, nothing_BF0, backend=self.backend)
+            return self._turned_back(out, own_table)
         slot_keys, slot_values, index_BFK, numbers = slots.fetch(reading.slots_BFK)
-        slot_keys = self._placed(slot_keys, table_rows(stretch.slot_table, numbers, slot_keys.shape[2]))
-        slot_values = slot_values.unflatten(-1, (self.heads, -1))
+        slot_table = table_rows(stretch.slot_table, numbers, slot_keys.shape[2])
+        slot_keys, slot_values = self._placed(slot_keys, slot_table), self._values(slot_values, slot_table)
         record_mass(query, keys, frames.windows_FW, self._slot_keys(slots, stretch))
-        return fast_attention(
+        out = fast_attention(
             query, keys, values, slot_keys, slot_values, frames.windows_FW, index_BFK, backend=self.backend
         )
+        return self._turned_back(out, own_table)
 
     def _slot_keys(self, slots: MemorySlots, stretch: Stretch) -> Iterator[Tensor]:
         """Keys of all slots in order with their positions, some slots (B, m, Q, H, D) at a time."""
@@ -183,6 +188,16 @@ class HydraAttention(nn.Module):
         """Split heads and rotate: (B, G, P, H, D)."""
         heads = x_BGPC.unflatten(-1, (self.heads, -1))
         return rotate(heads.flatten(1, 2), table).unflatten(1, x_BGPC.shape[1:3])
+
+    def _values(self, x_BGPC: Tensor, table: Tensor) -> Tensor:
+        """Split heads and, where values have positions, rotate: (B, G, P, H, D)."""
+        return self._placed(x_BGPC, table) if self.turns_values else x_BGPC.unflatten(-1, (self.heads, -1))
+
+    def _turned_back(self, out_BFPHD: Tensor, own_table: Tensor) -> Tensor:
+        """What was read, turned by how far from the reader it lies, where values have positions."""
+        if not self.turns_values:
+            return out_BFPHD
+        return rotate(out_BFPHD.flatten(1, 2), own_table, back=True).unflatten(1, out_BFPHD.shape[1:3])
 
     def _keep(self, keys: Tensor, values: Tensor, slots: MemorySlots | None, stretch: Stretch) -> BlockMemory:
         """What later target frames need of this block: its slots, and the tail at full resolution."""

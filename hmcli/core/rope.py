@@ -146,14 +146,15 @@ def slot_times(slots: int, kernel_time: int, device: torch.device | str = "cpu")
     return kernel_time * torch.arange(slots, dtype=torch.float64, device=device) + (kernel_time - 1) / 2
 
 
-def rotate(x_BNHD: Tensor, table: Tensor) -> Tensor:
-    """Turn neighbouring channel pairs of every head by the token's angles; same shape and type as the input."""
+def rotate(x_BNHD: Tensor, table: Tensor, *, back: bool = False) -> Tensor:
+    """Turn neighbouring channel pairs of every head by the token's angles, or `back`; shape and type of the input."""
     if table.ndim < x_BNHD.ndim + 1:  # one for all heads
         table = table.unsqueeze(-3)
     if torch.compiler.is_exporting():  # graphs of ONNX hold no complex numbers
-        return _rotate_real(x_BNHD, table)
+        return _rotate_real(x_BNHD, table * table.new_tensor([1, -1]) if back else table)
     pairs = torch.view_as_complex(x_BNHD.to(table.dtype).unflatten(-1, (-1, 2)))
-    turned = pairs * torch.view_as_complex(table)  # one pass: (a + ib) (cos + i sin)
+    turn = torch.view_as_complex(table)
+    turned = pairs * (turn.conj() if back else turn)  # one pass: (a + ib) (cos + i sin)
     return torch.view_as_real(turned).flatten(-2).to(x_BNHD.dtype)
 
 

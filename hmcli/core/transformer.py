@@ -142,7 +142,7 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
         max_history: int = 0,  # frozen memory further back than this many latent frames sits here; 0: no limit
         flow_target: str = "noise_minus_clean",  # what is predicted; or clean_minus_noise, or clean latents
         flow_noise: str = "shared",  # trained with one noise level per clip; or one per frame (per-frame)
-        positions: str = "screen",  # rotary rows and columns: of the screen; or of world rays (rays, moving-rays)
+        positions: str = "screen",  # rotary rows and columns: of the screen; or of world rays (the others)
     ) -> None:
         super().__init__()
         _check_choices(
@@ -164,7 +164,7 @@ class HydraTransformer3DModel(AlignedLoading, ModelMixin, ConfigMixin, PeftAdapt
             attention = HydraAttention(
                 heads=num_attention_heads, head_dim=attention_head_dim, eps=eps, policy=self.policy,
                 affinity=affinity, top_k=top_k, window=window, kernel=self.kernel_tokens, tokenizer=tokenizer,
-                block=block,
+                block=block, turns_values=positions == "relative-rays",
             )  # fmt: skip
             self.blocks.append(HydraBlock(dim, ffn_dim, eps, attention))
         self.norm_out = nn.LayerNorm(dim, eps, elementwise_affine=False)
@@ -374,7 +374,7 @@ _CHOICES = {
     "spans": ("exact", "released"),
     "flow_target": ("noise_minus_clean", "clean_minus_noise", "clean"),
     "flow_noise": ("shared", "per-frame"),
-    "positions": ("screen", "rays", "moving-rays"),
+    "positions": ("screen", "rays", "moving-rays", "relative-rays"),
 }
 
 

@@ -312,9 +312,9 @@ class ModelConfig:
         key("What a token stands for: time (1) x height x width.", by=_SHAPE, unit="latent pixels"),
     ] = (1, 2, 2)
     positions: Annotated[
-        Literal["screen", "rays", "moving-rays"],
-        key("Rotary rows and columns: of the screen, as released; of world rays; or of these as moving frames see them "
-            "(docs/parity.md).",
+        Literal["screen", "rays", "moving-rays", "relative-rays"],
+        key("Rotary rows and columns: of the screen, as released; of world rays; of these as moving frames see them; "
+            "or of these, of values too (docs/parity.md).",
             by=(*_SETTING, "diffusers")),
     ] = "screen"  # fmt: skip
     memory: MemoryConfig = field(default_factory=MemoryConfig)

@@ -29,7 +29,7 @@ from hmcli.core.transformer import HydraTransformer3DModel
 F64 = torch.float64
 POLICIES = sorted(registry.BUILT_IN["policy"])
 either_context = pytest.mark.parametrize("how", ["joint", "frozen"])
-either_rays = pytest.mark.parametrize("rays", ["rays", "moving-rays"])
+either_rays = pytest.mark.parametrize("rays", ["rays", "moving-rays", "relative-rays"])
 
 
 def lens(degrees: float = 37.0, grid: tuple[int, int] = (4, 6), shift: float = 0.0) -> PatchLens:
