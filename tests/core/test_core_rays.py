@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.small import CONTEXT, camera_rows, of_sample, small_clip, small_inputs, small_model
+from reference.small import CONTEXT, TARGET, camera_rows, of_sample, small_clip, small_inputs, small_model
 from torch import Tensor
 
 from hmcli import registry
@@ -24,6 +24,7 @@ from hmcli.core.rays import (
     ray_table,
 )
 from hmcli.core.rope import frequencies, rotate
+from hmcli.core.stretch import make_stretch
 from hmcli.core.transformer import HydraTransformer3DModel
 
 F64 = torch.float64
@@ -204,6 +205,30 @@ def test_memory_made_beforehand_gives_the_bits_of_live_context(policy: str, rays
         kept = model(**(clip | target | {"hidden_states": clip["hidden_states"][:, :, 16:]}), num_context_frames=0,
                      retrieval=inputs, memory=memory).sample  # fmt: skip
     assert torch.equal(live, kept)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_what_is_read_is_turned_by_how_far_away_it_lies(turned: bool):
+    """Queries of zero read all tokens alike: the mean of exp(i (p_j - p_i)) v_j with relative rays, else of v_j."""
+    positions = "relative-rays" if turned else "rays"
+    model = small_model(policy="all", context="joint", positions=positions, num_layers=1)
+    attention, clip, inputs = model.blocks[0].attn1, small_clip(), small_inputs()
+    with torch.no_grad():
+        for layer, weight in ((attention.to_q, 0.0), (attention.to_v, 1.0), (attention.to_out[0], 1.0)):
+            layer.weight.copy_(weight * torch.eye(20))
+            layer.bias.zero_()
+        latents, camera = clip["hidden_states"], clip["camera"]
+        how = {"config": model.config, "policy": model.policy, "kernel": model.kernel_tokens, "dtype": F64}
+        stretch = make_stretch("joint", latents, camera, CONTEXT, None, inputs, **how)
+        x = torch.randn(2, CONTEXT + TARGET, 6, 20, generator=torch.Generator().manual_seed(4), dtype=F64)
+        got = attention(x, stretch)[0].flatten(1, 2)
+    view = PatchLens(intrinsics_B4=inputs.intrinsics_B4, size=inputs.image_size, grid=(2, 3))
+    places = (cell_centres(2, 1), cell_centres(3, 1), 10, F64, torch.device("cpu"))
+    table = ray_table(torch.arange(CONTEXT + TARGET), camera, view, *places, means=False)
+    turn = torch.view_as_complex(table)[:, :, None] if turned else torch.ones((), dtype=torch.complex128)
+    value = torch.view_as_complex(x.flatten(1, 2).unflatten(-1, (2, 5, 2)).contiguous())
+    wanted = (turn * value).mean(dim=1, keepdim=True) * turn.conj()
+    assert torch.allclose(got, torch.view_as_real(wanted).flatten(2).expand_as(got), atol=1e-12)
 
 
 @either_rays
