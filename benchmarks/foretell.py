@@ -56,9 +56,8 @@ def samples(count: int, generator: torch.Generator) -> Samples:
     length_B1, first_B1 = whole(4, 7), whole(0, 2)
     walker_BF = there_B[:, None] + pace_B[:, None] * (time_F - first_B1 - length_B1 / 2)
     side_B1 = torch.where(uniform(-1, 1) < 0, -1.0, 1.0)[:, None]
-    after, before = ((frames.clamp(min=0) * 12).clamp(max=TURN) for frames in (
-        time_F - first_B1 - length_B1, first_B1 - time_F
-    ))  # fmt: skip
+    gone_BF, to_come_BF = time_F - first_B1 - length_B1, first_B1 - time_F
+    after, before = ((12 * frames).clamp(min=0, max=TURN) for frames in (gone_BF, to_come_BF))
     yaw_BF = there_B[:, None] + side_B1 * (after - before)
     back_BF = ((time_F - whole(10, 13)).clamp(min=0) * 12 / TURN).clamp(max=1)
     goal_B = walker_BF[:, CONTEXT + 3] + uniform(-14, 14)
@@ -118,7 +117,8 @@ def judge(model: HydraTransformer3DModel) -> tuple[float, float]:
     given = samples(JUDGED, generator)
     truth = given.latents[:, :, CONTEXT:]
     found = errors(model, given, torch.randn(truth.shape, generator=generator))
-    return tuple((found[:, part].mean() / truth[:, part].var()).item() for part in (slice(0, 1), slice(1, 4)))  # type: ignore[return-value]
+    walker, panorama = (found[:, part].mean() / truth[:, part].var() for part in (slice(0, 1), slice(1, 4)))
+    return walker.item(), panorama.item()
 
 
 def learn(positions: str, steps: int, every: int, seed: int) -> list[dict[str, float]]:

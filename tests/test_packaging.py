@@ -30,10 +30,16 @@ HERE = {  # the system that constraints were resolved for
 }  # fmt: skip
 
 
-def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=project, check=True, capture_output=True)
-    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+@pytest.fixture(scope="module")
+def dist(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sdist and the wheel."""
+    made = tmp_path_factory.mktemp("dist")
+    _build(project, made, "sdist", "wheel")
+    return made
+
+
+def test_the_wheel_carries_code_recipes_and_weights(dist: Path):
+    names = set(zipfile.ZipFile(next(dist.glob("*.whl"))).namelist())
     assert {f"hmcli/recipes/{name}.yaml" for name in recipe_names()} <= names
     weights = "hmcli/weights/mini"
     assert {f"{weights}/vae/config.json", f"{weights}/transformer/config.json", f"{weights}/manifest.json"} <= names
@@ -44,17 +50,14 @@ def test_the_wheel_carries_code_recipes_and_weights(project: Path, tmp_path: Pat
     assert not any(name.startswith(("tests", "docs")) for name in names)
 
 
-def test_a_wheel_made_of_the_sdist_is_the_wheel_and_runs_where_no_checkout_is(project: Path, tmp_path: Path):
+def test_a_wheel_made_of_the_sdist_is_the_wheel_and_runs_where_no_checkout_is(dist: Path, tmp_path: Path):
     """What a release is: the sdist is unpacked, built without the checkout, installed apart, and draws a clip."""
-    made = tmp_path / "dist"
-    for what, where in (("sdist", project), ("wheel", project)):
-        _python("-m", "hatchling", "build", "-t", what, "-d", str(made), cwd=where)
-    with tarfile.open(next(made.glob("*.tar.gz"))) as packed:
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as packed:
         packed.extractall(tmp_path, filter="data")
     (source,) = tmp_path.glob("hmcli-*")
-    _python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), cwd=source)
+    _build(source, tmp_path, "wheel")
     (again,) = tmp_path.glob("*.whl")
-    assert _members(again) == _members(made / again.name)
+    assert _members(again) == _members(dist / again.name)
     site = tmp_path / "site"
     install = ("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(site))
     _python(*install, str(again), cwd=tmp_path)
@@ -65,6 +68,11 @@ def test_a_wheel_made_of_the_sdist_is_the_wheel_and_runs_where_no_checkout_is(pr
     assert "mini/demo" in _python(hm, "recipes", "ls", cwd=tmp_path, **here)
     clips = _python(hm, "render", "mini/demo", "--clips", "1", "--out", "clips", cwd=tmp_path, **here).strip()
     assert list(Path(tmp_path, clips).glob("*/tgt.mp4"))
+
+
+def _build(source: Path, out: Path, *kinds: str) -> None:
+    for kind in kinds:
+        _python("-m", "hatchling", "build", "-t", kind, "-d", str(out), cwd=source)
 
 
 def _python(*command: str, cwd: Path, **environment: str) -> str:

@@ -161,19 +161,19 @@ class HydraAttention(nn.Module):
             if frames.everywhere_BN is not None:
                 sample_B1 = torch.arange(len(keys), device=keys.device)[:, None]
                 keys, values = keys[sample_B1, frames.everywhere_BN], values[sample_B1, frames.everywhere_BN]
-            return self._turned_back(dense_attention(query, keys, values, backend=self.backend), own_table)
-        if slots is None or reading.slots_BFK is None:
+            out = dense_attention(query, keys, values, backend=self.backend)
+        elif slots is None or reading.slots_BFK is None:
             none = keys[:, :0]
             nothing_BF0 = torch.empty(*query.shape[:2], 0, dtype=torch.int64, device=query.device)
             out = fast_attention(query, keys, values, none, none, frames.windows_FW, nothing_BF0, backend=self.backend)
-            return self._turned_back(out, own_table)
-        slot_keys, slot_values, index_BFK, numbers = slots.fetch(reading.slots_BFK)
-        slot_table = table_rows(stretch.slot_table, numbers, slot_keys.shape[2])
-        slot_keys, slot_values = self._placed(slot_keys, slot_table), self._values(slot_values, slot_table)
-        record_mass(query, keys, frames.windows_FW, self._slot_keys(slots, stretch))
-        out = fast_attention(
-            query, keys, values, slot_keys, slot_values, frames.windows_FW, index_BFK, backend=self.backend
-        )
+        else:
+            slot_keys, slot_values, index_BFK, numbers = slots.fetch(reading.slots_BFK)
+            slot_table = table_rows(stretch.slot_table, numbers, slot_keys.shape[2])
+            slot_keys, slot_values = self._placed(slot_keys, slot_table), self._values(slot_values, slot_table)
+            record_mass(query, keys, frames.windows_FW, self._slot_keys(slots, stretch))
+            out = fast_attention(
+                query, keys, values, slot_keys, slot_values, frames.windows_FW, index_BFK, backend=self.backend
+            )
         return self._turned_back(out, own_table)
 
     def _slot_keys(self, slots: MemorySlots, stretch: Stretch) -> Iterator[Tensor]:

@@ -86,7 +86,7 @@ def rotary_table(
     return _table(*places, head_dim, table_dtype(dtype), device or time_T.device)
 
 
-def token_axis(table: Tensor) -> int:
+def _token_axis(table: Tensor) -> int:
     """Where the tokens of a table are: (N, D / 2, 2), (B, N, D / 2, 2) where every sample has its own, or
     (B, N, H, D / 2, 2) where every head has."""
     return 0 if table.ndim == 3 else 1
@@ -94,7 +94,7 @@ def token_axis(table: Tensor) -> int:
 
 def table_part(table: Tensor, first: int, count: int) -> Tensor:
     """Rows of `count` tokens from the `first` one on, a view."""
-    return table.narrow(token_axis(table), first, count)
+    return table.narrow(_token_axis(table), first, count)
 
 
 def table_rows(table: Tensor, numbers: Tensor | None, tokens: int) -> Tensor:
@@ -104,7 +104,7 @@ def table_rows(table: Tensor, numbers: Tensor | None, tokens: int) -> Tensor:
     """
     if numbers is None:
         return table
-    axis = token_axis(table)
+    axis = _token_axis(table)
     frames = table.unflatten(axis, (-1, tokens))
     if axis == 0:
         return frames[numbers].flatten(numbers.ndim - 1, numbers.ndim)

@@ -192,9 +192,8 @@ def read_otherwise(base: ModelFolder, wanted: dict[str, Any]) -> dict[str, str]:
 def find_base(recipe: Recipe, wanted: dict[str, Any]) -> ModelFolder | None:
     """The model that `model.base` names; None when training starts from random weights.
 
-    What is read from memory (`READS_MEMORY`) is the recipe's own choice, and so is which of the two kinds of rays say
-    where tokens sit. Raises RecipeError listing everything else in
-    which the base differs from the recipe. Reads no weights.
+    What is read from memory (`READS_MEMORY`) is the recipe's own choice, and so is which kind of rays says where tokens
+    sit. Raises RecipeError listing everything else in which the base differs from the recipe. Reads no weights.
     """
     if not recipe.model.base:
         return None
