@@ -11,13 +11,9 @@ out=${1:?where to write}
 stages=${STAGES:-clips codec latents base rows videos scores}
 rows=${ROWS:-window-only dense hydra oracle}
 processes=${PROCESSES:-$(nproc)}
-dtype=float32
-if command -v nvidia-smi > /dev/null; then dtype=bfloat16; fi
+# shellcheck source=../common.sh
+source "$(dirname "$0")/../common.sh"
 mkdir -p "$out"
-
-wants() { [[ " $stages " == *" $1 "* ]]; }
-
-sets() { for key in $1; do printf -- '--set %s ' "$key"; done; }
 
 steps() { # --set train.steps of a stage, where it was asked for, with one checkpoint at the end
   [ -z "$1" ] || printf -- '--set train.steps=%s --set train.checkpoint_every=%s' "$1" "$1"

@@ -11,8 +11,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?where to write}
 stages=${STAGES:-recipes data rows report}
-dtype=float32
-if command -v nvidia-smi > /dev/null; then dtype=bfloat16; fi
+# shellcheck source=../common.sh
+source "$here/../common.sh"
 mkdir -p "$out/recipes"
 
 declare -A changes=( # what sets a row apart from nano/hydra
@@ -39,10 +39,6 @@ for row in ${ROWS:-}; do
   [[ -v changes[$row] ]] || { echo "no such row: $row; known: ${!changes[*]}" >&2; exit 2; }
 done
 read -r first others <<< "${SEEDS:-2002 2003 2004}"
-
-wants() { [[ " $stages " == *" $1 "* ]]; }
-
-sets() { for key in $1; do printf -- '--set %s ' "$key"; done; }
 
 order() { # row, seed and positions of every line, what matters most first
   for row in ${ROWS:-$main $ablations}; do echo "$row $first rays"; done
