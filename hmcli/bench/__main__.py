@@ -1,4 +1,4 @@
-"""The packaged benchmark that is next: its draft, and how it is frozen from the recipes bench/hm-bench-2-*.
+"""The packaged benchmark: its draft, and how it was frozen from the recipes bench/hm-bench-2-*.
 
     python -m hmcli.bench draft
     python -m hmcli.bench freeze WORK [--num-processes N] [--only SPLIT]
@@ -6,8 +6,9 @@
 
 For maintainers. `draft` writes seeds and recipes into the package, `freeze` also what they drew: it keeps its clips in
 the folder WORK and goes on there when it was stopped; a new version of the world needs a new folder. `--only` freezes
-one split and keeps the others as the package has them: with the last one it is no draft any more. `schema` writes the
-JSON schema of score files.
+one split and keeps the others as the package has them: with the last one it is no draft any more. What is frozen is
+never written over: the next benchmark has another NAME, and a draft whose splits are to be thrown away is deleted by
+hand. `schema` writes the JSON schema of score files.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import argparse
 from pathlib import Path
 
 from hmcli.bench.freeze import draft, freeze
+from hmcli.errors import UsageError
 from hmcli.recipe.reading import load_recipe
 from hmcli.runtime import Console
-from hmcli.stages.bench.definition import PACKAGED, find_benchmark, write_benchmark
+from hmcli.stages.bench.definition import PACKAGED, Benchmark, find_benchmark, write_benchmark
 from hmcli.stages.bench.score_file import schema
 from hmcli.store.files import write_json
 
@@ -40,16 +42,30 @@ def main() -> None:
     if given.command == "schema":
         write_json(SCHEMA, schema())
         return
+    file = PACKAGED / f"{NAME}.json"
+    found = find_benchmark(file) if file.is_file() else None
+    _refuse_to_lose(file, found, given)
     recipes = {split: load_recipe(f"bench/{NAME}-{split}") for split in SPLITS}
     panel = load_recipe(f"bench/{NAME}-panel").eval
     if given.command == "draft":
-        write_benchmark(PACKAGED / f"{NAME}.json", draft(NAME, recipes, panel))
+        write_benchmark(file, draft(NAME, recipes, panel))
         return
     given.work.mkdir(parents=True, exist_ok=True)
     how = {"work": given.work, "processes": given.num_processes, "reporter": Console()}
-    file = PACKAGED / f"{NAME}.json"
-    found = find_benchmark(file) if given.only else None
     write_benchmark(file, freeze(NAME, recipes, panel, **how, only=given.only or "", found=found))
+
+
+def _refuse_to_lose(file: Path, found: Benchmark | None, given: argparse.Namespace) -> None:
+    """Raise UsageError where the command would write over splits that are frozen."""
+    if found is None:
+        return
+    frozen = [name for name, split in found.splits.items() if split.clips]
+    lost = frozen if given.command == "draft" or not given.only else [name for name in frozen if name == given.only]
+    if lost:
+        raise UsageError(
+            f"{NAME} is frozen: {', '.join(lost)} would be lost", where={"file": file},
+            fix="give the next benchmark another name; to throw these splits away, delete the file and draft it again",
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

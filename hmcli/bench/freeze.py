@@ -77,7 +77,7 @@ def freeze(
             if other := {judge for judge, weights in of.judges.items() if judges.get(judge, weights) != weights}:
                 raise DataError(
                     f"other weights saw for the splits that are frozen: {', '.join(sorted(other))}",
-                    fix="freeze all splits again: python -m hmcli.bench draft, then freeze",
+                    fix="freeze all splits again: delete the file, python -m hmcli.bench draft, then freeze",
                 )
             judges |= of.judges
     whole = all(one.clips for one in splits.values())

@@ -12,7 +12,7 @@ from noisy_generations import generated
 
 from hmcli.bench import __main__ as maintaining
 from hmcli.bench.freeze import draft, freeze, prepare
-from hmcli.errors import DataError
+from hmcli.errors import DataError, UsageError
 from hmcli.metrics.contract import DETECTIONS
 from hmcli.recipe.reading import load_recipe
 from hmcli.recipe.sections import Recipe, WorldConfig
@@ -168,16 +168,47 @@ def test_a_label_is_of_the_required_score_that_it_begins_with():
     assert not is_of("identity-rank1 (effnet-lite0, segmenter2)", "identity-rank1 (effnet-lite0, segmenter)")
 
 
+def command(monkeypatch, folder: Path, *arguments: str) -> list[dict]:
+    """What `python -m hmcli.bench` asks of freezing, with the package's benchmarks in `folder`."""
+    asked = []
+    monkeypatch.setattr(maintaining, "PACKAGED", folder)
+    monkeypatch.setattr(maintaining, "freeze", lambda name, *_, found, **how: asked.append(how) or found)
+    monkeypatch.setattr("sys.argv", ["hmcli.bench", *arguments])
+    maintaining.main()
+    return asked
+
+
+def half_frozen(folder: Path) -> Benchmark:
+    """The packaged benchmark, before its split `hard` was frozen."""
+    whole = find_benchmark("hm-bench-2")
+    open_ = dataclasses.replace(whole.splits["hard"], clips=(), baselines={})
+    write_benchmark(
+        folder / "hm-bench-2.json",
+        half := dataclasses.replace(whole, splits={**whole.splits, "hard": open_}, frozen_by={}),
+    )
+    return half
+
+
 def test_the_command_freezes_one_split_into_the_package(monkeypatch, tmp_path):
     """What is frozen is tested below, at a size that takes seconds: here, what the command asks for."""
-    asked = []
-    monkeypatch.setattr(maintaining, "PACKAGED", tmp_path)
-    write_benchmark(tmp_path / "hm-bench-2.json", before := find_benchmark("hm-bench-2"))
-    monkeypatch.setattr(maintaining, "freeze", lambda name, recipes, panel, **how: asked.append(how) or before)
-    monkeypatch.setattr("sys.argv", ["hmcli.bench", "freeze", str(tmp_path / "work"), "--only", "hard"])
-    maintaining.main()
-    (how,) = asked
-    assert (how["only"], how["found"], how["work"]) == ("hard", before, tmp_path / "work")
+    half = half_frozen(tmp_path)
+    (how,) = command(monkeypatch, tmp_path, "freeze", str(tmp_path / "work"), "--only", "hard")
+    assert (how["only"], how["work"]) == ("hard", tmp_path / "work")
+    assert find_benchmark(tmp_path / "hm-bench-2.json") == half
+
+
+@pytest.mark.parametrize("arguments", [["draft"], ["freeze", "work"], ["freeze", "work", "--only", "easy"]])
+def test_the_command_never_writes_over_what_is_frozen(monkeypatch, tmp_path, arguments):
+    half = half_frozen(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"hm-bench-2 is frozen: .*easy"):
+        command(monkeypatch, tmp_path, *arguments)
+    assert find_benchmark(tmp_path / "hm-bench-2.json") == half
+    (tmp_path / "hm-bench-2.json").unlink()
+    command(monkeypatch, tmp_path, "draft")
+    drawn = find_benchmark(tmp_path / "hm-bench-2.json")
+    assert drawn.is_draft
+    assert not any(split.clips for split in drawn.splits.values())
 
 
 def test_splits_frozen_one_after_the_other_are_what_is_frozen_at_once(tiny_bench, tmp_path):
