@@ -1,6 +1,7 @@
 """How many samples does a transformer need until it foretells where somebody out of sight will be?
 
     python benchmarks/foretell.py --positions rays relative-rays          # 300 steps of 32 samples each
+    python benchmarks/foretell.py --steps 1500 --stop 300 --seed 2        # the learning rate stays high
     python benchmarks/foretell.py --positions screen --steps 100 --json foretell.json
 
 A world of one row of pixels that costs nothing to draw, so that no sample comes twice: a panorama that all samples
@@ -121,12 +122,14 @@ def judge(model: HydraTransformer3DModel) -> tuple[float, float]:
     return walker.item(), panorama.item()
 
 
-def learn(positions: str, steps: int, every: int, seed: int) -> list[dict[str, float]]:
+def learn(positions: str, steps: int, every: int, seed: int, stop: int = 0) -> list[dict[str, float]]:
+    """What it knows after every so many steps; `stop` ends before the learning rate has come down."""
     torch.manual_seed(seed)
     model, generator = build(positions), torch.Generator().manual_seed(1000 + seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     found, since = [], time.process_time()
-    for step in range(1, steps + 1):
+    last = min(steps, stop or steps)
+    for step in range(1, last + 1):
         share = min(1.0, step / WARMUP) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * share
         given = samples(BATCH, generator)
@@ -135,7 +138,7 @@ def learn(positions: str, steps: int, every: int, seed: int) -> list[dict[str, f
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % every == 0 or step == steps:
+        if step % every == 0 or step == last:
             walker, panorama = judge(model)
             found.append({
                 "samples": step * BATCH, "walker": walker, "panorama": panorama,
@@ -149,12 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--positions", nargs="+", default=["rays", "relative-rays"], help="values of model.positions")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--stop", type=int, default=0, help="end after so many of them; 0: after all")
     parser.add_argument("--every", type=int, default=100, help="steps between two looks at other samples")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    found = {name: learn(name, given.steps, given.every, given.seed) for name in given.positions}
+    found = {name: learn(name, given.steps, given.every, given.seed, given.stop) for name in given.positions}
     rows = [
         [name, str(one["samples"]), f"{one['walker']:.3f}", f"{one['panorama']:.3f}", f"{one['processor_seconds']:.0f}"]
         for name, looks in found.items()

@@ -36,7 +36,7 @@ def test_a_model_that_knows_the_mean_is_at_one_and_every_kind_of_positions_is_ju
     monkeypatch.setattr(foretell, "JUDGED", 4)
     monkeypatch.setattr(foretell, "BATCH", 2)
     kinds = ["screen", "relative-rays"]
-    foretell.main(["--positions", *kinds, "--steps", "2", "--every", "1", "--json", str(out)])
+    foretell.main(["--positions", *kinds, "--steps", "9", "--stop", "2", "--every", "1", "--json", str(out)])
     found = json.loads(out.read_text())
     assert {name: [one["samples"] for one in looks] for name, looks in found.items()} == {
         name: [2, 4] for name in kinds
