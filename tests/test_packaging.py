@@ -44,7 +44,7 @@ def test_the_wheel_carries_code_recipes_and_weights(dist: Path):
     weights = "hmcli/weights/mini"
     assert {f"{weights}/vae/config.json", f"{weights}/transformer/config.json", f"{weights}/manifest.json"} <= names
     assert {f"hmcli/weights/segmenter/{name}" for name in ("segmenter.safetensors", "README.md")} <= names
-    assert {"hmcli/bench/hm-bench-1.json", "hmcli/bench/scores.schema.json"} <= names
+    assert {"hmcli/bench/hm-bench-1.json", "hmcli/bench/hm-bench-2.json", "hmcli/bench/scores.schema.json"} <= names
     assert {"hmcli/stages/latents/encode.py", "hmcli/stages/playing/page.html"} <= names
     assert "hmcli/stages/playing/engine.js" in names
     assert not any(name.startswith(("tests", "docs")) for name in names)

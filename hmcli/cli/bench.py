@@ -13,7 +13,7 @@ from hmcli.registry import normal
 from hmcli.runtime import Console
 
 bench_app = typer.Typer(
-    help="Benchmarks: ls, show, rows, verify, score, check. hm-bench-1 is retired, hm-bench-2 is a draft.",
+    help="Benchmarks: ls, show, rows, verify, score, check. hm-bench-2 is the one; hm-bench-1 is retired.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"token_normalize_func": normal},
@@ -31,7 +31,7 @@ def ls() -> Description:
 
 @command(bench_app, "show")
 def show(
-    name: Annotated[str, typer.Argument(help="A packaged benchmark, or a JSON file.")] = "hm-bench-1",
+    name: Annotated[str, typer.Argument(help="A packaged benchmark, or a JSON file.")] = "hm-bench-2",
 ) -> Description:
     """Print the protocol card. Splits, seeds, rules, scores that need no model, tolerances."""
     from hmcli.stages.bench import card
@@ -67,7 +67,7 @@ def rows(
 @command(bench_app, "verify")
 def verify(
     data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Folders of clips; - reads one from stdin.")],
-    benchmark: Benchmark = "hm-bench-1",
+    benchmark: Benchmark = "hm-bench-2",
 ) -> Description:
     """Say whether clips are the benchmark's. Names what is missing, foreign or different, and ends with 4 then."""
     from hmcli.stages.bench import verify as stage
@@ -91,7 +91,7 @@ def score(
         typer.Option("--data", help="Folder of the clips, where it is not where the generation found it."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("scores.json"),
-    benchmark: Benchmark = "hm-bench-1",
+    benchmark: Benchmark = "hm-bench-2",
     force: Force = False,
 ) -> StageResult:
     """Make the score file of a model, to be published. Means, 95 % intervals, a row per clip; what failed is named."""

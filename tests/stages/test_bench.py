@@ -17,14 +17,13 @@ from hmcli.recipe.reading import load_recipe, recipe_names
 from hmcli.recipe.sections import PosesConfig
 from hmcli.registry import find
 from hmcli.runtime import Silent
-from hmcli.stages.bench import card, verify
+from hmcli.stages.bench import card, definition, verify
 from hmcli.stages.bench.definition import DEFAULT, find_benchmark, write_benchmark
 from hmcli.stages.bench.prints import poses_hash, thumbnails, values_on_disk
 from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.rendering import render
 from hmcli.store.video import read_video, write_video
 from hmcli.world.staging.clip import describe_clip
-from hmcli.world.views.trajectories import TRAJECTORIES
 
 
 def troubles(tiny_bench: TinyBench, *folders: Path) -> dict[str, str]:
@@ -348,37 +347,57 @@ def test_clips_are_not_verified_against_a_retired_benchmark(tiny_bench):
 
 def test_the_packaged_benchmark_holds_out_families_and_varies():
     frozen = find_benchmark(DEFAULT)
-    scenes, subjects = (set(frozen.held_out[key]) for key in ("scenes", "subjects"))
+    scenes, subjects, moves = (set(frozen.held_out[key]) for key in ("scenes", "subjects", "camera moves"))
     clips = [clip for split in frozen.splits.values() for clip in split.clips]
     assert {clip.scene for clip in clips} == scenes
     assert {name for clip in clips for name in clip.subjects} == subjects
-    assert len({clip.trajectory for clip in clips}) > len(TRAJECTORIES) / 2
-    assert all(any(gone.certified for gone in clip.print.absences) for clip in clips)
+    assert {clip.trajectory for clip in clips} == {f"{move}_{side}" for move in moves for side in ("left", "right")}
+    for name, split in frozen.splits.items():
+        for clip in split.clips:
+            gone = clip.print.absences
+            assert any(one.certified for one in gone) == (name != "absent")
+            assert name != "absent" or any(one.last == 153 for one in gone), "somebody is away to the end"
 
 
-# --- the draft of the next one ---------------------------------------------------------------------------------------
-
-
-def test_the_draft_is_what_its_recipes_ask_for():
+def test_the_packaged_benchmark_is_what_its_recipes_ask_for():
     recipes = {name.rpartition("-")[2]: load_recipe(name) for name in recipe_names()
-               if "hm-bench-2" in name and not name.endswith("panel")}  # fmt: skip
-    found = find_benchmark("hm-bench-2")
-    made = draft("hm-bench-2", recipes, load_recipe("bench/hm-bench-2-panel").eval)
-    assert dataclasses.replace(made, splits=found.splits, judges=found.judges) == found
+               if DEFAULT in name and not name.endswith("panel")}  # fmt: skip
+    found = find_benchmark(DEFAULT)
+    asked = draft(DEFAULT, recipes, load_recipe(f"bench/{DEFAULT}-panel").eval)
+    fixed = {"splits": found.splits, "judges": found.judges, "frozen_by": found.frozen_by}
+    assert dataclasses.replace(asked, **fixed) == found
     assert {name: split.count for name, split in found.splits.items()} == dict.fromkeys(recipes, 64)
-    for recipe in recipes.values():
-        assert render.chosen_clips(recipe) is None  # which compares the recipe with the draft
+    for name, recipe in recipes.items():
+        chosen = render.chosen_clips(recipe)  # which compares the recipe with what is frozen
+        assert [one.draw for one in chosen] == [clip.draw for clip in found.splits[name].clips]
         assert recipe.world.hold_out == "test"
     assert len({recipe.seed for recipe in recipes.values()}) == 4
 
 
-def test_a_draft_says_that_it_is_one_and_is_compared_with_nothing(tiny_bench, tmp_path):
-    assert card.names().text.splitlines()[1].endswith("; a draft, not frozen")
-    assert "A draft: it is not frozen" in (text := card.card("hm-bench-2").text)
+@pytest.mark.parametrize("split", ["easy", "hard", "crowd", "absent"])
+def test_clips_of_the_packaged_benchmark_are_drawn_again(split, tmp_path):
+    recipe = load_recipe(f"bench/{DEFAULT}-{split}")
+    one = dataclasses.replace(recipe, world=dataclasses.replace(recipe.world, clips=1))
+    data = render.run(one, out=tmp_path / "clips", reporter=Silent()).path
+    found = verify.run([data], benchmark=DEFAULT, reporter=Silent())
+    assert {item.reason for item in found.quarantined} == {"missing"}
+    assert len(found.quarantined) == 63
+
+
+# --- drafts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_draft_says_that_it_is_one_and_is_compared_with_nothing(tiny_bench, tmp_path, monkeypatch):
+    file = tmp_path / "tiny.json"
+    write_benchmark(file, draft("tiny", RECIPES, PANEL))
+    with monkeypatch.context() as packaged:
+        packaged.setattr(definition, "PACKAGED", tmp_path)
+        assert card.names().text.endswith("; a draft, not frozen")
+    assert "A draft: it is not frozen" in (text := card.card(str(file)).text)
     assert "Scores without a model" not in text
-    assert card.card("hm-bench-2").data["fingerprint"] is None
-    with pytest.raises(UsageError, match="hm-bench-2 is a draft"):
-        verify.run([tiny_bench.data / "easy"], benchmark="hm-bench-2", reporter=Silent())
+    assert card.card(str(file)).data["fingerprint"] is None
+    with pytest.raises(UsageError, match="tiny is a draft"):
+        verify.run([tiny_bench.data / "easy"], benchmark=str(file), reporter=Silent())
 
 
 def test_clips_of_a_draft_are_those_of_its_seed_and_of_its_recipe_alone(tiny_bench, tmp_path):
