@@ -7,8 +7,8 @@
 For maintainers. `draft` writes seeds and recipes into the package, `freeze` also what they drew: it keeps its clips in
 the folder WORK and goes on there when it was stopped; a new version of the world needs a new folder. `--only` freezes
 one split and keeps the others as the package has them: with the last one it is no draft any more. What is frozen is
-never written over: the next benchmark has another NAME, and a draft whose splits are to be thrown away is deleted by
-hand. `schema` writes the JSON schema of score files.
+never written over (a split whose recipe asks for something else by now is not kept): the next benchmark has another
+NAME, and a draft whose splits are to be thrown away is deleted by hand. `schema` writes the JSON schema of score files.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ def _refuse_to_lose(file: Path, found: Benchmark | None, given: argparse.Namespa
     """Raise UsageError where the command would write over splits that are frozen."""
     if found is None:
         return
-    frozen = [name for name, split in found.splits.items() if split.clips]
-    lost = frozen if given.command == "draft" or not given.only else [name for name in frozen if name == given.only]
-    if lost:
+    asked = (given.only,) if given.command == "freeze" and given.only else tuple(found.splits)
+    if lost := [name for name in asked if found.splits[name].clips]:
         raise UsageError(
             f"{NAME} is frozen: {', '.join(lost)} would be lost", where={"file": file},
             fix="give the next benchmark another name; to throw these splits away, delete the file and draft it again",

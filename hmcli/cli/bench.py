@@ -12,6 +12,7 @@ from hmcli.contracts import Description, StageResult
 from hmcli.registry import normal
 from hmcli.runtime import Console
 
+DEFAULT = "hm-bench-2"  # what is meant where no benchmark is named
 bench_app = typer.Typer(
     help="Benchmarks: ls, show, rows, verify, score, check. hm-bench-2 is the one; hm-bench-1 is retired.",
     no_args_is_help=True,
@@ -31,7 +32,7 @@ def ls() -> Description:
 
 @command(bench_app, "show")
 def show(
-    name: Annotated[str, typer.Argument(help="A packaged benchmark, or a JSON file.")] = "hm-bench-2",
+    name: Annotated[str, typer.Argument(help="A packaged benchmark, or a JSON file.")] = DEFAULT,
 ) -> Description:
     """Print the protocol card. Splits, seeds, rules, scores that need no model, tolerances."""
     from hmcli.stages.bench import card
@@ -67,7 +68,7 @@ def rows(
 @command(bench_app, "verify")
 def verify(
     data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Folders of clips; - reads one from stdin.")],
-    benchmark: Benchmark = "hm-bench-2",
+    benchmark: Benchmark = DEFAULT,
 ) -> Description:
     """Say whether clips are the benchmark's. Names what is missing, foreign or different, and ends with 4 then."""
     from hmcli.stages.bench import verify as stage
@@ -91,7 +92,7 @@ def score(
         typer.Option("--data", help="Folder of the clips, where it is not where the generation found it."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("scores.json"),
-    benchmark: Benchmark = "hm-bench-2",
+    benchmark: Benchmark = DEFAULT,
     force: Force = False,
 ) -> StageResult:
     """Make the score file of a model, to be published. Means, 95 % intervals, a row per clip; what failed is named."""

@@ -12,13 +12,14 @@ import pytest
 from tiny_bench import BASELINES, PANEL, RECIPES, TinyBench
 
 from hmcli.bench.freeze import draft
+from hmcli.cli.bench import DEFAULT
 from hmcli.errors import DataError, HMError, UsageError
 from hmcli.recipe.reading import load_recipe, recipe_names
 from hmcli.recipe.sections import PosesConfig
 from hmcli.registry import find
 from hmcli.runtime import Silent
 from hmcli.stages.bench import card, definition, verify
-from hmcli.stages.bench.definition import DEFAULT, find_benchmark, write_benchmark
+from hmcli.stages.bench.definition import find_benchmark, write_benchmark
 from hmcli.stages.bench.prints import poses_hash, thumbnails, values_on_disk
 from hmcli.stages.data.opening import open_dataset
 from hmcli.stages.rendering import render

@@ -172,7 +172,7 @@ def command(monkeypatch, folder: Path, *arguments: str) -> list[dict]:
     """What `python -m hmcli.bench` asks of freezing, with the package's benchmarks in `folder`."""
     asked = []
     monkeypatch.setattr(maintaining, "PACKAGED", folder)
-    monkeypatch.setattr(maintaining, "freeze", lambda name, *_, found, **how: asked.append(how) or found)
+    monkeypatch.setattr(maintaining, "freeze", lambda name, *_, **how: asked.append(how) or how["found"])
     monkeypatch.setattr("sys.argv", ["hmcli.bench", *arguments])
     maintaining.main()
     return asked
@@ -193,7 +193,7 @@ def test_the_command_freezes_one_split_into_the_package(monkeypatch, tmp_path):
     """What is frozen is tested below, at a size that takes seconds: here, what the command asks for."""
     half = half_frozen(tmp_path)
     (how,) = command(monkeypatch, tmp_path, "freeze", str(tmp_path / "work"), "--only", "hard")
-    assert (how["only"], how["work"]) == ("hard", tmp_path / "work")
+    assert (how["only"], how["found"], how["work"]) == ("hard", half, tmp_path / "work")
     assert find_benchmark(tmp_path / "hm-bench-2.json") == half
 
 

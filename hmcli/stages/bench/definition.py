@@ -23,7 +23,6 @@ from hmcli.store.hashing import hash_json
 
 FORMAT = 1
 PACKAGED = Path(__file__).parents[2] / "bench"
-DEFAULT = "hm-bench-2"
 RETIRED = ("hm-bench-1",)  # kept as a record: the world of today draws other clips from their seeds
 _NOT_BENCHMARKS = ("scores.schema",)  # other JSON files that are packaged beside them
 _MAX_ASPECT_CHANGE = 0.02  # of height by width: 480x832 is 1 % higher than 64x112
